@@ -1,0 +1,51 @@
+# Each target first makes what it needs: the virtual environment .venv with all libraries.
+#   make demo                     train on synthetic scenes, print the PQ table, draw a contact sheet
+#   make test                     lint, types, all tests
+#   make demo PYTHON=python3.12   with another interpreter
+#   make demo SETUP=--system-site-packages    with your own torch and Detectron2
+
+PYTHON ?= python3
+SETUP ?=
+# Number of test processes, each with one thread.
+JOBS ?= 2
+
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types pytest bench doctor clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## the virtual environment only (does nothing where it is complete)
+	@$(PYTHON) tools/setup_environment.py $(SETUP)
+
+demo: setup  ## train, evaluate and draw on synthetic scenes
+	@$(VENV)/python tools/run_demo.py $(ARGS)
+
+# A chain rather than a list of prerequisites: with `make -j` the tests still come last, and their
+# summary is the last line.
+test: pytest  ## lint, types, all tests
+
+pytest: types
+	@echo "== tests"
+	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n $(JOBS) --dist loadfile --durations 10 $(ARGS)
+
+types: lint
+	@echo "== types"
+	@$(VENV)/mypy
+
+lint: setup  ## style and format
+	@echo "== lint"
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+
+bench: setup  ## time and memory of the model's parts
+	@$(VENV)/python tools/benchmark.py $(ARGS)
+
+doctor: setup  ## versions, work-arounds in effect, and whether all would run
+	@$(VENV)/python tools/doctor.py
+
+clean:  ## remove the virtual environment, caches and outputs
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

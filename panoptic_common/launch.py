@@ -1,0 +1,210 @@
+"""Starts several worker processes, with or without a GPU.
+
+Detectron2 0.6 insists on CUDA, and its main branch still wraps a CPU model in a way that
+DistributedDataParallel refuses. Here a machine without a GPU gets processes that talk by gloo. The
+processes are spawned and begin in a function of this module, so that the work-arounds of
+`panoptic_common.compat` are in place before one of them unpickles anything of Detectron2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import panoptic_common.compat as compat
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from detectron2.utils import comm
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What each process of `launch` has to know."""
+
+    main_func: Callable[..., Any]
+    args: tuple[Any, ...]
+    use_cuda: bool
+    world_size: int
+    processes_per_machine: int
+    machine_rank: int
+    dist_url: str
+    timeout: timedelta
+    failure_folder: str
+
+
+def launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple[Any, ...] = (),
+    num_processes: int | None = None,
+    timeout: timedelta = DEFAULT_TIMEOUT,
+) -> None:
+    """Runs ``main_func(*args)`` in one process per worker, as Detectron2's function of that name.
+
+    Detectron2 0.6 asserts a GPU; here processes without a GPU talk by gloo. The processes are
+    spawned, and start in a function of this module, so that each has the work-arounds before it
+    unpickles anything of Detectron2. One worker in all runs in this very process.
+
+    Args:
+        main_func: function at the top level of a module (it is pickled by name).
+        num_gpus_per_machine: workers on each machine: one per GPU (nccl), or CPU processes
+            (gloo) on a machine without a GPU. 0 and 1 mean a single worker.
+        num_machines: number of machines; `launch` is called on each.
+        machine_rank: 0-based number of this machine.
+        dist_url: address where the workers meet, such as ``tcp://10.0.0.1:23456``; None or
+            "auto" takes a free port of this machine.
+        args: positional arguments of ``main_func``.
+        num_processes: CPU processes per machine instead, even where there is a GPU.
+        timeout: how long a worker waits for the others.
+
+    Raises:
+        ValueError: arguments that contradict each other or the machine.
+        RuntimeError: a worker failed; the message holds the traceback of the first that did.
+    """
+    if num_machines < 1:
+        raise ValueError(f"num_machines is {num_machines}, it must be at least 1")
+    use_cuda = num_processes is None and torch.cuda.is_available()
+    per_machine = max(1, num_gpus_per_machine if num_processes is None else num_processes)
+    world_size = num_machines * per_machine
+    if world_size == 1:
+        main_func(*args)
+        return
+    if not 0 <= machine_rank < num_machines:
+        raise ValueError(f"machine_rank {machine_rank} is not in 0..{num_machines - 1}")
+    if use_cuda and per_machine > torch.cuda.device_count():
+        raise ValueError(
+            f"{per_machine} GPUs were asked for, but torch sees {torch.cuda.device_count()}; for "
+            "CPU processes give num_processes"
+        )
+    if dist_url in (None, "auto"):
+        if num_machines > 1:
+            raise ValueError(
+                "several machines need a dist_url that all of them reach, such as "
+                "tcp://ADDRESS_OF_MACHINE_0:PORT, instead of 'auto'"
+            )
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    with tempfile.TemporaryDirectory(prefix="panoptic_launch_") as failure_folder:
+        _spawn(
+            _Job(
+                main_func,
+                args,
+                use_cuda,
+                world_size,
+                per_machine,
+                machine_rank,
+                dist_url,
+                timeout,
+                failure_folder,
+            )
+        )
+
+
+def _free_port() -> int:
+    """Returns a TCP port of this machine that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _spawn(job: _Job) -> None:
+    """Runs the processes of this machine; the first failure ends the others and is raised."""
+    context = torch.multiprocessing.start_processes(
+        _worker, args=(job,), nprocs=job.processes_per_machine, join=False, start_method="spawn"
+    )
+    try:
+        while not context.join():
+            pass
+    except (
+        torch.multiprocessing.ProcessRaisedException,
+        torch.multiprocessing.ProcessExitedException,
+    ) as error:
+        exit_codes = [process.exitcode for process in context.processes]
+        raise RuntimeError(_first_failure(exit_codes, job) or str(error)) from None
+    finally:  # also at Ctrl-C: an abandoned worker would wait for its peers
+        for process in context.processes:
+            if process.is_alive():
+                process.terminate()
+                process.join(10)
+                if process.is_alive():
+                    process.kill()
+
+
+def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
+    """Returns what made the job fail: a killed worker, or else the first that raised.
+
+    When a worker fails, its peers fail a moment later with "connection closed"; torch reports
+    whichever it notices first. SIGTERM is not a cause: with it torch ends the peers.
+    """
+    for local_rank, code in enumerate(exit_codes):
+        if code is not None and code < 0 and code != -signal.SIGTERM:
+            return (
+                f"worker {_global_rank(local_rank, job)} of {job.world_size} was killed by "
+                f"{signal.Signals(-code).name} (SIGKILL often means: out of memory)"
+            )
+    reports = list(Path(job.failure_folder).glob("*.txt"))
+    first = min(reports, key=lambda path: int(path.stem), default=None)
+    return None if first is None else first.read_text()
+
+
+def _global_rank(local_rank: int, job: _Job) -> int:
+    return job.machine_rank * job.processes_per_machine + local_rank
+
+
+def _worker(local_rank: int, job: _Job) -> None:
+    """Joins the process group, then runs the job's function (one process of `launch`)."""
+    rank = _global_rank(local_rank, job)
+    try:
+        _join_process_group(local_rank, rank, job)
+        job.main_func(*job.args)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    except Exception:
+        report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"
+        # Written under another name and renamed: the parent must not read half of it.
+        part = Path(job.failure_folder, f"{rank}.part")
+        part.write_text(report)
+        part.rename(Path(job.failure_folder, f"{time.monotonic_ns()}.txt"))
+        raise
+
+
+def _join_process_group(local_rank: int, rank: int, job: _Job) -> None:
+    """Initialises torch.distributed and Detectron2's group of this machine's processes."""
+    if job.use_cuda:
+        torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Each process would otherwise take all cores, and they would slow one another down.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.processes_per_machine))
+    dist.init_process_group(
+        backend="nccl" if job.use_cuda else "gloo",
+        init_method=job.dist_url,
+        world_size=job.world_size,
+        rank=rank,
+        timeout=job.timeout,
+    )
+    if hasattr(comm, "create_local_process_group"):  # Detectron2 main
+        comm.create_local_process_group(job.processes_per_machine)
+    else:
+        for machine in range(job.world_size // job.processes_per_machine):
+            first = machine * job.processes_per_machine
+            # new_group is collective: every process creates the groups of all machines.
+            group = dist.new_group(list(range(first, first + job.processes_per_machine)))
+            if machine == job.machine_rank:
+                comm._LOCAL_PROCESS_GROUP = group
+    compat.apply_to_engine()
+    comm.synchronize()

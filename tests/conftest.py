@@ -1,0 +1,53 @@
+"""What all tests share: one thread, a data folder of their own, and where real pictures may lie."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before torch and numpy are imported: tests run in several processes, each with one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before Detectron2 is imported, which reads the variable then: no test may see, let alone write
+# into, the user's data sets. The processes of pytest-xdist inherit the folder of the first one,
+# so that what one of them generates serves all.
+_owns_datasets = "PYTEST_XDIST_WORKER" not in os.environ
+if _owns_datasets:
+    os.environ["DETECTRON2_DATASETS"] = tempfile.mkdtemp(prefix="panoptic_tests_")
+
+import panoptic_common.compat  # noqa: E402, F401  (for all test files, before Detectron2)
+
+
+def pytest_unconfigure() -> None:
+    if _owns_datasets:
+        shutil.rmtree(os.environ["DETECTRON2_DATASETS"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def single_thread() -> None:
+    """OMP_NUM_THREADS does not bind every backend of torch."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_coco() -> Path:
+    """The folder above ``coco/`` with two real COCO pictures and their panoptic truth.
+
+    Their licence keeps them out of this repository: PANOPTIC_REAL_COCO names the folder, or they
+    lie in ``../shared/datasets`` beside it. Tests that need them are skipped elsewhere.
+    """
+    root = Path(os.environ.get("PANOPTIC_REAL_COCO", ROOT.parent / "shared" / "datasets"))
+    if not (root / "coco" / "annotations" / "panoptic_val2017.json").is_file():
+        pytest.skip(
+            f"no COCO pictures below {root}; set PANOPTIC_REAL_COCO to a folder with "
+            "coco/annotations/panoptic_val2017.json, coco/panoptic_val2017/ and coco/val2017/"
+        )
+    return root

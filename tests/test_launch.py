@@ -1,0 +1,120 @@
+"""Several CPU processes train together; a failure in one ends all and is reported."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import panoptic_common.compat as compat
+
+import pytest
+import torch
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from panoptic_common import launch as launch_module
+
+
+def train_one_step(folder: str) -> None:
+    """Rank r sees the input r + 1; DDP must average the gradients 1 and 2 to 1.5."""
+    import detectron2.engine.defaults as defaults
+
+    model = defaults.create_ddp_model(nn.Linear(1, 1, bias=False), broadcast_buffers=False)
+    model(torch.tensor([[comm.get_rank() + 1.0]])).sum().backward()
+    facts = {
+        "ranks": (comm.get_rank(), comm.get_local_rank()),
+        "sizes": (comm.get_world_size(), comm.get_local_size()),
+        "wrapped": isinstance(model, DistributedDataParallel),
+        "gradient": next(model.parameters()).grad.item(),
+        "gathered": comm.all_gather(comm.get_rank()),
+        "pillow": PIL.Image.BILINEAR == PIL.Image.Resampling.BILINEAR,
+    }
+    torch.save(facts, Path(folder, f"{comm.get_rank()}.pth"))
+
+
+def test_two_cpu_processes_train_together(tmp_path: Path) -> None:
+    compat.launch(train_one_step, 2, dist_url="auto", args=(str(tmp_path),), num_processes=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pth", "1.pth"]
+    for rank in range(2):
+        facts = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        assert facts["ranks"] == (rank, rank)
+        assert facts["sizes"] == (2, 2)
+        assert facts["wrapped"]
+        assert facts["gradient"] == 1.5
+        assert facts["gathered"] == [0, 1]
+
+
+def fail_on_rank_1() -> None:
+    if comm.get_rank() == 1:
+        raise ValueError("the reason to report")
+    comm.synchronize()  # would wait for half an hour
+
+
+def test_failure_of_one_process_ends_all_and_is_reported() -> None:
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to report"):
+        compat.launch(fail_on_rank_1, 2, num_processes=2)
+    assert time.monotonic() - start < 120
+    assert not torch.multiprocessing.active_children()
+
+
+def make_job(folder: Path) -> launch_module._Job:
+    return launch_module._Job(
+        main_func=print,
+        args=(),
+        use_cuda=False,
+        world_size=4,
+        processes_per_machine=2,
+        machine_rank=1,
+        dist_url="",
+        timeout=launch_module.DEFAULT_TIMEOUT,
+        failure_folder=str(folder),
+    )
+
+
+def test_first_report_wins_over_its_consequences(tmp_path: Path) -> None:
+    (tmp_path / "2000.txt").write_text("connection closed by peer")
+    (tmp_path / "999.txt").write_text("the cause")
+    assert launch_module._first_failure([1, 1], make_job(tmp_path)) == "the cause"
+
+
+def test_killed_process_is_named_rather_than_its_consequences(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("connection closed by peer")
+    message = launch_module._first_failure([1, -9], make_job(tmp_path))
+    assert message is not None and "worker 3 of 4 was killed by SIGKILL" in message
+    # SIGTERM is what the others get, not a cause.
+    assert launch_module._first_failure([-15, 1], make_job(tmp_path)) == "connection closed by peer"
+
+
+def test_no_report_no_cause(tmp_path: Path) -> None:
+    assert launch_module._first_failure([1, 1], make_job(tmp_path)) is None
+
+
+def test_one_worker_runs_in_this_process() -> None:
+    seen: list[int] = []
+    compat.launch(seen.append, 1, args=(os.getpid(),))  # not picklable: no process may start
+    compat.launch(seen.append, 0, args=(2,))
+    assert seen == [os.getpid(), 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_machines": 0}, "num_machines is 0"),
+        ({"num_machines": 2, "machine_rank": 2}, "machine_rank 2 is not in 0..1"),
+        ({"num_machines": 2, "dist_url": "auto"}, "several machines need a dist_url"),
+        ({"num_machines": 2}, "several machines need a dist_url"),
+    ],
+)
+def test_contradictory_launch_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        compat.launch(print, 2, num_processes=2, **options)
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="2 GPUs were asked for, but torch sees 1"):
+        compat.launch(print, 2)
