@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Make synthetic street scenes in the COCO panoptic format, or a sheet to look at.
+
+    python tools/make_scenes.py --output datasets/scenes --split train --number 500 --workers 4
+    python tools/make_scenes.py --contact-sheet scenes.png --number 12 --difficulty 0.8
+
+The contact sheet shows pictures with their truth: classes in the colours of the class table,
+outlines white, void black.  Both options together write the data set and draw its first scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from panoptic_common.scenes import (  # noqa: E402
+    CLASSES,
+    Scene,
+    SceneConfig,
+    make_scene,
+    scene_seed,
+    write_scenes,
+)
+
+_SHEET_LIMIT = 24  # scenes on a contact sheet
+
+
+def overlay(scene: Scene) -> np.ndarray:
+    """Blend the picture with the class colours, things of a class in different tones.
+
+    Args:
+        scene: picture and truth, (H, W).
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    ids = scene.id_map
+    tint = np.zeros((ids.max() + 1, 3), np.int32)
+    for order, segment in enumerate(scene.segments_info):
+        colour = np.array(CLASSES[segment["category_id"] - 1]["color"])
+        tone = (order * 29) % 61 - 30 if segment["isthing"] else 0
+        tint[segment["id"]] = np.clip(colour + tone, 0, 255)
+    blended = (tint[ids] * 6 + scene.image.astype(np.int32) * 4) // 10
+    blended[ids == 0] = 0
+    outline = np.zeros(ids.shape, bool)
+    outline[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    outline[1:] |= ids[1:] != ids[:-1]
+    blended[outline] = 255
+    return blended.astype(np.uint8)
+
+
+def contact_sheet(scenes: list[Scene], columns: int = 2) -> np.ndarray:
+    """Tile (picture | truth) pairs; an incomplete last row is filled with grey."""
+    cells = [np.concatenate([scene.image, overlay(scene)], axis=1) for scene in scenes]
+    columns = min(columns, len(cells))
+    cells += [np.full_like(cells[0], 128)] * (-len(cells) % columns)
+    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
+    return np.concatenate(rows)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    default = SceneConfig()
+    parser.add_argument("--output", type=Path, help="folder of the data set")
+    parser.add_argument("--split", default="train", help="name of the split")
+    parser.add_argument("--number", type=int, default=12, help="how many scenes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
+    parser.add_argument("--height", type=int, default=default.height, help="pixels")
+    parser.add_argument("--width", type=int, default=default.width, help="pixels")
+    parser.add_argument("--difficulty", type=float, default=default.difficulty, help="0 to 1")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="picture to write")
+    parsed = parser.parse_args(arguments)
+    if parsed.output is None and parsed.contact_sheet is None:
+        parser.error("nothing to do: give --output, --contact-sheet or both")
+    if parsed.number < 1:
+        parser.error(f"--number {parsed.number}: must be at least 1")
+    return parsed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = SceneConfig(parsed.height, parsed.width, parsed.difficulty)
+        if parsed.output is not None:
+            start = time.perf_counter()
+            paths = write_scenes(
+                parsed.output, parsed.split, parsed.number, parsed.seed, config, parsed.workers
+            )
+            seconds = time.perf_counter() - start
+            print(f"{paths.panoptic_json}: {parsed.number} scenes, {seconds:.1f} s")
+            print(
+                f"{60 * parsed.number / seconds:.0f} scenes a minute, {parsed.workers} process(es)"
+            )
+    except (ValueError, FileExistsError) as error:
+        print(f"make_scenes: {error}", file=sys.stderr)
+        return 1
+    if parsed.contact_sheet is not None:
+        count = min(parsed.number, _SHEET_LIMIT)
+        seeds = [scene_seed(parsed.seed, parsed.split, index) for index in range(count)]
+        columns = 2 if parsed.width <= 400 else 1
+        sheet = contact_sheet([make_scene(seed, config) for seed in seeds], columns)
+        Image.fromarray(sheet).save(parsed.contact_sheet)
+        print(f"{parsed.contact_sheet}: {count} scenes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
