@@ -1,0 +1,223 @@
+"""Training augmentations that Detectron2 lacks: a random scale, and relighting.
+
+Both papers crop a randomly scaled and flipped picture; Unified (appendix B, "Cityscapes training")
+scales by a factor between 0.5 and 2 and also relights: "randomly adjusting the brightness,
+contrast, hue, and saturation of the image by a small amount".
+
+Like Detectron2's own augmentations these draw from numpy's global generator, which its data loader
+seeds for each worker; a seeded run therefore repeats them.
+
+Shape shorthand: H, W picture size in pixels.
+"""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import NoOpTransform, Transform
+
+# ITU-R BT.601 luma, in the order red, green, blue: how bright a colour looks.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """Make the augmentations that a config asks for.
+
+    In training: resize (by INPUT.RANDOM_SCALE if it is on, else the shortest edge to a draw from
+    INPUT.MIN_SIZE_TRAIN), crop, flip, relight. The crop comes after the resize, so that its size in
+    INPUT.CROP.SIZE is that of the network's input. A picture smaller than an absolute crop is taken
+    whole, as Detectron2 does; batches are padded by the model. In testing: resize only.
+
+    Args:
+        cfg: a config with the keys of `panoptic_common.config.add_panoptic_config`.
+        is_train: which of the two.
+
+    Returns:
+        The augmentations in the order in which they are applied.
+
+    Raises:
+        ValueError: naming the key that is wrong.
+    """
+    options = cfg.INPUT
+    if not is_train:
+        return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
+    augmentations: list[T.Augmentation] = []
+    low, high = options.RANDOM_SCALE
+    if (low, high) != (1.0, 1.0):
+        augmentations.append(RandomScale(low, high))
+    else:
+        augmentations.append(
+            T.ResizeShortestEdge(
+                options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
+            )
+        )
+    if options.CROP.ENABLED:
+        augmentations.append(T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE))
+    if options.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+        raise ValueError(
+            f"INPUT.RANDOM_FLIP is {options.RANDOM_FLIP!r}: use none, horizontal or vertical"
+        )
+    if options.RANDOM_FLIP != "none":
+        vertical = options.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if options.RELIGHT.ENABLED:
+        augmentations.append(
+            RandomRelight(
+                brightness=options.RELIGHT.BRIGHTNESS,
+                contrast=options.RELIGHT.CONTRAST,
+                saturation=options.RELIGHT.SATURATION,
+                hue=options.RELIGHT.HUE,
+                image_format=options.FORMAT,
+            )
+        )
+    return augmentations
+
+
+class RandomScale(T.Augmentation):
+    """Resize by one factor, drawn uniformly, in both directions.
+
+    Args:
+        low: smallest factor, above 0.
+        high: largest factor.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        if not 0 < low <= high:
+            raise ValueError(
+                f"INPUT.RANDOM_SCALE is ({low}, {high}): give 0 < smallest <= largest factor"
+            )
+        self.low, self.high = float(low), float(high)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Return the resize for an (H, W, 3) picture."""
+        factor = np.random.uniform(self.low, self.high)
+        height, width = image.shape[:2]
+        new_height = max(1, int(height * factor + 0.5))
+        new_width = max(1, int(width * factor + 0.5))
+        return T.ResizeTransform(height, width, new_height, new_width)
+
+
+class RandomRelight(T.Augmentation):
+    """Change brightness, contrast, saturation and hue by small random amounts.
+
+    Args:
+        brightness: the factor is drawn from [1 - brightness, 1 + brightness]; so for the next two.
+        contrast: as above.
+        saturation: as above.
+        hue: the shift is drawn from [-hue, hue], in full turns of the hue circle.
+        image_format: "BGR" or "RGB", the order of the channels of the pictures.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.02,
+        image_format: str = "BGR",
+    ) -> None:
+        super().__init__()
+        ranges = {"BRIGHTNESS": brightness, "CONTRAST": contrast, "SATURATION": saturation}
+        for key, value in ranges.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"INPUT.RELIGHT.{key} is {value}: give a number from 0 to 1")
+        if not 0 <= hue <= 0.5:
+            raise ValueError(f"INPUT.RELIGHT.HUE is {hue}: give a number of turns from 0 to 0.5")
+        check_format(image_format)
+        self.brightness, self.contrast = float(brightness), float(contrast)
+        self.saturation, self.hue = float(saturation), float(hue)
+        self.image_format = image_format
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw the four amounts; the picture itself does not matter."""
+        draw = np.random.uniform(-1.0, 1.0, size=4)
+        return RelightTransform(
+            brightness=1.0 + self.brightness * draw[0],
+            contrast=1.0 + self.contrast * draw[1],
+            saturation=1.0 + self.saturation * draw[2],
+            hue=self.hue * draw[3],
+            image_format=self.image_format,
+        )
+
+
+class RelightTransform(Transform):
+    """One relighting: the picture changes, coordinates and label maps do not.
+
+    Args:
+        brightness: factor on every value.
+        contrast: factor on the difference to the mean luma of the picture.
+        saturation: factor on the difference to the pixel's own luma.
+        hue: shift in full turns of the hue circle; 1/3 makes red green.
+        image_format: "BGR" or "RGB".
+    """
+
+    def __init__(
+        self,
+        brightness: float = 1.0,
+        contrast: float = 1.0,
+        saturation: float = 1.0,
+        hue: float = 0.0,
+        image_format: str = "BGR",
+    ) -> None:
+        super().__init__()
+        check_format(image_format)
+        # Python's floats keep the picture in float32; numpy's own would make it float64.
+        self.brightness, self.contrast = float(brightness), float(contrast)
+        self.saturation, self.hue = float(saturation), float(hue)
+        self.image_format = image_format
+
+    def apply_image(self, img: np.ndarray, *_: object) -> np.ndarray:
+        """Relight an (H, W, 3) uint8 picture; returns a new one."""
+        if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
+            raise ValueError(f"relighting needs (H, W, 3) uint8, got {img.shape} {img.dtype}")
+        is_bgr = self.image_format == "BGR"
+        rgb = (img[:, :, ::-1] if is_bgr else img).astype(np.float32)
+        rgb = _relight(rgb, self.brightness, self.contrast, self.saturation)
+        rgb = rgb.clip(0, 255)
+        if self.hue:
+            rgb = _turn_hue(rgb, self.hue)
+        relit = (rgb + 0.5).astype(np.uint8)  # round: a neutral relighting changes nothing
+        return np.ascontiguousarray(relit[:, :, ::-1]) if is_bgr else relit
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Return the coordinates as they are."""
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Return the label map as it is."""
+        return segmentation
+
+    def inverse(self) -> Transform:
+        """Return a transform that leaves geometry alone; the colours cannot be restored exactly."""
+        return NoOpTransform()
+
+
+def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """Apply the three factors, in this order, to an (H, W, 3) float32 picture of 0..255.
+
+    The three are linear in the pixel and in its luma y, so they are one step:
+    x' = s b c x + (1 - s) b c y + (1 - c) b mean(y), because contrast maps y to b c y + (1 - c) b
+    mean(y) and the saturation blends towards exactly that grey.
+    """
+    luma = rgb @ _LUMA
+    gain = brightness * contrast
+    grey = (1.0 - saturation) * gain * luma + (1.0 - contrast) * brightness * float(luma.mean())
+    return saturation * gain * rgb + grey[:, :, None]
+
+
+def _turn_hue(rgb: np.ndarray, turns: float) -> np.ndarray:
+    """Turn the hue of an (H, W, 3) float32 picture of 0..255; value and saturation stay."""
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)  # for float32: hue in degrees
+    hsv[:, :, 0] = np.mod(hsv[:, :, 0] + 360.0 * turns, 360.0)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def check_format(image_format: str) -> None:
+    """Refuse a channel order other than "BGR" and "RGB"."""
+    if image_format not in ("BGR", "RGB"):
+        raise ValueError(f"INPUT.FORMAT is {image_format!r}: use BGR or RGB")

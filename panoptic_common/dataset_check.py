@@ -1,0 +1,320 @@
+"""Is a COCO-panoptic data set sound? Compare pictures, PNGs and JSON with one another.
+
+A data set that is wrong in one of a hundred thousand files shows as a crash in the third night of
+training, or as a PQ of zero. `check_dataset` reads everything once and lists all that is wrong,
+each sentence naming the picture and the segment. `tools/check_dataset.py` is the program for it.
+
+Shape shorthand: H, W picture size in pixels; K number of classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from panoptic_common.panoptic_json import (
+    PanopticPaths,
+    PictureFinder,
+    annotation_problems,
+    build_class_table,
+    category_problems,
+    image_problems,
+    known_ids,
+    list_folder,
+    read_panoptic_json,
+)
+from panoptic_common.segment_ids import VOID_ID, check_id_map, compact_ids, read_id_map
+
+_CHUNK = 16  # pictures that a worker process gets at a time
+_EXIF_ORIENTATION = 274  # tag number; values 5 to 8 exchange height and width
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """What `check_image` needs to know about one picture; small, so that it travels to a worker.
+
+    Attributes:
+        image_id: id of the picture.
+        picture: its file, or None if there is none (reported elsewhere).
+        png: its panoptic PNG, or None likewise.
+        size: (height, width) according to the JSON.
+        segments_info: its segments.
+    """
+
+    image_id: int | str
+    picture: str | None
+    png: str | None
+    size: tuple[int, int]
+    segments_info: list[dict[str, Any]]
+
+
+@dataclass
+class ImageFindings:
+    """What `check_image` found.
+
+    Attributes:
+        problems: sentences, each naming the image.
+        pixels: pixels by segment id, void (0) included; empty if the PNG cannot be read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class DatasetReport:
+    """The result of `check_dataset`.
+
+    Attributes:
+        problems: everything that is wrong, one sentence each; empty for a sound data set.
+        notes: what is unusual and harmless.
+        num_images: number of annotated pictures.
+        class_table: K classes; empty if the categories are wrong.
+        segments: (K,) segments of each class, crowds not counted.
+        crowds: (K,) crowd segments of each class.
+        pixels: (K,) pixels of each class, crowds included.
+        void_pixels: pixels that belong to no segment.
+    """
+
+    problems: list[str]
+    notes: list[str]
+    num_images: int
+    class_table: list[dict[str, Any]]
+    segments: npt.NDArray[np.int64]
+    crowds: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64]
+    void_pixels: int = 0
+
+
+def check_dataset(
+    paths: PanopticPaths,
+    workers: int = 1,
+    decode_pictures: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatasetReport:
+    """Check one split of a data set.
+
+    Args:
+        paths: where it lies.
+        workers: processes that read pictures; 1 reads them in this process.
+        decode_pictures: decode every picture, which finds damaged files; otherwise only their
+            headers are read, which finds missing files and wrong sizes.
+        progress: called as ``progress(done, total)`` after every picture.
+
+    Returns:
+        The report. Nothing that is wrong with the data raises, except the following.
+
+    Raises:
+        FileNotFoundError: if the annotation file does not exist.
+        ValueError: if it is damaged or in another format.
+    """
+    data = read_panoptic_json(paths)
+    problems = category_problems(data["categories"])
+    table = [] if problems else build_class_table(data["categories"], paths.panoptic_json)
+    problems += image_problems(data["images"])
+    report = DatasetReport(
+        problems=problems,
+        notes=[],
+        num_images=len(data["annotations"]),
+        class_table=table,
+        segments=np.zeros(len(table), np.int64),
+        crowds=np.zeros(len(table), np.int64),
+        pixels=np.zeros(len(table), np.int64),
+    )
+    if not data["annotations"]:
+        report.problems.append("annotations: the list is empty")
+    tasks = list(_plan(data, paths, report))
+    stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
+    check = functools.partial(check_image, stuff_categories=stuff, decode_picture=decode_pictures)
+    for done, (task, findings) in enumerate(_run(check, tasks, workers), start=1):
+        report.problems += findings.problems
+        _count(task, findings, report)
+        if progress is not None:
+            progress(done, len(tasks))
+    return report
+
+
+def _plan(
+    data: Mapping[str, Any], paths: PanopticPaths, report: DatasetReport
+) -> Iterator[CheckTask]:
+    """Check what the JSON and the folders alone show; yield what is left to check in the files."""
+    images = {image["id"]: image for image in data["images"] if not image_problems([image])}
+    image_ids, categories = known_ids(data["images"]), known_ids(data["categories"])
+    finder = PictureFinder(paths.images)
+    listings: dict[str, frozenset[str]] = {}
+    owner: dict[str, Any] = {}  # PNG name -> image id
+    annotated: set[Any] = set()
+    for annotation in data["annotations"]:
+        report.problems += annotation_problems(annotation, image_ids, categories)
+        image_id, png_name = annotation.get("image_id"), annotation.get("file_name")
+        if not isinstance(image_id, (int, str)):
+            continue
+        if image_id in annotated:
+            report.problems.append(f"image {image_id}: annotated more than once")
+        annotated.add(image_id)
+        if image_id not in images or not isinstance(png_name, str):
+            continue
+        if owner.setdefault(png_name, image_id) != image_id:
+            report.problems.append(
+                f"image {image_id}: its PNG {png_name} is that of image {owner[png_name]} too"
+            )
+        picture = _find_picture(finder, images[image_id], png_name, paths, report)
+        png = os.path.join(paths.panoptic_png, png_name)
+        has_png = os.path.basename(png) in list_folder(os.path.dirname(png), listings)
+        if not has_png:
+            report.problems.append(f"image {image_id}: no panoptic PNG {png}")
+        size = (images[image_id]["height"], images[image_id]["width"])
+        segments = _well_formed(annotation)
+        yield CheckTask(image_id, picture, png if has_png else None, size, segments)
+    _note_leftovers(data, paths, report, annotated, set(owner))
+
+
+def _find_picture(
+    finder: PictureFinder,
+    image: Mapping[str, Any],
+    png_name: str,
+    paths: PanopticPaths,
+    report: DatasetReport,
+) -> str | None:
+    """Find a picture; report it if there is none or more than one."""
+    try:
+        picture = finder.find(image, png_name)
+    except ValueError as error:
+        report.problems.append(str(error))
+        return None
+    if picture is None:
+        report.problems.append(
+            f"image {image['id']}: no picture {os.path.join(paths.images, image['file_name'])}"
+        )
+    return picture
+
+
+def _well_formed(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the segments that can be compared with a PNG: one for each id, id and class given."""
+    segments: dict[int, dict[str, Any]] = {}
+    listed = annotation.get("segments_info")
+    for segment in listed if isinstance(listed, list) else []:
+        if isinstance(segment, dict) and isinstance(segment.get("category_id"), int):
+            if isinstance(segment.get("id"), int):
+                segments.setdefault(segment["id"], segment)
+    return list(segments.values())
+
+
+def _note_leftovers(
+    data: Mapping[str, Any],
+    paths: PanopticPaths,
+    report: DatasetReport,
+    annotated: set[Any],
+    used_pngs: set[str],
+) -> None:
+    """Note pictures without annotation and PNGs that nothing mentions; neither is an error."""
+    idle = len(known_ids(data["images"]) - annotated)
+    if idle:
+        report.notes.append(f"{idle} entries of images[] have no annotation and are not used")
+    present = list_folder(paths.panoptic_png, {})
+    extra = sum(name.endswith(".png") and name not in used_pngs for name in present)
+    if extra:
+        report.notes.append(f"{extra} PNGs in {paths.panoptic_png} are not mentioned in the JSON")
+
+
+# ------------------------------------------------------------------------------- one picture
+
+
+def check_image(
+    task: CheckTask, stuff_categories: frozenset[int] = frozenset(), decode_picture: bool = True
+) -> ImageFindings:
+    """Compare one picture, its PNG and its JSON entry.
+
+    Args:
+        task: the picture.
+        stuff_categories: ids of the stuff categories, of which each may occur once.
+        decode_picture: see `check_dataset`.
+
+    Returns:
+        What is wrong, and the pixels of every id.
+    """
+    findings = ImageFindings()
+    name = f"image {task.image_id}"
+    if task.picture is not None:
+        size, problem = _picture_size(task.picture, decode_picture)
+        if problem:
+            findings.problems.append(f"{name}: {problem}")
+        elif size != task.size:
+            findings.problems.append(
+                f"{name}: the picture {task.picture} has {_size_text(size)},"
+                f" the JSON says {_size_text(task.size)}"
+            )
+    if task.png is None:
+        return findings
+    try:
+        id_map = read_id_map(task.png)
+    except (OSError, ValueError) as error:
+        findings.problems.append(f"{name}: {error}")
+        return findings
+    if id_map.shape != task.size:
+        findings.problems.append(
+            f"{name}: the PNG {task.png} has {_size_text(id_map.shape)},"
+            f" the JSON says {_size_text(task.size)}"
+        )
+    problems = check_id_map(id_map, task.segments_info, stuff_categories)
+    findings.problems += [f"{name}, {problem}" for problem in problems]
+    ids, index_map = compact_ids(id_map)
+    counts = np.bincount(index_map.ravel(), minlength=len(ids))
+    findings.pixels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    return findings
+
+
+def _picture_size(path: str, decode: bool) -> tuple[tuple[int, int], str]:
+    """Return (height, width) as training will see them, and what is wrong with the file, if any."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            rotated = picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+            if decode:
+                picture.load()
+    except Exception as error:  # Pillow raises many types for damaged files
+        return (0, 0), f"damaged picture {path} ({error})"
+    return ((width, height) if rotated else (height, width)), ""
+
+
+def _size_text(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]} (height x width)"
+
+
+# ---------------------------------------------------------------------------------- all of it
+
+
+def _run(
+    check: Callable[[CheckTask], ImageFindings], tasks: Sequence[CheckTask], workers: int
+) -> Iterator[tuple[CheckTask, ImageFindings]]:
+    """Yield each task with its findings, in order."""
+    workers = min(workers, -(-len(tasks) // _CHUNK))  # no process that would find nothing to do
+    if workers <= 1:
+        for task in tasks:
+            yield task, check(task)
+        return
+    # spawn: the caller may have threads (OpenMP, a progress display), which fork does not survive.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from zip(tasks, pool.map(check, tasks, chunksize=_CHUNK), strict=True)
+
+
+def _count(task: CheckTask, findings: ImageFindings, report: DatasetReport) -> None:
+    """Add one picture to the counts of the report."""
+    contiguous = {entry["id"]: k for k, entry in enumerate(report.class_table)}
+    report.void_pixels += findings.pixels.get(VOID_ID, 0)
+    for segment in task.segments_info:
+        k = contiguous.get(segment["category_id"])
+        if k is not None:
+            counts = report.crowds if segment.get("iscrowd") else report.segments
+            counts[k] += 1
+            report.pixels[k] += findings.pixels.get(segment["id"], 0)

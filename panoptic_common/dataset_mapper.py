@@ -1,0 +1,210 @@
+"""From a dict of the data set to what a model takes: read, augment, make targets.
+
+The mapper knows pictures and panoptic maps, and no system: what a network is trained on comes from
+an injected function ``make_targets(id_map, segments_info) -> dict``.
+
+A panoptic map is transformed as the colours of its PNG, planes of uint8, and turned into ids
+afterwards. Detectron2 resizes label maps of uint8 with Pillow, which picks the nearest pixel
+centre; any other type goes through torch, which takes no int32, and whose "nearest" is half a
+pixel off the picture's bilinear grid. Each plane is exact, and so are all 24 bits of an id.
+
+Shape shorthand: H, W picture size in pixels after augmentation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+
+from panoptic_common.augmentations import build_augmentations, check_format
+from panoptic_common.segment_ids import (
+    VOID_ID,
+    compact_ids,
+    id_to_rgb,
+    read_id_map,
+    rgb_to_id,
+    update_segments,
+)
+
+logger = logging.getLogger(__name__)
+
+_REAL_PIXEL = 7
+
+TargetFunction = Callable[[np.ndarray, list[dict[str, Any]]], dict[str, Any]]
+
+
+class PanopticDatasetMapper:
+    """Maps one dict of a panoptic data set to the input of a model.
+
+    The result holds `image`, a (3, H, W) uint8 tensor; `file_name`, `image_id` and the original
+    `height` and `width`; and, in training, whatever `make_targets` returned.
+
+    Args:
+        is_train: training needs the panoptic PNG; testing reads the picture only.
+        augmentations: applied in order; see `panoptic_common.augmentations`.
+        image_format: "BGR" or "RGB".
+        make_targets: called in training with the (H, W) int32 id map after augmentation, 0 = void,
+            and the segments that still have a pixel, with `area` and `bbox` as they are now. It
+            must not know more than its arguments, and must be picklable for spawned workers (a
+            method of a module-level class, or a function). None: no targets.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str = "BGR",
+        make_targets: TargetFunction | None = None,
+    ) -> None:
+        check_format(image_format)
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.image_format = image_format
+        self.make_targets = make_targets
+        mode = "training" if is_train else "testing"
+        logger.info("Augmentations in %s: %s", mode, self.augmentations)
+
+    @classmethod
+    def from_cfg(
+        cls, cfg: CfgNode, is_train: bool, make_targets: TargetFunction | None = None
+    ) -> PanopticDatasetMapper:
+        """Make the mapper that a config asks for; see `build_augmentations` for the keys."""
+        return cls(
+            is_train=is_train,
+            augmentations=build_augmentations(cfg, is_train),
+            image_format=cfg.INPUT.FORMAT,
+            make_targets=make_targets,
+        )
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Read and augment one picture.
+
+        Args:
+            record: a dict of `load_panoptic`; not changed.
+
+        Returns:
+            What the class describes.
+
+        Raises:
+            FileNotFoundError: if the picture or its PNG does not exist.
+            ValueError: naming the files, if one is damaged, if their sizes or the JSON disagree, or
+                if the PNG holds an id that is not in the JSON.
+        """
+        image = _read_picture(record, self.image_format)
+        inputs = T.AugInput(image)
+        transforms = self.augmentations(inputs)
+        sample: dict[str, Any] = {
+            "file_name": record["file_name"],
+            "image_id": record.get("image_id"),
+            "height": image.shape[0],
+            "width": image.shape[1],
+        }
+        # A copy: flips are views with negative strides, and resized pictures are read-only.
+        sample["image"] = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), order="C"))
+        if self.is_train and self.make_targets is not None:
+            id_map = _read_ids(record, image.shape[:2])
+            id_map = transform_ids(id_map, transforms)
+            _refuse_invented_ids(id_map, record)
+            segments = update_segments(id_map, record["segments_info"])
+            sample.update(self._targets(id_map, segments, sample))
+        return sample
+
+    def _targets(
+        self, id_map: np.ndarray, segments: list[dict[str, Any]], sample: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Call the injected function and refuse names that are taken."""
+        assert self.make_targets is not None
+        targets = self.make_targets(id_map, segments)
+        taken = sorted(set(targets) & set(sample))
+        if taken:
+            raise ValueError(f"make_targets returned {taken}, which the mapper itself provides")
+        return targets
+
+
+def transform_ids(id_map: np.ndarray, transforms: T.Transform) -> np.ndarray:
+    """Apply the geometry of an augmentation to an id map.
+
+    Args:
+        id_map: (H0, W0) integer ids, all 24 bits.
+        transforms: what the augmentation did to the picture.
+
+    Returns:
+        (H, W) int32 ids, each of them one of `id_map`. Pixels that a padding transform added are
+        void, with whatever number it fills label maps (Detectron2's: 0 or 255).
+    """
+    # A fourth plane marks real pixels, with a number that no padding uses.
+    mark = np.full((*id_map.shape, 1), _REAL_PIXEL, np.uint8)
+    planes = np.concatenate([id_to_rgb(id_map), mark], axis=2)
+    planes = np.ascontiguousarray(transforms.apply_segmentation(planes))
+    moved = rgb_to_id(planes[:, :, :3])
+    moved[planes[:, :, 3] != _REAL_PIXEL] = VOID_ID
+    return moved
+
+
+def _read_picture(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """Read the (H, W, 3) uint8 picture of a record, turned as its EXIF data says."""
+    path = record["file_name"]
+    try:
+        # A copy: Pillow's memory is read-only, and BGR is a view with negative strides.
+        image = np.array(detection_utils.read_image(path, format=image_format))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise ValueError(f"{path}: damaged picture ({error})") from error
+    size = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
+    if image.shape[:2] != size:
+        raise ValueError(
+            f"{path}: the picture is {image.shape[0]} x {image.shape[1]} (height x width), but the"
+            f" JSON gives image {record.get('image_id')} {size[0]} x {size[1]}"
+        )
+    return image
+
+
+def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Read the panoptic map of a record and compare it with the JSON and the picture."""
+    path = record.get("pan_seg_file_name")
+    if path is None:
+        raise ValueError(
+            f"image {record.get('image_id')} ({record['file_name']}) has no 'pan_seg_file_name':"
+            " training needs a data set registered with register_panoptic"
+        )
+    id_map = read_id_map(path)
+    if id_map.shape != tuple(size):
+        raise ValueError(
+            f"{path} is {id_map.shape[0]} x {id_map.shape[1]} (height x width), but its picture"
+            f" {record['file_name']} is {size[0]} x {size[1]}"
+        )
+    # An id of the JSON without a pixel is harmless (it drops out); the reverse would be a class
+    # that nobody knows.
+    unknown = _unknown_ids(id_map, record)
+    if unknown:
+        raise ValueError(
+            f"{path}: ids {unknown[:5]} ({len(unknown)} in all) are not in segments_info of image"
+            f" {record.get('image_id')}. tools/check_dataset.py lists everything"
+        )
+    return id_map
+
+
+def _unknown_ids(id_map: np.ndarray, record: dict[str, Any]) -> list[int]:
+    ids, _ = compact_ids(id_map)
+    known = {segment["id"] for segment in record["segments_info"]} | {VOID_ID}
+    return [segment_id for segment_id in ids.tolist() if segment_id not in known]
+
+
+def _refuse_invented_ids(id_map: np.ndarray, record: dict[str, Any]) -> None:
+    """Stop if an augmentation blended colours, and so made ids that no segment has."""
+    unknown = _unknown_ids(id_map, record)
+    if unknown:
+        raise ValueError(
+            f"an augmentation made ids {unknown[:5]} that image {record.get('image_id')} does not"
+            " have: its apply_segmentation must pick pixels, not interpolate"
+        )

@@ -1,0 +1,326 @@
+"""The JSON half of a COCO-panoptic data set: read it, check it, find the files that it names.
+
+    {"images":      [{"id", "file_name", "height", "width"}, ...],
+     "annotations": [{"image_id", "file_name": PNG, "segments_info": [segment, ...]}, ...],
+     "categories":  [{"id", "name", "isthing", "color" (optional)}, ...]}
+
+with ``segment = {"id", "category_id", "area", "bbox": [x, y, width, height], "iscrowd"}``. Training
+and `tools/check_dataset.py` both read data sets through this module, so that a file which the tool
+calls clean is one that training accepts. Standard library only.
+
+Source of the format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from panoptic_common.segment_ids import MAX_ID, VOID_ID
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class PanopticPaths:
+    """Where one split of a data set lies.
+
+    Attributes:
+        images: folder of the pictures (subfolders are searched where a name alone does not lead to
+            a file, as in Cityscapes with its folder for each city).
+        panoptic_json: the annotation file.
+        panoptic_png: folder of the panoptic PNGs.
+    """
+
+    images: str
+    panoptic_json: str
+    panoptic_png: str
+
+    def expected_tree(self) -> str:
+        """Describe the files that have to exist, for error messages."""
+        return (
+            "expected:\n"
+            f"  {os.path.join(self.images, '')}  the pictures named in images[].file_name\n"
+            f"  {os.path.join(self.panoptic_png, '')}  the PNGs named in annotations[].file_name\n"
+            f"  {self.panoptic_json}  images, annotations and categories"
+        )
+
+
+def read_panoptic_json(paths: PanopticPaths) -> dict[str, Any]:
+    """Read the annotation file and check its outermost structure.
+
+    Args:
+        paths: the split; only `panoptic_json` is opened.
+
+    Returns:
+        The parsed file, with the lists `images`, `annotations` and `categories`.
+
+    Raises:
+        FileNotFoundError: with the expected tree, if there is no such file.
+        ValueError: naming the file, if it is damaged or not in the panoptic format.
+    """
+    path = paths.panoptic_json
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no such annotation file: {path}\n{paths.expected_tree()}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            data: Any = json.load(file)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise ValueError(f"{path}: damaged JSON file ({error})") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise ValueError(
+                f"{path}: not in the COCO panoptic format: there is no list {key!r}"
+                " (an instances JSON is another format)"
+            )
+        wrong = next((entry for entry in data[key] if not isinstance(entry, dict)), None)
+        if wrong is not None:
+            raise ValueError(f"{path}: {key}[] holds {wrong!r} where an object belongs")
+    return dict(data)
+
+
+# ------------------------------------------------------------------------------------ classes
+
+
+def build_class_table(categories: Sequence[Mapping[str, Any]], source: str) -> list[dict[str, Any]]:
+    """Make the class table: the classes in ascending order of their ids in the data set.
+
+    The position in the table is the contiguous class id 0..K-1.
+
+    Args:
+        categories: the `categories` of the JSON.
+        source: name of the file, for error messages.
+
+    Returns:
+        K dicts ``{"id", "name", "isthing": 0 or 1, "color": [r, g, b]}``. A class without a colour
+        gets one from a fixed sequence of hues, the same in every run.
+
+    Raises:
+        ValueError: naming `source` and the category that is wrong.
+    """
+    problems = category_problems(categories)
+    if problems:
+        raise ValueError(f"{source}: " + "; ".join(problems[:5]))
+    ordered = sorted(categories, key=lambda category: category["id"])
+    return [
+        {
+            "id": category["id"],
+            "name": category["name"],
+            "isthing": int(category["isthing"]),
+            "color": list(category.get("color") or palette_colour(position)),
+        }
+        for position, category in enumerate(ordered)
+    ]
+
+
+def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List what is wrong with the categories, one sentence each, naming the category."""
+    problems = [] if categories else ["categories: the list is empty"]
+    seen_ids: set[int] = set()
+    for position, category in enumerate(categories):
+        name = f"category {category.get('id', f'at position {position}')}"
+        if not _is_integer(category.get("id")):
+            problems.append(f"{name}: 'id' is missing or no integer")
+        elif category["id"] in seen_ids:
+            problems.append(f"{name}: the id occurs more than once")
+        else:
+            seen_ids.add(category["id"])
+        if not isinstance(category.get("name"), str) or not category["name"]:
+            problems.append(f"{name}: 'name' is missing")
+        if category.get("isthing") not in (0, 1):  # True and False are 1 and 0
+            problems.append(f"{name}: 'isthing' is missing or neither 0 nor 1")
+        if category.get("color") is not None and not _is_colour(category["color"]):
+            problems.append(f"{name}: 'color' is not three integers from 0 to 255")
+    return problems
+
+
+def palette_colour(position: int) -> list[int]:
+    """Return a colour, [r, g, b] of 0..255, for the class at this position of the table.
+
+    Steps of the golden ratio round the hue circle keep neighbours apart for any number of classes;
+    three rows of brightness separate hues that come close again.
+    """
+    hue = (position * 0.6180339887498949) % 1.0
+    value = (0.95, 0.75, 0.55)[position % 3]
+    return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(_is_integer(channel) and 0 <= channel <= 255 for channel in value)
+    )
+
+
+# -------------------------------------------------------------------------------- annotations
+
+
+def known_ids(entries: Iterable[Mapping[str, Any]]) -> frozenset[int | str]:
+    """Return the ids in `images` or `categories`, leaving out those that can be no id."""
+    return frozenset(e["id"] for e in entries if isinstance(e.get("id"), (int, str)))
+
+
+def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List what is wrong with the `images` of the JSON, one sentence each, naming the picture."""
+    problems = []
+    seen: set[Any] = set()
+    for position, image in enumerate(images):
+        name = f"image {image.get('id', f'at position {position}')}"
+        if not isinstance(image.get("id"), (int, str)):
+            problems.append(f"{name}: 'id' is missing or neither an integer nor a string")
+        elif image["id"] in seen:
+            problems.append(f"{name}: the id occurs more than once in images[]")
+        else:
+            seen.add(image["id"])
+        if not isinstance(image.get("file_name"), str):
+            problems.append(f"{name}: 'file_name' is missing")
+        for key in ("height", "width"):
+            if not _is_integer(image.get(key)) or image[key] < 1:
+                problems.append(f"{name}: {key!r} is missing or no positive integer")
+    return problems
+
+
+def annotation_problems(
+    annotation: Mapping[str, Any],
+    image_ids: Collection[int | str],
+    category_ids: Collection[int | str],
+) -> list[str]:
+    """List what is wrong with one annotation as far as the JSON alone shows it.
+
+    Args:
+        annotation: one of `annotations`.
+        image_ids: the ids in `images`.
+        category_ids: the ids in `categories`.
+
+    Returns:
+        One sentence per problem, each naming the image and, where there is one, the segment.
+    """
+    name = f"image {annotation.get('image_id')}"
+    problems = []
+    if not isinstance(annotation.get("image_id"), (int, str)):
+        problems.append(f"annotation of {annotation.get('file_name')}: 'image_id' is missing")
+    elif annotation["image_id"] not in image_ids:
+        problems.append(f"{name}: annotated, but not in images[]")
+    if not isinstance(annotation.get("file_name"), str):
+        problems.append(f"{name}: 'file_name' (of the panoptic PNG) is missing")
+    segments = annotation.get("segments_info")
+    if not isinstance(segments, list):
+        return [*problems, f"{name}: 'segments_info' is missing"]
+    seen: set[int] = set()
+    for position, segment in enumerate(segments):
+        wrong = _segment_problem(segment, seen, category_ids)
+        if wrong:
+            label = segment.get("id") if isinstance(segment, dict) else None
+            label = f"at position {position}" if label is None else label
+            problems.append(f"{name}, segment {label}: {wrong}")
+    return problems
+
+
+def _segment_problem(
+    segment: Any, seen: set[int], category_ids: Collection[int | str]
+) -> str | None:
+    """Return the first thing that is wrong with a segment; adds its id to `seen`."""
+    if not isinstance(segment, dict):
+        return "not an object"
+    segment_id = segment.get("id")
+    if not isinstance(segment_id, int) or not VOID_ID < segment_id <= MAX_ID:
+        return f"'id' is not an integer of 1..{MAX_ID} (0 is void)"
+    if segment_id in seen:
+        return "the id is listed more than once in this picture"
+    seen.add(segment_id)
+    category = segment.get("category_id")
+    if not _is_integer(category) or category not in category_ids:
+        return f"category {category} is not in categories[]"
+    if segment.get("iscrowd", 0) not in (0, 1):
+        return f"'iscrowd' is {segment['iscrowd']}, neither 0 nor 1"
+    area = segment.get("area")
+    if not isinstance(area, (int, float)) or isinstance(area, bool):
+        return "'area' (in pixels) is missing or no number"
+    box = segment.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        return "'bbox' [x, y, width, height] is missing"
+    return None
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+class PictureFinder:
+    """Finds the file of a picture from what the JSON says about it.
+
+    In this order: the name in `images` below the folder; the same name in a subfolder; a picture
+    with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a
+    picture called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
+    JSON that does not exist). Folders are listed, not probed file by file, which matters on network
+    file systems; the subfolders are listed only if a name does not lead to a file directly.
+
+    Args:
+        images: folder of the pictures.
+    """
+
+    def __init__(self, images: str) -> None:
+        self._images = images
+        self._listings: dict[str, frozenset[str]] = {}
+        self._tree: dict[str, list[str]] | None = None
+
+    def find(self, image: Mapping[str, Any], png_name: str) -> str | None:
+        """Return the path of the picture, or None if there is none.
+
+        Args:
+            image: its entry in `images`.
+            png_name: `file_name` of its annotation.
+
+        Raises:
+            ValueError: if several files fit equally well.
+        """
+        name = image["file_name"]
+        if self._is_listed(name):
+            return os.path.join(self._images, name)
+        stem = os.path.splitext(os.path.basename(png_name))[0]
+        for key in (os.path.basename(name), stem, f"{image['id']}_leftImg8bit"):
+            found = self._below(key)
+            if len(found) > 1:
+                raise ValueError(
+                    f"image {image['id']}: {len(found)} files fit the name {key!r}"
+                    f" ({', '.join(found[:3])}, ...); give the path below {self._images}"
+                    " in images[].file_name"
+                )
+            if found:
+                return found[0]
+        return None
+
+    def _is_listed(self, name: str) -> bool:
+        folder, base = os.path.split(os.path.join(self._images, name))
+        return base in list_folder(folder, self._listings)
+
+    def _below(self, key: str) -> list[str]:
+        """Return the files with this name, or this name without its suffix, in the whole tree."""
+        if self._tree is None:
+            self._tree = {}
+            for folder, _, files in os.walk(self._images, followlinks=True):
+                for file in sorted(files):
+                    stem, suffix = os.path.splitext(file)
+                    path = os.path.join(folder, file)
+                    self._tree.setdefault(file, []).append(path)
+                    if suffix.lower() in PICTURE_SUFFIXES:
+                        self._tree.setdefault(stem, []).append(path)
+        return self._tree.get(key, [])
+
+
+def list_folder(folder: str, cache: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Return the names in a folder (none if it does not exist), from `cache` if they are there."""
+    if folder not in cache:
+        try:
+            cache[folder] = frozenset(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            cache[folder] = frozenset()
+    return cache[folder]

@@ -1,0 +1,237 @@
+"""Augmentations: closed forms of the relighting, channel orders, sizes, seeds, config errors."""
+
+from __future__ import annotations
+
+import colorsys
+import pickle
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import numpy as np
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import transforms as T
+
+from panoptic_common.augmentations import (
+    RandomRelight,
+    RandomScale,
+    RelightTransform,
+    build_augmentations,
+)
+from panoptic_common.config import add_panoptic_config
+
+
+@pytest.fixture
+def cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_panoptic_config(cfg)
+    return cfg
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(12, 15, 3), dtype=np.uint8)
+
+
+# ------------------------------------------------------------------------------------ relighting
+
+
+def test_neutral_relighting_changes_nothing(picture: np.ndarray) -> None:
+    relit = RelightTransform().apply_image(picture)
+    np.testing.assert_array_equal(relit, picture)
+    assert relit is not picture
+
+
+def _slow_relight(
+    picture: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float
+) -> np.ndarray:
+    """Relight an RGB picture step by step, pixel by pixel, as the words of the class say."""
+    values = picture.astype(float) * brightness
+
+    def luma(pixels: np.ndarray) -> np.ndarray:
+        return 0.299 * pixels[..., 0] + 0.587 * pixels[..., 1] + 0.114 * pixels[..., 2]
+
+    mean = luma(values).mean()
+    values = mean + contrast * (values - mean)
+    grey = luma(values)[..., None]
+    values = (grey + saturation * (values - grey)).clip(0, 255)
+    for pixel in values.reshape(-1, 3):  # a view: writes into values
+        h, s, v = colorsys.rgb_to_hsv(*pixel / 255)
+        pixel[:] = 255 * np.array(colorsys.hsv_to_rgb((h + hue) % 1, s, v))
+    return values
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_relighting_equals_the_steps_one_after_another(picture: np.ndarray, seed: int) -> None:
+    brightness, contrast, saturation = np.random.default_rng(seed).uniform(0.5, 1.5, 3)
+    hue = np.random.default_rng(seed).uniform(-0.5, 0.5)
+    relit = RelightTransform(brightness, contrast, saturation, hue, "RGB").apply_image(picture)
+    expected = _slow_relight(picture, brightness, contrast, saturation, hue)
+    assert np.abs(relit - expected).max() < 0.51  # rounding
+
+
+def test_bgr_and_rgb_are_relit_alike(picture: np.ndarray) -> None:
+    amounts = {"brightness": 1.1, "contrast": 0.9, "saturation": 1.2, "hue": 0.1}
+    as_rgb = RelightTransform(**amounts, image_format="RGB").apply_image(picture)
+    as_bgr = RelightTransform(**amounts, image_format="BGR").apply_image(picture[:, :, ::-1])
+    np.testing.assert_array_equal(as_bgr[:, :, ::-1], as_rgb)
+    wrong = RelightTransform(**amounts, image_format="BGR").apply_image(picture)
+    assert not np.array_equal(wrong, as_rgb)
+
+
+def test_a_third_of_a_turn_makes_red_green() -> None:
+    red = np.zeros((1, 1, 3), np.uint8)
+    red[..., 0] = 200
+    turned = RelightTransform(hue=1 / 3, image_format="RGB").apply_image(red)
+    assert turned[0, 0].tolist() == [0, 200, 0]
+    blue_in_bgr = np.zeros((1, 1, 3), np.uint8)
+    blue_in_bgr[..., 0] = 200
+    turned = RelightTransform(hue=1 / 3, image_format="BGR").apply_image(blue_in_bgr)
+    assert turned[0, 0].tolist() == [0, 0, 200]  # blue turns red
+
+
+def test_grey_stays_grey_and_bright_values_saturate() -> None:
+    grey = np.full((2, 2, 3), 100, np.uint8)
+    transform = RelightTransform(brightness=1.5, contrast=0.5, saturation=2.0, hue=0.3)
+    assert (transform.apply_image(grey) == 150).all()  # contrast of a constant picture: none
+    assert (RelightTransform(brightness=2.0).apply_image(grey * 2) == 255).all()  # no wrap round
+
+
+def test_relighting_leaves_geometry_alone(picture: np.ndarray) -> None:
+    transform = RelightTransform(brightness=0.5)
+    coords = np.array([[1.0, 2.0]])
+    assert transform.apply_coords(coords) is coords
+    assert transform.apply_segmentation(picture) is picture
+    np.testing.assert_array_equal(transform.inverse().apply_image(picture), picture)
+    with pytest.raises(ValueError, match="uint8"):
+        transform.apply_image(picture.astype(np.float32))
+
+
+def test_relighting_draws_within_the_ranges_and_uses_them_whole(picture: np.ndarray) -> None:
+    np.random.seed(0)
+    augmentation = RandomRelight(0.3, 0.2, 0.1, 0.05, "RGB")
+    drawn = [augmentation.get_transform(picture) for _ in range(300)]
+    spreads = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.1, "hue": 0.05}
+    for name, spread in spreads.items():
+        middle = 0 if name == "hue" else 1
+        offsets = np.array([getattr(transform, name) for transform in drawn]) - middle
+        assert np.abs(offsets).max() <= spread
+        assert offsets.max() > 0.9 * spread and offsets.min() < -0.9 * spread
+    assert {transform.image_format for transform in drawn} == {"RGB"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"brightness": -0.1}, "RELIGHT.BRIGHTNESS"),
+        ({"contrast": 1.1}, "RELIGHT.CONTRAST"),
+        ({"saturation": 2}, "RELIGHT.SATURATION"),
+        ({"hue": 0.6}, "RELIGHT.HUE"),
+        ({"image_format": "L"}, "INPUT.FORMAT"),
+    ],
+)
+def test_wrong_amounts_name_their_key(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandomRelight(**arguments)
+
+
+# ----------------------------------------------------------------------------------------- scale
+
+
+def test_scale_keeps_the_proportions() -> None:
+    np.random.seed(0)
+    image = np.zeros((50, 100, 3), np.uint8)
+    heights = []
+    for _ in range(200):
+        transform = RandomScale(0.5, 2.0).get_transform(image)
+        heights.append(transform.new_h)
+        assert abs(transform.new_w - 2 * transform.new_h) <= 1
+        assert transform.apply_image(image).shape == (transform.new_h, transform.new_w, 3)
+    assert 25 <= min(heights) < 30 and 95 < max(heights) <= 100
+
+
+def test_scale_never_makes_an_empty_picture() -> None:
+    transform = RandomScale(0.01, 0.01).get_transform(np.zeros((3, 4, 3), np.uint8))
+    assert (transform.new_h, transform.new_w) == (1, 1)
+
+
+@pytest.mark.parametrize("factors", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+def test_impossible_scales_are_refused(factors: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="INPUT.RANDOM_SCALE"):
+        RandomScale(*factors)
+
+
+# ---------------------------------------------------------------------------------------- config
+
+
+def _types(augmentations: list[T.Augmentation]) -> list[str]:
+    return [type(augmentation).__name__ for augmentation in augmentations]
+
+
+def test_default_training_is_that_of_coco(cfg: CfgNode) -> None:
+    resize, flip = build_augmentations(cfg, is_train=True)
+    assert isinstance(resize, T.ResizeShortestEdge) and isinstance(flip, T.RandomFlip)
+    assert (resize.short_edge_length, resize.max_size) == ((800,), 1333)
+    assert flip.horizontal and not flip.vertical
+
+
+def test_cityscapes_training_scales_crops_flips_and_relights(cfg: CfgNode) -> None:
+    cfg.INPUT.RANDOM_SCALE = (0.5, 2.0)
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [20, 40]
+    cfg.INPUT.RELIGHT.ENABLED = True
+    cfg.INPUT.FORMAT = "RGB"
+    augmentations = build_augmentations(cfg, is_train=True)
+    assert _types(augmentations) == ["RandomScale", "RandomCrop", "RandomFlip", "RandomRelight"]
+    assert augmentations[-1].image_format == "RGB"
+    inputs = T.AugInput(np.zeros((50, 100, 3), np.uint8))
+    T.AugmentationList(augmentations)(inputs)
+    assert inputs.image.shape == (20, 40, 3)
+    pickle.loads(pickle.dumps(augmentations))
+    assert "RandomRelight" in str(augmentations)
+
+
+def test_a_picture_smaller_than_the_crop_is_taken_whole(cfg: CfgNode) -> None:
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [20, 400]
+    cfg.INPUT.RANDOM_SCALE = (0.99, 0.99)
+    inputs = T.AugInput(np.zeros((100, 100, 3), np.uint8))
+    T.AugmentationList(build_augmentations(cfg, is_train=True))(inputs)
+    assert inputs.image.shape == (20, 99, 3)
+
+
+def test_testing_resizes_only(cfg: CfgNode) -> None:
+    cfg.INPUT.RELIGHT.ENABLED = cfg.INPUT.CROP.ENABLED = True
+    (resize,) = build_augmentations(cfg, is_train=False)
+    assert isinstance(resize, T.ResizeShortestEdge)
+    assert resize.max_size == cfg.INPUT.MAX_SIZE_TEST
+
+
+@pytest.mark.parametrize(("flip", "vertical"), [("none", None), ("vertical", True)])
+def test_other_flips(cfg: CfgNode, flip: str, vertical: bool | None) -> None:
+    cfg.INPUT.RANDOM_FLIP = flip
+    flips = [a for a in build_augmentations(cfg, True) if isinstance(a, T.RandomFlip)]
+    assert [a.vertical for a in flips] == ([] if vertical is None else [vertical])
+
+
+def test_unknown_flip_is_refused(cfg: CfgNode) -> None:
+    cfg.INPUT.RANDOM_FLIP = "both"
+    with pytest.raises(ValueError, match="INPUT.RANDOM_FLIP is 'both'"):
+        build_augmentations(cfg, is_train=True)
+
+
+def test_the_same_seed_draws_the_same(cfg: CfgNode, picture: np.ndarray) -> None:
+    cfg.INPUT.RANDOM_SCALE = (0.5, 2.0)
+    cfg.INPUT.RELIGHT.ENABLED = True
+    augmentations = T.AugmentationList(build_augmentations(cfg, is_train=True))
+
+    def run(seed: int) -> np.ndarray:
+        np.random.seed(seed)
+        inputs = T.AugInput(picture.copy())
+        augmentations(inputs)
+        return inputs.image
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))

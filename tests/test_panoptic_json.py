@@ -1,0 +1,234 @@
+"""The JSON half: what is accepted, what is refused and in which words, and how files are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panoptic_common.panoptic_json import (
+    PanopticPaths,
+    PictureFinder,
+    annotation_problems,
+    build_class_table,
+    category_problems,
+    image_problems,
+    palette_colour,
+    read_panoptic_json,
+)
+
+
+def _paths(tmp_path: Path, text: str | bytes | None) -> PanopticPaths:
+    path = tmp_path / "truth.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return PanopticPaths(str(tmp_path / "pictures"), str(path), str(tmp_path / "truth"))
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def test_missing_file_shows_the_expected_tree(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        read_panoptic_json(_paths(tmp_path, None))
+    text = str(raised.value)
+    assert "truth.json" in text and "pictures/" in text and "PNGs named in annotations" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "damaged JSON"),
+        ("", "damaged JSON"),
+        (b"\xff\xfe{}", "damaged JSON"),
+        ("[]", "no list 'images'"),
+        ('{"images": [], "annotations": {}}', "no list 'annotations'"),
+        ('{"images": [], "annotations": []}', "no list 'categories'"),
+        ('{"images": [7], "annotations": [], "categories": []}', r"images\[\] holds 7"),
+    ],
+)
+def test_damaged_or_other_files_are_named(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=f"truth.json: .*{message}"):
+        read_panoptic_json(_paths(tmp_path, text))
+
+
+# ------------------------------------------------------------------------------------ classes
+
+
+def test_class_table_is_in_ascending_order_of_ids() -> None:
+    table = build_class_table(
+        [
+            {"id": 90, "name": "sky", "isthing": 0, "color": [1, 2, 3], "supercategory": "x"},
+            {"id": 7, "name": "car", "isthing": True, "color": (4, 5, 6)},
+        ],
+        "truth.json",
+    )
+    assert table == [
+        {"id": 7, "name": "car", "isthing": 1, "color": [4, 5, 6]},
+        {"id": 90, "name": "sky", "isthing": 0, "color": [1, 2, 3]},
+    ]
+
+
+@given(st.permutations(list(range(6))))
+def test_class_table_does_not_depend_on_the_order_in_the_file(order: list[int]) -> None:
+    categories = [{"id": 10 * i, "name": f"c{i}", "isthing": i % 2} for i in range(6)]
+    shuffled = [categories[i] for i in order]
+    assert build_class_table(shuffled, "a") == build_class_table(categories, "a")
+
+
+def test_palette_is_fixed_and_its_colours_differ() -> None:
+    colours = [tuple(palette_colour(position)) for position in range(200)]
+    assert len(set(colours)) == 200
+    assert all(0 <= channel <= 255 for colour in colours for channel in colour)
+    # 0.618 of a turn is 222.5 degrees, between cyan and blue: red lowest, blue the value 0.75.
+    # Saturation 0.65: lowest = 191 * 0.35 = 67; green = 67 + 124 * (240 - 222.5) / 60 = 103.
+    assert palette_colour(1) == pytest.approx([67, 103, 191], abs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "'id' is missing"),
+        ({"id": "7"}, "'id' is missing or no integer"),
+        ({"id": True}, "'id' is missing or no integer"),
+        ({"id": 3}, "category 3: the id occurs more than once"),
+        ({"name": ""}, "category 7: 'name' is missing"),
+        ({"isthing": 2}, "category 7: 'isthing'"),
+        ({"isthing": None}, "category 7: 'isthing'"),
+        ({"color": [1, 2]}, "category 7: 'color'"),
+        ({"color": [1, 2, 256]}, "category 7: 'color'"),
+        ({"color": "red"}, "category 7: 'color'"),
+    ],
+)
+def test_wrong_categories_are_named(change: dict[str, Any], message: str) -> None:
+    other = {"id": 3, "name": "road", "isthing": 0}
+    sound = {"id": 7, "name": "car", "isthing": 1}
+    assert category_problems([other, sound]) == []
+    (problem,) = category_problems([other, {**sound, **change}])
+    assert message in problem
+    with pytest.raises(ValueError, match="truth.json: "):
+        build_class_table([other, {**sound, **change}], "truth.json")
+
+
+def test_no_categories_are_a_problem() -> None:
+    assert category_problems([]) == ["categories: the list is empty"]
+
+
+# -------------------------------------------------------------------------------- annotations
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "'id' is missing"),
+        ({"id": [1]}, "'id' is missing"),
+        ({"id": 2}, "image 2: the id occurs more than once"),
+        ({"file_name": None}, "image 1: 'file_name'"),
+        ({"height": 0}, "image 1: 'height'"),
+        ({"width": 2.0}, "image 1: 'width'"),
+    ],
+)
+def test_wrong_images_are_named(change: dict[str, Any], message: str) -> None:
+    other = {"id": 2, "file_name": "b.jpg", "height": 2, "width": 2}
+    sound = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 2}
+    assert image_problems([other, sound]) == []
+    (problem,) = image_problems([other, {**sound, **change}])
+    assert message in problem
+
+
+def _segment(**change: Any) -> dict[str, Any]:
+    return {"id": 5, "category_id": 7, "area": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0, **change}
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([_segment(id=0)], "segment 0: 'id' is not an integer of 1..16777215"),
+        ([_segment(id=2**24)], "segment 16777216: 'id'"),
+        ([_segment(id="5")], "'id'"),
+        ([_segment(), _segment()], "segment 5: the id is listed more than once"),
+        ([_segment(category_id=8)], "segment 5: category 8 is not in categories"),
+        ([_segment(category_id=None)], "segment 5: category None"),
+        ([_segment(iscrowd=2)], "segment 5: 'iscrowd' is 2"),
+        ([_segment(area=None)], "segment 5: 'area'"),
+        ([_segment(bbox=[1, 2])], "segment 5: 'bbox'"),
+        (["nonsense"], "segment at position 0: not an object"),
+        (None, "'segments_info' is missing"),
+    ],
+)
+def test_wrong_segments_are_named(segments: Any, message: str) -> None:
+    annotation = {"image_id": 1, "file_name": "a.png", "segments_info": segments}
+    (problem,) = annotation_problems(annotation, {1}, {7})
+    assert problem.startswith("image 1") and message in problem
+
+
+def test_sound_annotation_has_no_problem_and_crowd_may_be_left_out() -> None:
+    segment = _segment()
+    del segment["iscrowd"]
+    annotation = {"image_id": "a", "file_name": "a.png", "segments_info": [segment]}
+    assert annotation_problems(annotation, {"a"}, {7}) == []
+
+
+def test_annotation_without_image_or_png_is_named() -> None:
+    problems = annotation_problems({"image_id": 3, "segments_info": []}, {1}, {7})
+    assert len(problems) == 2
+    assert "image 3: annotated, but not in images" in problems[0]
+    assert "image 3: 'file_name'" in problems[1]
+    (problem,) = annotation_problems({"file_name": "x.png", "segments_info": []}, {1}, {7})
+    assert "x.png" in problem and "'image_id' is missing" in problem
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_pictures_are_found_by_name_subfolder_stem_and_cityscapes_rule(tmp_path: Path) -> None:
+    city = "aachen_000000_000019_leftImg8bit.png"
+    _touch(tmp_path, "a.jpg", "deep/b.jpg", "c.JPG", "x/e.png", f"aachen/{city}", "d.txt")
+    finder = PictureFinder(str(tmp_path))
+
+    def find(name: str, png: str = "none.png", image_id: Any = 0) -> str | None:
+        found = finder.find({"id": image_id, "file_name": name}, png)
+        return None if found is None else str(Path(found).relative_to(tmp_path))
+
+    assert find("a.jpg") == "a.jpg"
+    assert find("deep/b.jpg") == "deep/b.jpg"
+    assert find("b.jpg") == "deep/b.jpg"
+    assert find("c.jpg", png="c.png") == "c.JPG"
+    assert find("e.jpg", png="e.png") == "x/e.png"
+    assert find("aachen_000000_000019_gtFine_leftImg8bit.png", image_id=city[:20]) == (
+        f"aachen/{city}"
+    )
+    assert find("d.jpg", png="d.png") is None  # a text file is no picture
+    assert find("gone.jpg") is None
+
+
+def test_the_exact_name_wins_over_other_files_of_that_stem(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jpg", "old/a.jpg", "a.png")
+    finder = PictureFinder(str(tmp_path))
+    assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") == str(tmp_path / "a.jpg")
+
+
+def test_several_files_of_one_name_are_an_error(tmp_path: Path) -> None:
+    _touch(tmp_path, "x/a.jpg", "y/a.jpg")
+    with pytest.raises(ValueError, match="image 1: 2 files fit the name 'a.jpg'"):
+        PictureFinder(str(tmp_path)).find({"id": 1, "file_name": "a.jpg"}, "a.png")
+
+
+def test_missing_folder_finds_nothing(tmp_path: Path) -> None:
+    finder = PictureFinder(str(tmp_path / "nowhere"))
+    assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") is None
+
+
+def test_sound_file_is_read_as_it_is(tmp_path: Path) -> None:
+    data = {"images": [], "annotations": [], "categories": [], "info": {"year": 2017}}
+    assert read_panoptic_json(_paths(tmp_path, json.dumps(data))) == data

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Check a panoptic data set: pictures, PNGs and JSON against one another.
+
+    python tools/check_dataset.py coco_2017_val_panoptic --workers 8
+    python tools/check_dataset.py my_streets --images pictures --json truth.json --png truth
+
+With a registered name the files are looked for below $DETECTRON2_DATASETS; with --images, --json
+and --png any data set is checked, and the name is only a title. Exit status: 0 if the data set is
+sound, 1 if something is wrong with it (everything is listed), 2 if the command is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tqdm import tqdm
+
+from panoptic_common.dataset_check import DatasetReport, check_dataset
+from panoptic_common.panoptic_json import PanopticPaths
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="registered name of the data set, or a title")
+    parser.add_argument("--images", metavar="DIR", help="folder of the pictures")
+    parser.add_argument("--json", metavar="FILE", help="panoptic JSON")
+    parser.add_argument("--png", metavar="DIR", help="folder of the panoptic PNGs")
+    parser.add_argument(
+        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that read files"
+    )
+    parser.add_argument(
+        "--headers-only",
+        action="store_true",
+        help="do not decode the pictures: faster, but a picture damaged inside is not found",
+    )
+    parser.add_argument(
+        "--max-problems", type=int, default=50, metavar="N", help="problems to print; 0 prints all"
+    )
+    options = parser.parse_args(arguments)
+    given = [options.images, options.json, options.png]
+    if any(given) and not all(given):
+        parser.error("--images, --json and --png belong together")
+    return options
+
+
+def find_paths(options: argparse.Namespace) -> PanopticPaths:
+    """Return where the data set lies. Only a registered name needs Detectron2."""
+    if options.json:
+        return PanopticPaths(options.images, options.json, options.png)
+    from panoptic_common.register_datasets import dataset_paths, register_builtin
+
+    register_builtin()
+    return dataset_paths(options.name)
+
+
+def print_report(name: str, report: DatasetReport, max_problems: int) -> None:
+    """Print the counts of every class, and what is wrong."""
+    if report.class_table:
+        print_counts(name, report)
+    for note in report.notes:
+        print(f"note: {note}")
+    if not report.problems:
+        print(f"{name}: {report.num_images} pictures, nothing wrong")
+        return
+    shown = report.problems[: max_problems or None]
+    print(f"{name}: {len(report.problems)} problems in {report.num_images} pictures")
+    for problem in shown:
+        print(f"  {problem}")
+    if len(shown) < len(report.problems):
+        print(f"  ... and {len(report.problems) - len(shown)} more (--max-problems 0 prints all)")
+
+
+def print_counts(name: str, report: DatasetReport) -> None:
+    """Print the class table with segments, crowds and pixels."""
+    total = max(1, int(report.pixels.sum()) + report.void_pixels)
+    width = max(len("class"), *(len(entry["name"]) for entry in report.class_table))
+    things = sum(entry["isthing"] for entry in report.class_table)
+    print(
+        f"{name}: {report.num_images} pictures, {len(report.class_table)} classes"
+        f" ({things} things, {len(report.class_table) - things} stuff)"
+    )
+    print(f"{'no.':>4} {'id':>5} {'class':<{width}} {'kind':<5} segments   crowds  pixels %")
+    for k, entry in enumerate(report.class_table):
+        print(
+            f"{k:>4} {entry['id']:>5} {entry['name']:<{width}}"
+            f" {'thing' if entry['isthing'] else 'stuff':<5} {report.segments[k]:>8}"
+            f" {report.crowds[k]:>8} {100 * report.pixels[k] / total:>9.3f}"
+        )
+    print(f"{'':>10} {'void':<{width}} {'':<5} {'':>8} {'':>8}"
+          f" {100 * report.void_pixels / total:>9.3f}")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check a data set; returns the exit status."""
+    options = parse_args(arguments)
+    try:
+        paths = find_paths(options)
+    except ValueError as error:  # an unknown name
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        # In a log file, one line with the remaining time every half minute.
+        interval = 0.1 if sys.stderr.isatty() else 30
+        with tqdm(unit="picture", desc=options.name, mininterval=interval) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            report = check_dataset(
+                paths, options.workers, decode_pictures=not options.headers_only, progress=progress
+            )
+    except (OSError, ValueError) as error:
+        print(f"{options.name}: {error}")
+        return 1
+    print_report(options.name, report, options.max_problems)
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
