@@ -1,0 +1,343 @@
+"""Pictures of results: panoptic and semantic overlays, boxes, affinities, and sheets of them.
+
+One class table colours and names everything. A class that it does not have (more classes in the
+map than in the table) is drawn grey and named by its number; drawing never fails over that. The
+same input gives the same picture: colours come from the class and from the rank of a segment among
+those of its class, never from chance.
+
+All drawing takes `scale`, a whole factor by which the picture is enlarged first: on a picture of
+384 x 192 pixels a name is legible only then.
+
+Shape shorthand: H, W picture size in pixels; K classes in the table; D boxes. Colours are RGB, and
+results are (scale * H, scale * W, 3) uint8.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from panoptic_common.drawing import (
+    Picture,
+    TextStyle,
+    as_picture,
+    blend,
+    draw_outlines,
+    enlarge,
+    enlarge_labels,
+    fit_width,
+    write_names,
+)
+
+ClassTable = Sequence[Mapping[str, Any]]
+
+_UNKNOWN = (110, 110, 110)  # colour of classes that the table lacks
+_VOID = (32, 32, 32)
+_PAPER = (24, 26, 30)
+
+
+def class_name(table: ClassTable, class_id: int) -> str:
+    """Name of a contiguous class; "class <id>" if the table has none."""
+    return str(table[class_id]["name"]) if 0 <= class_id < len(table) else f"class {class_id}"
+
+
+def class_colour(table: ClassTable, class_id: int) -> tuple[int, int, int]:
+    """RGB colour of a contiguous class; grey if the table has none."""
+    if not 0 <= class_id < len(table):
+        return _UNKNOWN
+    red, green, blue = table[class_id]["color"]
+    return int(red), int(green), int(blue)
+
+
+def segment_colour(table: ClassTable, class_id: int, rank: int) -> tuple[int, int, int]:
+    """Colour of the `rank`-th segment of its class: the class colour, then variations of it.
+
+    Neighbouring ranks are far apart, as the golden ratio spreads them evenly however many come.
+    """
+    red, green, blue = (channel / 255 for channel in class_colour(table, class_id))
+    hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
+    if rank > 0:
+        turn, lift = (rank * 0.618034) % 1.0, (rank * 0.754878) % 1.0
+        hue = (hue + 0.16 * (turn - 0.5)) % 1.0
+        saturation = min(1.0, max(0.25, saturation * (0.6 + 0.6 * lift)))
+        value = min(1.0, max(0.35, 0.55 + 0.5 * turn))
+    varied = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * varied[0]), round(255 * varied[1]), round(255 * varied[2])
+
+
+# ------------------------------------------------------------------------------------ overlays
+
+
+def draw_panoptic(
+    picture: npt.ArrayLike,
+    id_map: npt.ArrayLike,
+    segments_info: Sequence[Mapping[str, Any]],
+    table: ClassTable,
+    *,
+    alpha: float = 0.6,
+    names: bool = True,
+    scale: int = 1,
+) -> Picture:
+    """Colour the segments of a picture, outline them and write their class names.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        id_map: (H, W) integer segment ids, 0 = void; a torch tensor on the CPU will do.
+        segments_info: mappings with `id` and contiguous `category_id`, and optionally `iscrowd`.
+        table: class table.
+        alpha: opacity of the colours, 0..1.
+        names: whether to write names; a name that would cover another is left out.
+        scale: factor by which to enlarge.
+
+    Raises:
+        ValueError: if sizes disagree.
+    """
+    ids = np.asarray(id_map)
+    canvas = enlarge(as_picture(picture), scale)
+    ids = enlarge_labels(ids, scale, canvas)
+    present, index = np.unique(ids, return_inverse=True)
+    index = index.reshape(ids.shape)
+    class_of = {int(segment["id"]): int(segment["category_id"]) for segment in segments_info}
+    colours = np.array([_VOID if i == 0 else _UNKNOWN for i in present.tolist()], np.float32)
+    rank_of_class: dict[int, int] = {}
+    for position, segment_id in enumerate(present.tolist()):
+        if segment_id in class_of:
+            label = class_of[segment_id]
+            rank = rank_of_class.get(label, 0)
+            rank_of_class[label] = rank + 1
+            colours[position] = segment_colour(table, label, rank)
+    result = blend(canvas, colours[index], alpha)
+    draw_outlines(result, index, thickness=max(1, round(scale / 2)))
+    if names:
+        crowd = {int(s["id"]) for s in segments_info if s.get("iscrowd")}
+        captions = {
+            segment_id: class_name(table, label) + (" (crowd)" if segment_id in crowd else "")
+            for segment_id, label in class_of.items()
+        }
+        write_names(result, present, index, captions)
+    return result
+
+
+def draw_semantic(
+    picture: npt.ArrayLike,
+    class_map: npt.ArrayLike,
+    table: ClassTable,
+    *,
+    ignore_label: int = 255,
+    alpha: float = 0.6,
+    names: bool = True,
+    scale: int = 1,
+) -> Picture:
+    """Colour each pixel by its class.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        class_map: (H, W) contiguous classes; `ignore_label` and negative ones are void.
+        table: class table.
+        ignore_label: drawn as void (unless the table has so many classes).
+        alpha: opacity of the colours, 0..1.
+        names: whether to write the class names.
+        scale: factor by which to enlarge.
+
+    Raises:
+        ValueError: if sizes disagree.
+    """
+    canvas = enlarge(as_picture(picture), scale)
+    classes = enlarge_labels(np.asarray(class_map), scale, canvas)
+    present, index = np.unique(classes, return_inverse=True)
+    index = index.reshape(classes.shape)
+    void = {ignore_label} if ignore_label >= len(table) else set()
+    known = [label for label in present.tolist() if label >= 0 and label not in void]
+    colours = np.array(
+        [class_colour(table, i) if i in known else _VOID for i in present.tolist()], np.float32
+    )
+    result = blend(canvas, colours[index], alpha)
+    if names:
+        write_names(result, present, index, {label: class_name(table, label) for label in known})
+    return result
+
+
+def draw_boxes(
+    picture: npt.ArrayLike,
+    boxes: npt.ArrayLike,
+    classes: Sequence[int],
+    scores: Sequence[float] | None,
+    table: ClassTable,
+    *,
+    scale: int = 1,
+) -> Picture:
+    """Draw boxes with class names and scores, the best scored on top.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        boxes: (D, 4) x0, y0, x1, y1 in pixels.
+        classes: D *contiguous* classes 0..K-1, not thing indices.
+        scores: D scores in 0..1, or None.
+        table: class table.
+        scale: factor by which to enlarge.
+
+    Raises:
+        ValueError: if the lengths disagree.
+    """
+    result = enlarge(as_picture(picture), scale)
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if len(corners) != len(classes) or (scores is not None and len(scores) != len(corners)):
+        raise ValueError(
+            f"{len(corners)} boxes with {len(classes)} classes and"
+            f" {'no' if scores is None else len(scores)} scores"
+        )
+    order = list(range(len(corners)))
+    if scores is not None:
+        order.sort(key=lambda d: float(scores[d]))
+    style = TextStyle.for_picture(result)
+    height, width = result.shape[:2]
+    whole = np.rint(np.nan_to_num(corners * scale, nan=0.0)).clip(-1, [width, height] * 2)
+    places = whole.astype(int).tolist()
+    for d in order:
+        colour, (x0, y0, x1, y1) = class_colour(table, int(classes[d])), places[d]
+        cv2.rectangle(result, (x0, y0), (x1, y1), (0, 0, 0), style.thickness + 2)
+        cv2.rectangle(result, (x0, y0), (x1, y1), colour, style.thickness)
+    for d in order:  # after all boxes, whose lines would cross the letters
+        text = class_name(table, int(classes[d]))
+        if scores is not None:
+            text += f" {float(scores[d]):.2f}"
+        box_width, box_height = style.size(text)
+        middle = (places[d][0] + box_width // 2, max(places[d][1], 0) + box_height // 2)
+        style.write(result, text, middle, class_colour(table, int(classes[d])))
+    return result
+
+
+def draw_affinity(
+    picture: npt.ArrayLike,
+    affinity: npt.ArrayLike,
+    pixel: tuple[float, float],
+    *,
+    alpha: float = 0.75,
+    scale: int = 1,
+) -> Picture:
+    """Paint how strongly one pixel is tied to every other, as in Fig. 6 of the Unified paper.
+
+    The heat runs from the smallest to the largest value of this very map; only where the affinity
+    is does colour cover the picture, the rest stays dark grey.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        affinity: (h, w) real numbers of any size and scale, stretched over the picture; values
+            that are not finite count as the smallest.
+        pixel: (x, y) of the pixel in the picture, marked by a cross.
+        alpha: opacity of the strongest heat, 0..1.
+        scale: factor by which to enlarge.
+    """
+    canvas = enlarge(as_picture(picture), scale)
+    height, width = canvas.shape[:2]
+    values = np.array(affinity, dtype=np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"an affinity map is (h, w), got shape {values.shape}")
+    finite = np.isfinite(values)
+    low = float(values[finite].min()) if finite.any() else 0.0
+    high = float(values[finite].max()) if finite.any() else 0.0
+    relative = np.where(finite, values - low, 0) / max(high - low, 1e-12)
+    stretched = cv2.resize(
+        relative.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    heat = np.asarray(stretched, np.float32).clip(0, 1)
+    colours = cv2.applyColorMap((255 * heat).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.55
+    opacity = alpha * heat[:, :, None] ** 0.7  # faint affinities stay visible
+    mixed = grey * (1 - opacity) + colours[:, :, ::-1] * opacity
+    result: Picture = np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
+    centre = (round((pixel[0] + 0.5) * scale), round((pixel[1] + 0.5) * scale))
+    size = max(9, min(height, width) // 14)
+    for colour, thickness in (((0, 0, 0), 4), ((80, 255, 120), 2)):
+        cv2.drawMarker(result, centre, colour, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
+        cv2.circle(result, centre, size // 2, colour, thickness, cv2.LINE_AA)
+    return result
+
+
+# ---------------------------------------------------------------------------- legend and sheets
+
+
+def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) -> Picture:
+    """A strip of colour swatches with class names.
+
+    Args:
+        table: class table.
+        width: of the strip in pixels, at least 40; it grows downwards.
+        classes: contiguous classes to show; by default all of the table.
+    """
+    if width < 40:
+        raise ValueError(f"a legend needs a width of at least 40 pixels, got {width}")
+    shown = list(range(len(table))) if classes is None else sorted({int(c) for c in classes})
+    style, row, swatch, gap = TextStyle(0.45, 1), 24, 14, 8
+    places: list[tuple[int, int]] = []
+    x, y = gap, 0
+    for label in shown:
+        needed = swatch + gap + style.size(class_name(table, label))[0] + gap
+        if x > gap and x + needed > width:
+            x, y = gap, y + row
+        places.append((x, y))
+        x += needed
+    strip: Picture = np.full((y + row, width, 3), _PAPER, np.uint8)
+    for label, (left, top) in zip(shown, places, strict=True):
+        corner = (left, top + (row - swatch) // 2)
+        opposite = (left + swatch, corner[1] + swatch)
+        cv2.rectangle(strip, corner, opposite, class_colour(table, label), cv2.FILLED)
+        text = class_name(table, label)
+        middle = (left + swatch + gap // 2 + style.size(text)[0] // 2, top + row // 2)
+        style.write(strip, text, middle)
+    return strip
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Picture | None]],
+    titles: Sequence[str],
+    *,
+    panel_width: int = 384,
+    footer: Picture | None = None,
+    gap: int = 6,
+) -> Picture:
+    """Tile pictures under column titles.
+
+    Args:
+        rows: each with one (H, W, 3) RGB picture, or None for an empty place, per title; pictures
+            may differ in size, and keep their aspect.
+        titles: of the columns.
+        panel_width: to which pictures are scaled, in pixels.
+        footer: a picture below the sheet, such as a `legend`; cut or padded to its width.
+        gap: space between pictures in pixels.
+
+    Raises:
+        ValueError: if a row does not have one picture per title, or there is no title.
+    """
+    if not titles or any(len(row) != len(titles) for row in rows):
+        lengths = [len(row) for row in rows]
+        raise ValueError(f"every row needs {len(titles)} >= 1 pictures, got {lengths}")
+    width = gap + len(titles) * (panel_width + gap)
+    style, head = TextStyle(0.55, 1), 30
+    header: Picture = np.full((head, width, 3), _PAPER, np.uint8)
+    for column, title in enumerate(titles):
+        middle = gap + column * (panel_width + gap) + panel_width // 2
+        style.write(header, str(title), (middle, head // 2 + 2))
+    bands = [header]
+    for row in rows:
+        panels = [
+            None if panel is None else fit_width(as_picture(panel), panel_width) for panel in row
+        ]
+        height = max((len(panel) for panel in panels if panel is not None), default=0)
+        band: Picture = np.full((height + gap, width, 3), _PAPER, np.uint8)
+        for column, panel in enumerate(panels):
+            if panel is not None:
+                left = gap + column * (panel_width + gap)
+                band[: len(panel), left : left + panel_width] = panel
+        bands.append(band)
+    if footer is not None:
+        band = np.full((len(footer) + gap, width, 3), _PAPER, np.uint8)
+        shown = footer[:, :width]
+        band[: len(footer), : shown.shape[1]] = shown
+        bands.append(band)
+    return np.concatenate(bands)

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Time of `panoptic_common.quality` against panopticapi, and whether both give the same numbers.
+
+    python tools/benchmark_quality.py
+    python tools/benchmark_quality.py --sizes 480x640 1024x2048 --pictures 20 --repeats 5
+
+The maps are random Voronoi cells with void and crowd, and predictions that follow part of them.
+Both read the same PNG files; "in memory" leaves reading out for both (panopticapi is given arrays
+in place of its PNG reader). One process each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from panopticapi import evaluation as panopticapi
+from tabulate import tabulate
+
+from panoptic_common.quality import PanopticStatistics, match_segments
+from panoptic_common.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
+
+NUM_CLASSES = 20
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", default=["192x384", "480x640", "1024x2048"], metavar="HxW"
+    )
+    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--segments", type=int, default=20, help="in each true map")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def make_picture(
+    rng: np.random.Generator, height: int, width: int, segments: int
+) -> tuple[np.ndarray, list[dict[str, Any]], np.ndarray, list[dict[str, Any]]]:
+    """A true map with void and crowd, and a prediction: cells moved, wrong or of another class."""
+
+    def cells(centres: np.ndarray) -> np.ndarray:
+        best = np.full((height, width), np.inf, np.float32)
+        label = np.zeros((height, width), np.int32)
+        rows = np.arange(height, dtype=np.float32)[:, None]
+        columns = np.arange(width, dtype=np.float32)[None]
+        for number, (y, x) in enumerate(centres.astype(np.float32)):
+            distance = (rows - y) ** 2 + (columns - x) ** 2
+            closer = distance < best
+            best[closer], label[closer] = distance[closer], number
+        return label
+
+    centres = rng.uniform(0, [height, width], (segments, 2))
+    moved = centres + rng.normal(0, 0.02, centres.shape) * [height, width]
+    ids = rng.choice(2**24 - 1, segments, replace=False).astype(np.int32) + 1
+    classes = rng.integers(NUM_CLASSES, size=segments)
+    truth, prediction = ids[cells(centres)], ids[cells(moved)]
+    truth[np.isin(truth, ids[rng.random(segments) < 0.1])] = 0
+    crowd = rng.random(segments) < 0.1
+    wrong = rng.random(segments) < 0.1
+    true_segments = [
+        {"id": int(i), "category_id": int(c), "iscrowd": int(g)}
+        for i, c, g in zip(ids, classes, crowd, strict=True)
+    ]
+    predicted = [
+        {"id": int(i), "category_id": int((c + w) % NUM_CLASSES)}
+        for i, c, w in zip(ids, classes, wrong, strict=True)
+    ]
+    return (
+        truth,
+        update_segments(truth, true_segments),
+        prediction,
+        update_segments(prediction, predicted),
+    )
+
+
+class Comparison:
+    """The same pictures for both programs, on disk and in memory."""
+
+    def __init__(self, folder: Path, pictures: list) -> None:
+        self._folder = str(folder)
+        self._pictures = pictures
+        self._colours: dict[str, np.ndarray] = {}
+        self._pairs = []
+        for number, (truth, true_segments, prediction, predicted) in enumerate(pictures):
+            pair = []
+            for name, ids, segments in (
+                (f"{number}_truth.png", truth, true_segments),
+                (f"{number}_prediction.png", prediction, predicted),
+            ):
+                write_id_map(folder / name, ids)
+                self._colours[name] = id_to_rgb(ids)
+                pair.append({"image_id": number, "file_name": name, "segments_info": segments})
+            self._pairs.append(tuple(pair))
+
+    def ours(self, read: bool) -> PanopticStatistics:
+        """This project, one process."""
+        total = PanopticStatistics.zeros(NUM_CLASSES)
+        for (truth, true_segments, prediction, predicted), pair in zip(
+            self._pictures, self._pairs, strict=True
+        ):
+            if read:
+                truth, prediction = (
+                    read_id_map(Path(self._folder, annotation["file_name"])) for annotation in pair
+                )
+            matches = match_segments(truth, true_segments, prediction, predicted, NUM_CLASSES)
+            total += matches.statistics(NUM_CLASSES)
+        return total
+
+    def theirs(self, read: bool) -> panopticapi.PQStat:
+        """panopticapi, one process."""
+        categories = {k: {"id": k, "isthing": 1} for k in range(NUM_CLASSES)}
+
+        def from_memory(path: str) -> np.ndarray:
+            return self._colours[Path(path).name]
+
+        instead = (
+            contextlib.nullcontext()
+            if read
+            else mock.patch.object(panopticapi.Image, "open", from_memory)
+        )
+        with instead, contextlib.redirect_stdout(io.StringIO()):
+            return panopticapi.pq_compute_single_core(
+                0, self._pairs, self._folder, self._folder, categories
+            )
+
+
+def median_time(function: Callable[[bool], Any], read: bool, repeats: int) -> float:
+    """Median seconds of a call, after one that does not count."""
+    function(read)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function(read)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def largest_difference(ours: PanopticStatistics, theirs: panopticapi.PQStat) -> float:
+    """Largest difference of summed IoU; infinite if a count differs."""
+    for k in range(NUM_CLASSES):
+        if (ours.tp[k], ours.fp[k], ours.fn[k]) != (theirs[k].tp, theirs[k].fp, theirs[k].fn):
+            return float("inf")
+    return max(abs(float(ours.iou[k]) - theirs[k].iou) for k in range(NUM_CLASSES))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns 1 if the numbers differ."""
+    options = parse_args(arguments)
+    rows, worst = [], 0.0
+    for size in options.sizes:
+        height, width = (int(n) for n in size.split("x"))
+        rng = np.random.default_rng(options.seed)
+        pictures = [
+            make_picture(rng, height, width, options.segments) for _ in range(options.pictures)
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            comparison = Comparison(Path(folder), pictures)
+            difference = largest_difference(comparison.ours(True), comparison.theirs(True))
+            worst = max(worst, difference)
+            for where, read in (("in memory", False), ("with PNGs", True)):
+                ours, theirs = (
+                    1000 / options.pictures * median_time(function, read, options.repeats)
+                    for function in (comparison.ours, comparison.theirs)
+                )
+                rows.append([size, where, ours, theirs, theirs / ours, difference])
+    print(f"{options.pictures} pictures a size, {options.segments} segments each;", end=" ")
+    print(f"milliseconds per picture, medians of {options.repeats}")
+    headers = ["size", "", "ours", "panopticapi", "times faster", "difference in IoU sum"]
+    print(tabulate(rows, headers, floatfmt=("", "", ".2f", ".2f", ".1f", ".1e"), tablefmt="pipe"))
+    if worst > 1e-9:
+        print("error: the numbers differ", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

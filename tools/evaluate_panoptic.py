@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""PQ of a folder of predictions (JSON and PNGs, as panopticapi reads them) against the truth.
+
+    python tools/evaluate_panoptic.py --truth panoptic_val.json --predictions predictions.json
+
+PNGs are looked for in the folder with the JSON's name without `.json`, unless --truth-png and
+--predictions-png say otherwise. No model, torch or Detectron2 is needed. The figures are those of
+panopticapi; an empty group is nan. Exit status: 0 if all pictures were evaluated, 1 if a prediction
+is missing or wrong (the first such picture is named).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from panoptic_common.panoptic_json import build_class_table
+from panoptic_common.quality import PanopticQuality, PanopticStatistics, match_segments
+from panoptic_common.segment_ids import read_id_map
+
+
+class Task(NamedTuple):
+    """One picture to evaluate; segments have contiguous classes."""
+
+    image_id: Any
+    truth_png: str
+    truth_segments: list[dict[str, Any]]
+    prediction_png: str
+    prediction_segments: list[dict[str, Any]]
+    num_classes: int
+    boundary_ratio: float | None
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--truth", required=True, type=Path, metavar="JSON")
+    parser.add_argument("--truth-png", type=Path, metavar="DIR")
+    parser.add_argument("--predictions", required=True, type=Path, metavar="JSON")
+    parser.add_argument("--predictions-png", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--boundary-ratio",
+        type=float,
+        metavar="R",
+        help="also compute boundary PQ, with a band of R times the diagonal (usual: 0.02)",
+    )
+    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures to a file")
+    options = parser.parse_args(arguments)
+    options.truth_png = options.truth_png or options.truth.with_suffix("")
+    options.predictions_png = options.predictions_png or options.predictions.with_suffix("")
+    return options
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that holds the lists `keys`.
+
+    Raises:
+        ValueError, FileNotFoundError: naming the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged JSON file ({error})") from error
+    missing = [
+        k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)
+    ]
+    if missing:
+        raise ValueError(f"{path}: there is no list {missing[0]!r}; this is not a panoptic JSON")
+    return content
+
+
+def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Pair predictions with truth.
+
+    Returns:
+        One task per picture of the truth, and the class table.
+
+    Raises:
+        ValueError: naming the first picture without a prediction, or with two, or with a category
+            that the truth does not know.
+    """
+    truth = read_json(options.truth, "annotations", "categories")
+    table = build_class_table(truth["categories"], str(options.truth))
+    contiguous = {entry["id"]: k for k, entry in enumerate(table)}
+    predictions: dict[Any, dict[str, Any]] = {}
+    for annotation in read_json(options.predictions, "annotations")["annotations"]:
+        if annotation["image_id"] in predictions:
+            raise ValueError(
+                f"{options.predictions}: picture {annotation['image_id']!r} is predicted twice"
+            )
+        predictions[annotation["image_id"]] = annotation
+    tasks = []
+    for annotation in truth["annotations"]:
+        image_id = annotation["image_id"]
+        if image_id not in predictions:
+            raise ValueError(f"{options.predictions}: no prediction for picture {image_id!r}")
+        prediction = predictions[image_id]
+        tasks.append(
+            Task(
+                image_id,
+                str(options.truth_png / annotation["file_name"]),
+                _with_classes(annotation, contiguous, options.truth),
+                str(options.predictions_png / prediction["file_name"]),
+                _with_classes(prediction, contiguous, options.predictions),
+                len(table),
+                options.boundary_ratio,
+            )
+        )
+    return tasks, table
+
+
+def _with_classes(
+    annotation: Mapping[str, Any], contiguous: Mapping[int, int], path: Path
+) -> list[dict[str, Any]]:
+    segments = []
+    for segment in annotation["segments_info"]:
+        if segment["category_id"] not in contiguous:
+            raise ValueError(
+                f"{path}: picture {annotation['image_id']!r}, segment {segment['id']}: unknown"
+                f" category_id {segment['category_id']}"
+            )
+        segments.append({**segment, "category_id": contiguous[segment["category_id"]]})
+    return segments
+
+
+def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
+    """Compare one picture; returns the sums for PQ and for boundary PQ (zero if not asked for)."""
+    try:
+        truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
+        arguments = (truth, task.truth_segments, prediction, task.prediction_segments)
+        plain = match_segments(*arguments, task.num_classes).statistics(task.num_classes)
+        boundary = PanopticStatistics.zeros(task.num_classes)
+        if task.boundary_ratio is not None:
+            boundary += match_segments(
+                *arguments, task.num_classes, boundary_ratio=task.boundary_ratio
+            ).statistics(task.num_classes)
+    except ValueError as error:
+        raise ValueError(f"picture {task.image_id!r}: {error}") from error
+    return plain, boundary
+
+
+def evaluate_all(tasks: list[Task], num_classes: int, workers: int) -> list[PanopticStatistics]:
+    """Add up all pictures: the sums for PQ and for boundary PQ."""
+    totals = [PanopticStatistics.zeros(num_classes) for _ in range(2)]
+    progress = tqdm(total=len(tasks), unit="picture", disable=None)
+    with progress:
+        if workers <= 1:
+            results = map(evaluate, tasks)
+        else:
+            pool = ProcessPoolExecutor(workers)
+            results = pool.map(evaluate, tasks, chunksize=8)
+        for parts in results:
+            for total, part in zip(totals, parts, strict=True):
+                total += part
+            progress.update()
+    return totals
+
+
+def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The figures in percent, by group and then by class."""
+    figures: dict[str, dict[str, float]] = {}
+    for name, group in (("All", quality.all), ("Things", quality.things), ("Stuff", quality.stuff)):
+        pq, sq, rq = (100 * value for value in group[:3])
+        figures[name] = {"PQ": pq, "SQ": sq, "RQ": rq, "classes": group.num_classes}
+    for k, entry in enumerate(table):
+        pq, sq, rq = (100 * float(values[k]) for values in (quality.pq, quality.sq, quality.rq))
+        figures[f"class {entry['name']}"] = {"PQ": pq, "SQ": sq, "RQ": rq}
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    options = parse_args(arguments)
+    try:
+        tasks, table = make_tasks(options)
+        totals = evaluate_all(tasks, len(table), options.workers)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    is_thing = [bool(entry["isthing"]) for entry in table]
+    results = {"PQ": describe(totals[0].quality(is_thing), table)}
+    if options.boundary_ratio is not None:
+        name = f"boundary PQ (ratio {options.boundary_ratio:g})"
+        results[name] = describe(totals[1].quality(is_thing), table)
+    for name, figures in results.items():
+        rows = [[group, *values.values()] for group, values in figures.items()]
+        print(f"\n{name}, {len(tasks)} pictures")
+        print(tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], floatfmt=".2f", tablefmt="pipe"))
+    if options.output:
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
