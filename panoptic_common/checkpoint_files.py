@@ -1,0 +1,307 @@
+"""Reading and writing the files that hold weights, without trusting them.
+
+Four kinds of file come in: our own checkpoints and other `.pth` files of torch, `.pkl` files of
+Detectron2's model zoo and of Caffe2, and `.safetensors`. All but the last are pickles, which may
+name any function to be called while they are read. Nothing here obeys such a file: torch reads its
+own with `weights_only`, and `.pkl` files go through an unpickler that knows nothing but numpy
+arrays and plain containers. A file that needs more is refused, unless the user says
+`--allow-unsafe-checkpoint`.
+
+Writing survives being killed at any moment: a file is written under a temporary name, flushed to
+the disk and renamed, so that under its own name there is a whole file or none.
+
+Our checkpoint is a dict of tensors and plain values: "model", "optimizer", "scheduler",
+"iteration" (the last one finished, counted from 0), "class_table", "config" (YAML), "seed".
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from panoptic_common.compat import torch_load_safely
+
+import numpy as np
+import torch
+
+logger = logging.getLogger(__name__)
+
+OWN_KEYS = ("model", "class_table", "config", "iteration", "seed")
+
+
+class CheckpointError(RuntimeError):
+    """A file of weights cannot be used; the message names the file and says what to do."""
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """What one of our checkpoints says about itself.
+
+    Attributes:
+        config: the full config of its training, as YAML.
+        class_table: the class table of its training set, in contiguous order.
+        iteration: the last iteration finished, counted from 0.
+        seed: the seed of the run.
+    """
+
+    config: str
+    class_table: list[dict]
+    iteration: int
+    seed: int
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that a kill or a full disk leaves the old file, or none, but never a part.
+
+    Args:
+        path: file on a local disk.
+        write: writes the contents to the binary file that it is given.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or the rename could reach the disk before the contents
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system lets folders be flushed."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporary_files(folder: str | os.PathLike[str]) -> None:
+    """Delete what a killed `write_atomically` left in a folder (it can be as big as a checkpoint).
+
+    Only one process may write checkpoints to the folder.
+    """
+    for pattern in (".*.pth.*.tmp", ".last_checkpoint.*.tmp"):
+        for path in Path(folder).glob(pattern):
+            logger.info("Removing %s, which a killed run left unfinished.", path)
+            path.unlink(missing_ok=True)
+
+
+def plain(value: Any, where: str = "checkpoint") -> Any:
+    """The value with numpy scalars made Python numbers, if it is tensors and plain values only.
+
+    Files of nothing else always pass torch's safe loader, whatever its version.
+
+    Raises:
+        TypeError: names the entry that is something else.
+    """
+    if value is None or isinstance(value, torch.Tensor):
+        return value
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy.float64 is a float too, yet needs numpy to be read
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        converted = {plain(k, where): plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+        if hasattr(value, "_metadata"):  # versions of the modules, in the dict of state_dict()
+            converted = collections.OrderedDict(converted)
+            converted._metadata = value._metadata  # type: ignore[attr-defined]
+        return converted
+    if isinstance(value, (list, tuple)):
+        items = [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    raise TypeError(
+        f"{where} is a {type(value).__name__}: a checkpoint holds tensors and plain values only"
+    )
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) -> dict[str, Any]:
+    """Read a local file of weights of any kind that we know.
+
+    Args:
+        path: `.pth` (or any other name for a file of torch), `.pkl`, `.pyth` or `.safetensors`.
+        allow_unsafe: obey pickles that want to call functions.
+
+    Returns:
+        A dict with "model" (name -> tensor or array), for our own files all of `OWN_KEYS`, and for
+        foreign ones "matching_heuristics" (match names by their endings) and "__author__".
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or holds no weights.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(f"there is no file of weights {path}")
+    if path.endswith(".pkl"):
+        return _as_zoo_format(path, _read_pickle(path, allow_unsafe))
+    if path.endswith(".safetensors"):
+        return {"model": _read_safetensors(path), "matching_heuristics": True}
+    try:
+        contents = torch_load_safely(path, allow_unsafe)
+    except (ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(str(error) + _advice_on_neighbours(path)) from error
+    if not isinstance(contents, dict) or not contents:
+        raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
+    if path.endswith(".pyth"):  # pycls
+        if "model_state" not in contents:
+            raise CheckpointError(f"{path} has no 'model_state', as files of pycls have")
+        return {"model": contents["model_state"], "matching_heuristics": True}
+    if is_own(contents):
+        return contents
+    for key in ("model", "state_dict"):
+        if isinstance(contents.get(key), dict):
+            return {**contents, "model": contents[key], "matching_heuristics": True}
+    return {"model": contents, "matching_heuristics": True}
+
+
+def is_own(contents: dict[str, Any]) -> bool:
+    """Whether the contents of a file are those of one of our checkpoints."""
+    return all(key in contents for key in OWN_KEYS)
+
+
+def read_checkpoint_metadata(
+    path: str | os.PathLike[str], allow_unsafe: bool = False
+) -> CheckpointMetadata:
+    """What one of our checkpoints says about its training; enough to build its model.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or none of ours.
+    """
+    contents = read_weights_file(path, allow_unsafe)
+    if not is_own(contents):
+        missing = [key for key in OWN_KEYS if key not in contents]
+        raise CheckpointError(
+            f"{os.fspath(path)} is not a checkpoint of this project (it has no {missing}): "
+            "give the config and the data set by --config-file"
+        )
+    return CheckpointMetadata(
+        config=contents["config"],
+        class_table=contents["class_table"],
+        iteration=contents["iteration"],
+        seed=contents["seed"],
+    )
+
+
+def _advice_on_neighbours(path: str) -> str:
+    """For a damaged file of a training run, which other checkpoint of the run to go on from."""
+    folder, name = os.path.split(path)
+    pointer = os.path.join(folder, "last_checkpoint")
+    if not os.path.isfile(pointer):
+        return ""
+    others = sorted(p.name for p in Path(folder).glob("model_[0-9]*.pth") if p.name < name)
+    if not others:
+        return (
+            f". There is no earlier checkpoint in {folder}: start again without --resume, after "
+            f"deleting {name} and last_checkpoint"
+        )
+    return f". The previous one is {others[-1]}: write that name into {pointer} and resume again"
+
+
+def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(
+            f"reading {path} needs the package safetensors: pip install safetensors"
+        ) from error
+    try:
+        return load_file(path)
+    except Exception as error:  # the package's own exception class, and others for odd headers
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+# ---- pickles of the model zoo -------------------------------------------------------------------
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """What `_codecs.encode` does in pickles of protocol 2, for the one encoding they use."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_NUMPY_CORE = np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]  # numpy.core, numpy._core
+
+
+def _numpy_function(module: str, name: str) -> Callable[..., Any]:
+    """A private function of numpy that pickled arrays name, whatever numpy wrote them."""
+    import importlib
+
+    return getattr(importlib.import_module(f"{_NUMPY_CORE}.{module}"), name)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler that can make numpy arrays, numpy scalars and plain containers, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        core = module.removeprefix("numpy._core.").removeprefix("numpy.core.")
+        if core in ("multiarray", "numeric") and core != module:
+            if name in ("_reconstruct", "scalar", "_frombuffer"):
+                return _numpy_function(core, name)
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_bytes
+        if module in ("builtins", "__builtin__") and name in ("set", "frozenset", "bytearray"):
+            return {"set": set, "frozenset": frozenset, "bytearray": bytearray}[name]
+        raise _UnsafePickle(f"{module}.{name}")
+
+
+class _UnsafePickle(pickle.UnpicklingError):
+    """A pickle names something that could run code."""
+
+
+def _read_pickle(path: str, allow_unsafe: bool) -> Any:
+    """The contents of a `.pkl` file; latin1 is how Python 2, which wrote many, kept its text."""
+    try:
+        with open(path, "rb") as file:
+            return _ArrayUnpickler(file, encoding="latin1").load()
+    except _UnsafePickle as error:
+        if not allow_unsafe:
+            raise CheckpointError(
+                f"{path} would call {error} when read, which could run any code: if you trust its "
+                "source with your machine, repeat with --allow-unsafe-checkpoint"
+            ) from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise CheckpointError(
+            f"{path} is damaged, cut short or no pickle ({type(error).__name__}: {error}): "
+            "fetch it again"
+        ) from error
+    logger.warning("Reading %s without protection: it may run any code.", path)
+    with open(path, "rb") as file:
+        return pickle.load(file, encoding="latin1")
+
+
+def _as_zoo_format(path: str, contents: Any) -> dict[str, Any]:
+    """Detectron2's zoo format as it is; bare arrays as the Caffe2 models that they are."""
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
+    if isinstance(contents.get("model"), dict):
+        return contents
+    blobs = contents.get("blobs", contents)  # detection models of Detectron1 have "blobs"
+    blobs = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+    return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}

@@ -1,0 +1,83 @@
+"""Panoptic results of any pictures in COCO's format, for other programs to read.
+
+The folder is a data set of its own: `register_panoptic` takes it, which lets predictions serve as
+truth, to correct them by hand or to train another model on them.
+
+Source of the format: https://cocodataset.org/#format-results, "Panoptic Segmentation".
+
+Shape shorthand: H, W picture size in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panoptic_common.segment_ids import write_id_map
+
+
+class CocoResults:
+    """Panoptic predictions in COCO's format: `panoptic/<name>.png` and `panoptic.json`."""
+
+    def __init__(self, folder: Path, table: Sequence[dict]) -> None:
+        self._folder = folder
+        self._table = table
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        name: str,
+        source: str,
+        id_map: np.ndarray,
+        segments_info: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Write the PNG of one picture and remember its entries.
+
+        Args:
+            name: of the PNG, without ending; unique.
+            source: the picture's file, as the JSON names it.
+            id_map: (H, W) segment ids, 0 = void.
+            segments_info: "id" and contiguous "category_id" of each segment, optionally "score".
+        """
+        number, file_name = len(self._images) + 1, f"{name}.png"
+        write_id_map(self._folder / "panoptic" / file_name, id_map)
+        height, width = id_map.shape
+        self._images.append({"id": number, "file_name": source, "height": height, "width": width})
+        segments = [self._segment(s, id_map) for s in segments_info]
+        self._annotations.append(
+            {"image_id": number, "file_name": file_name, "segments_info": segments}
+        )
+
+    def _segment(self, segment: Mapping[str, Any], id_map: np.ndarray) -> dict[str, Any]:
+        rows, columns = np.nonzero(id_map == segment["id"])
+        left, top = int(columns.min()), int(rows.min())
+        box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+        entry = {
+            "id": int(segment["id"]),
+            "category_id": self._table[segment["category_id"]]["id"],
+            "area": len(rows),
+            "bbox": box,
+            "iscrowd": 0,
+        }
+        if "score" in segment:
+            entry["score"] = round(float(segment["score"]), 4)
+        return entry
+
+    def write(self) -> Path:
+        """Write the JSON of all frames so far."""
+        content = {
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": [dict(entry) for entry in self._table],
+        }
+        path = self._folder / "panoptic.json"
+        unfinished = path.with_suffix(".json.partial")
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        unfinished.replace(path)
+        return path

@@ -1,0 +1,387 @@
+"""The training loop of both systems: Detectron2's `DefaultTrainer`, made exact and resumable.
+
+Killed at any moment and resumed, a run on the CPU ends in the very state, bit for bit, of the run
+that nobody killed. Three things bring that about: checkpoints are written atomically
+(`checkpoint_files`), the batch of iteration i is a function of (seed, i) (`train_loader`), and so
+is what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN
+draws its pictures afresh after a resume, and on a GPU some kernels add in no fixed order.
+
+The systems plug in by `build_target_function`; this module knows neither.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import panoptic_common.compat as compat
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import read_image
+from detectron2.data.samplers import InferenceSampler
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, defaults
+from detectron2.engine import hooks as detectron2_hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from panoptic_common.amp_trainer import AMPTrainer
+from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.dataset_mapper import PanopticDatasetMapper
+from panoptic_common.evaluation import build_evaluator
+from panoptic_common.hooks import (
+    BestCheckpoint,
+    PeriodicCheckpoint,
+    PredictionPictures,
+    SeedEveryStep,
+)
+from panoptic_common.optimizer import build_optimizer
+from panoptic_common.register_datasets import class_table, load_panoptic
+from panoptic_common.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
+from panoptic_common.visualize import draw_panoptic
+
+logger = logging.getLogger(__name__)
+
+NUM_PICTURES = 3  # of the first test set, drawn every VIS_PERIOD iterations
+# Settings that may differ at a resume without changing what is trained.
+_FREE_KEYS = {"OUTPUT_DIR", "SEED", "VERSION", "MODEL.WEIGHTS", "MODEL.DEVICE"}
+
+
+class PanopticTrainer(DefaultTrainer):
+    """Trains and evaluates one system; a subclass gives its `build_target_function`."""
+
+    def __init__(self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False) -> None:
+        """
+        Args:
+            cfg: a complete config (see `panoptic_common.config.complete_config`). A SEED of -1
+                draws one, which is logged, stored in the checkpoints, and used again at a resume.
+            allow_unsafe_checkpoint: read pickles that could run code.
+
+        Raises:
+            ValueError: the config contradicts itself, its data sets or the number of processes.
+        """
+        # Not DefaultTrainer's: it would make Detectron2's checkpointer and loader.
+        TrainerBase.__init__(self)
+        compat.apply_to_engine()
+        cfg = scale_to_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        if cfg.SEED < 0:
+            logger.info("SEED is -1: drew %d; SEED %d repeats this run.", self.seed, self.seed)
+
+        seed_everything(derive_seed(self.seed, MODEL_INIT))
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        wrapped = defaults.create_ddp_model(model, broadcast_buffers=False)
+        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = trainer_class(wrapped, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        scaler = getattr(self._trainer, "grad_scaler", None)
+        scaled = {"grad_scaler": scaler} if scaler is not None and scaler.is_enabled() else {}
+        self.checkpointer = PanopticCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            cfg=cfg,
+            class_table=class_table(cfg.DATASETS.TRAIN[0]),
+            seed=self.seed,
+            allow_unsafe=allow_unsafe_checkpoint,
+            optimizer=optimizer,
+            scheduler=self.scheduler,
+            **scaled,
+        )
+        self._seeding = SeedEveryStep(self.seed)
+        self.register_hooks(self.build_hooks())
+
+    # ---- what a system gives --------------------------------------------------------------------
+
+    @classmethod
+    def build_target_function(cls, cfg: CfgNode) -> Callable[[np.ndarray, list[dict]], dict]:
+        """The system's function (id map after augmentation, segments) -> entries of the input."""
+        raise NotImplementedError("give a subclass of PanopticTrainer its build_target_function")
+
+    # ---- parts ----------------------------------------------------------------------------------
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """See `panoptic_common.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Detectron2's schedules: WarmupMultiStepLR and WarmupCosineLR."""
+        if cfg.SOLVER.MAX_ITER in cfg.SOLVER.STEPS:  # a step right at the end trips Detectron2
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.STEPS = tuple(s for s in cfg.SOLVER.STEPS if s < cfg.SOLVER.MAX_ITER)
+        return super().build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Endless batches of augmented training pictures of all sets in DATASETS.TRAIN.
+
+        Raises:
+            ValueError: a sampler that cannot be resumed exactly, or an unusable data set.
+        """
+        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            raise ValueError(
+                f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
+                '"TrainingSampler" (every picture once an epoch) can be resumed exactly'
+            )
+        records = list(
+            itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
+        )
+        is_landscape = None
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+            is_landscape = [record["width"] > record["height"] for record in records]
+        return TrainLoader(
+            # Keeps the records pickled in one array, which worker processes share.
+            DatasetFromList(records, copy=False),
+            PanopticDatasetMapper.from_cfg(cfg, True, cls.build_target_function(cfg)),
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            seed=max(cfg.SEED, 0),
+            is_landscape=is_landscape,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+        """The pictures of a data set, each once, shared among the processes."""
+        records = load_panoptic(dataset_name)
+        return build_detection_test_loader(
+            records,
+            mapper=PanopticDatasetMapper.from_cfg(cfg, False, None),
+            sampler=InferenceSampler(len(records)),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """PQ, mIoU and AP; files go to OUTPUT_DIR/inference/<data set>."""
+        if output_folder is None:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, with ours for seeds, checkpoints, the best model and pictures."""
+        cfg = self.cfg
+        hooks = [
+            hook
+            for hook in super().build_hooks()
+            if hook is not None and not isinstance(hook, detectron2_hooks.PeriodicCheckpointer)
+        ]
+        hooks.insert(0, self._seeding)
+        if not comm.is_main_process():
+            return hooks
+        # Checkpoints come before the evaluation: should that fail, the model is on the disk.
+        first_evaluation = next(
+            i for i, hook in enumerate(hooks) if isinstance(hook, detectron2_hooks.EvalHook)
+        )
+        hooks.insert(
+            first_evaluation,
+            PeriodicCheckpoint(
+                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINT_KEEP
+            ),
+        )
+        *hooks, writer = hooks  # the writer comes last: it writes what the others measured
+        if metric := cfg.TEST.get("BEST_METRIC"):
+            hooks.append(BestCheckpoint(self.checkpointer, metric, cfg.TEST.EVAL_PERIOD))
+        if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
+            hooks.append(self._build_pictures())
+        return [*hooks, writer]
+
+    def _build_pictures(self) -> PredictionPictures:
+        name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
+        mapper = PanopticDatasetMapper.from_cfg(self.cfg, False, None)
+
+        def make_samples() -> list[dict]:
+            return [mapper(record) for record in load_panoptic(name)[:NUM_PICTURES]]
+
+        return PredictionPictures(
+            self.checkpointer.model, make_samples, draw_prediction(class_table(name)), period
+        )
+
+    # ---- running --------------------------------------------------------------------------------
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint of OUTPUT_DIR, or else load MODEL.WEIGHTS.
+
+        Args:
+            resume: whether to look for a last checkpoint; without one, training starts anew.
+
+        Raises:
+            CheckpointError: the file is damaged or does not fit; says what to do.
+        """
+        found = self.checkpointer.has_checkpoint()
+        contents = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and found:
+            self.start_iter = contents["iteration"] + 1
+            self._take_seed(contents["seed"])
+            for line in config_differences(contents["config"], self.cfg):
+                logger.warning("The config differs from that of the resumed run: %s", line)
+            if comm.is_main_process():
+                cut_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
+        elif resume:
+            logger.info("No checkpoint in %s to resume from.", self.cfg.OUTPUT_DIR)
+        elif found:
+            logger.warning(
+                "%s holds the checkpoints of an earlier run, which this one will overwrite; "
+                "--resume would go on with it.",
+                self.cfg.OUTPUT_DIR,
+            )
+        self.data_loader.start_at(self.start_iter, self.seed)
+
+    def _take_seed(self, stored: int) -> None:
+        """Go on with the stored seed unless the config names another one."""
+        if self.cfg.SEED < 0:
+            self.seed = self._seeding.seed = self.checkpointer.seed = stored
+            logger.info("Going on with the seed %d of the checkpoint.", stored)
+        elif self.cfg.SEED != stored:
+            logger.warning("The run had seed %d and goes on with %d.", stored, self.cfg.SEED)
+
+    def train(self) -> dict[str, Any] | None:
+        """Train from `start_iter` to SOLVER.MAX_ITER and evaluate.
+
+        Returns:
+            The results of the last evaluation in the main process, otherwise None.
+        """
+        super().train()
+        return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
+
+
+def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
+    """A function (input, output of the model) -> picture, for `hooks.PredictionPictures`.
+
+    Args:
+        table: class table.
+    """
+
+    def draw(sample: dict, output: dict) -> np.ndarray:
+        picture = read_image(sample["file_name"], format="RGB")
+        id_map, segments_info = output["panoptic_seg"]
+        return draw_panoptic(picture, id_map.cpu(), segments_info, table)
+
+    return draw
+
+
+# ---- settings that depend on the machine --------------------------------------------------------
+
+
+def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+    """Fit batch size, learning rate and schedule to the number of processes.
+
+    With SOLVER.REFERENCE_WORLD_SIZE set, each process keeps the batch it had there, the learning
+    rate follows the total batch, and the schedule is stretched to see as many pictures (Goyal et
+    al., "Accurate, large minibatch SGD", 2017). 0 leaves everything as it is.
+
+    Args:
+        cfg: the config; not changed.
+        num_workers: processes that train together, 1 or more.
+
+    Raises:
+        ValueError: the batch cannot be shared by the reference number of processes.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == num_workers:
+        return cfg
+    if cfg.SOLVER.IMS_PER_BATCH % reference:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of "
+            f"SOLVER.REFERENCE_WORLD_SIZE {reference}; set the latter to 0 to scale nothing"
+        )
+    scaled = DefaultTrainer.auto_scale_workers(cfg, num_workers)  # a copy; logs what it changed
+    frozen = scaled.is_frozen()
+    scaled.defrost()
+    scaled.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR_END * num_workers / reference
+    for section, key in (("SOLVER", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_PERIOD")):
+        if cfg[section][key] > 0:  # rounded to 0 it would mean "never"
+            scaled[section][key] = max(1, scaled[section][key])
+    if frozen:
+        scaled.freeze()
+    return scaled
+
+
+def use_cpu_without_cuda(cfg: CfgNode) -> bool:
+    """Set MODEL.DEVICE to "cpu" if it asks for a GPU that is not there.
+
+    Returns:
+        Whether it was changed; the caller logs it, once there is a log.
+    """
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        return False
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    if frozen:
+        cfg.freeze()
+    return True
+
+
+# ---- resuming -----------------------------------------------------------------------------------
+
+
+def config_differences(stored: str, cfg: CfgNode) -> list[str]:
+    """What a config changes against the YAML of a checkpoint, one line a key."""
+    before, now = _flat(CfgNode.load_cfg(stored)), _flat(cfg)
+    return [
+        f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in _FREE_KEYS and _listless(before.get(key)) != _listless(now.get(key))
+    ]
+
+
+def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """{"A.B": value} for all leaves."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            leaves.update(_flat(value, f"{prefix}{key}."))
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _listless(value: Any) -> Any:
+    """YAML has lists only, where the config may have tuples."""
+    return tuple(_listless(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def cut_metrics(path: str, start_iteration: int) -> None:
+    """Drop the lines of metrics.json that a resumed run will write again, and a torn last one.
+
+    The file is changed in place, since the writer has it open already.
+
+    Args:
+        path: the file; need not exist.
+        start_iteration: the first iteration that is run again.
+    """
+    if not os.path.isfile(path):
+        return
+    with open(path, "r+b") as file:
+        kept = b"".join(line for line in file if _is_before(line, start_iteration))
+        file.seek(0)
+        file.write(kept)
+        file.truncate()
+
+
+def _is_before(line: bytes, iteration: int) -> bool:
+    """Whether a line of metrics.json is whole and about an earlier iteration."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["iteration"] < iteration
+    except (ValueError, KeyError, TypeError):
+        return False

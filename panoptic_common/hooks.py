@@ -1,0 +1,177 @@
+"""What happens around each training step: seeding, checkpoints, the best model, pictures."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint_files import is_own, read_weights_file
+from panoptic_common.train_loader import MODEL_STEP, derive_seed, seed_everything
+
+logger = logging.getLogger(__name__)
+
+BEST_NAME = "model_best"
+_NUMBERED = re.compile(r"model_\d{7}\.pth")
+
+
+class SeedEveryStep(HookBase):
+    """Seeds the global generators before each step from (seed, iteration, rank).
+
+    The models draw while they train: the RPN and the ROI heads sample their proposals. Storing the
+    generators' states in the checkpoint would have to gather them from all ranks and devices, and
+    what draws between two steps (an evaluation, a picture) would still shift them. Seeded like
+    this, a step depends on its number alone, a checkpoint needs no state, and a run may resume on
+    another number of processes.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """
+        Args:
+            seed: of the run; may be changed until training starts.
+        """
+        self.seed = seed
+
+    def before_step(self) -> None:
+        key = (MODEL_STEP, self.trainer.iter, comm.get_rank())
+        seed_everything(derive_seed(self.seed, *key))
+
+
+class PeriodicCheckpoint(HookBase):
+    """Saves model_<iteration> every `period` iterations, model_final at the end, and tidies up.
+
+    Detectron2's hook forgets at each resume which files it wrote, and never deletes those.
+    """
+
+    def __init__(self, checkpointer: PanopticCheckpointer, period: int, keep: int = 0) -> None:
+        """
+        Args:
+            checkpointer: writes the files.
+            period: in iterations; 0 saves at the end only.
+            keep: how many numbered files to keep; 0 keeps all.
+        """
+        self.checkpointer = checkpointer
+        self.period = period
+        self.keep = keep
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if self.period > 0 and (iteration + 1) % self.period == 0:
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            self._delete_old()
+        if iteration + 1 == self.trainer.max_iter:
+            self.checkpointer.save("model_final", iteration=iteration)
+
+    def _delete_old(self) -> None:
+        """Delete all but the newest files; called after the pointer names the newest of them."""
+        if self.keep <= 0 or not self.checkpointer.save_to_disk:
+            return
+        folder = self.checkpointer.save_dir
+        names = sorted(name for name in os.listdir(folder) if _NUMBERED.fullmatch(name))
+        for name in names[: -self.keep]:
+            os.remove(os.path.join(folder, name))
+
+
+class BestCheckpoint(HookBase):
+    """Keeps the model with the highest value of a metric as model_best, also across resumes.
+
+    Must come after the hook that evaluates. Resuming never starts from model_best.
+    """
+
+    def __init__(self, checkpointer: PanopticCheckpointer, metric: str, eval_period: int) -> None:
+        """
+        Args:
+            checkpointer: writes the file.
+            metric: name of the result, such as "panoptic_seg/PQ".
+            eval_period: in iterations, that of the evaluation.
+        """
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.eval_period = eval_period
+        self.best = -math.inf
+
+    def before_train(self) -> None:
+        path = os.path.join(self.checkpointer.save_dir, f"{BEST_NAME}.pth")
+        if self.trainer.start_iter > 0 and os.path.isfile(path):
+            contents = read_weights_file(path)
+            if is_own(contents) and contents.get("metric") == self.metric:
+                self.best = contents["value"]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.eval_period > 0 and done % self.eval_period == 0 and done < self.trainer.max_iter:
+            self._keep_if_better(self.trainer.iter)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # not after a failure
+            self._keep_if_better(self.trainer.max_iter - 1)
+
+    def _keep_if_better(self, iteration: int) -> None:
+        latest = self.trainer.storage.latest()
+        if self.metric not in latest:
+            known = sorted(name for name in latest if "/" in name)
+            raise KeyError(f"TEST.BEST_METRIC {self.metric!r} is not among the results {known}")
+        value = float(latest[self.metric][0])
+        if math.isnan(value) or value <= self.best:
+            return
+        logger.info("%s is %.3f, the best so far: saved as %s.", self.metric, value, BEST_NAME)
+        self.best = value
+        self.checkpointer.save(
+            BEST_NAME, tag=False, iteration=iteration, metric=self.metric, value=value
+        )
+
+
+class PredictionPictures(HookBase):
+    """Shows in TensorBoard what the model makes of a few fixed pictures, every `period` steps.
+
+    To be registered in the main process only; the other processes wait for it at the next step.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        make_samples: Callable[[], Iterable[dict]],
+        draw: Callable[[dict, dict], np.ndarray],
+        period: int,
+    ) -> None:
+        """
+        Args:
+            model: not wrapped for several processes.
+            make_samples: gives the inputs of the pictures; called at the first use.
+            draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
+            period: in iterations.
+        """
+        self.model = model
+        self.make_samples = make_samples
+        self.draw = draw
+        self.period = period
+        self._samples: Sequence[dict] | None = None
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.period == 0:
+            self.show(self.trainer.storage)
+
+    def show(self, storage: Any) -> None:
+        """Put one picture a sample into an event storage."""
+        if self._samples is None:
+            self._samples = list(self.make_samples())
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for number, sample in enumerate(self._samples):
+                    picture = self.draw(sample, self.model([sample])[0])
+                    storage.put_image(f"prediction/{number}", picture.transpose(2, 0, 1))
+        finally:
+            self.model.train(training)

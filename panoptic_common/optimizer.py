@@ -1,0 +1,163 @@
+"""Optimizers from the config: SGD and AdamW, learning-rate factors by parameter name, no weight
+decay on normalisation layers, and all ways of gradient clipping.
+
+Detectron2's own function knows SGD and one learning rate for all parameters; for the settings that
+it has, the parameter groups made here are the same (a test compares them).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import maybe_add_gradient_clipping
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+_NORM_LAYERS = (
+    nn.modules.batchnorm._BatchNorm,  # also SyncBatchNorm and Detectron2's NaiveSyncBatchNorm
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    weight_decay_norm: float | None = None,
+    weight_decay_bias: float | None = None,
+    bias_lr_factor: float = 1.0,
+    lr_multipliers: Sequence[tuple[str, float]] = (),
+) -> list[dict[str, Any]]:
+    """Trainable parameters grouped by (learning rate, weight decay).
+
+    Args:
+        model: the model; a parameter that several modules share counts once.
+        base_lr: learning rate at factor 1.
+        weight_decay: for all parameters without a rule of their own.
+        weight_decay_norm: for weights and biases of normalisation layers; None: `weight_decay`.
+        weight_decay_bias: for biases, those of normalisation layers too; None: no rule.
+        bias_lr_factor: learning-rate factor of biases.
+        lr_multipliers: (name prefix, factor); the first prefix that fits a parameter's full name
+            counts. A factor of 0 holds the parameter still, but for weight decay.
+
+    Returns:
+        Groups with "params", "lr", "weight_decay", in the order of their first parameter.
+
+    Raises:
+        ValueError: a prefix fits no trainable parameter (a misspelt one would do nothing).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    used: set[str] = set()
+    for module_name, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            name = f"{module_name}.{leaf}" if module_name else leaf
+            lr, decay = base_lr, weight_decay
+            if isinstance(module, _NORM_LAYERS) and weight_decay_norm is not None:
+                decay = weight_decay_norm
+            if leaf == "bias":
+                lr *= bias_lr_factor
+                decay = decay if weight_decay_bias is None else weight_decay_bias
+            for prefix, factor in lr_multipliers:
+                if name.startswith(prefix):
+                    lr *= factor
+                    used.add(prefix)
+                    break
+            groups.setdefault((lr, decay), []).append(parameter)
+    unused = [prefix for prefix, _ in lr_multipliers if prefix not in used]
+    if unused:
+        tops = sorted({name.split(".")[0] for name, p in model.named_parameters()})
+        raise ValueError(
+            f"SOLVER.LR_MULTIPLIERS: no trainable parameter is matched first by {unused}; "
+            f"the model's parameter names start with {tops}"
+        )
+    return [
+        {"params": parameters, "lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that SOLVER describes.
+
+    SOLVER.OPTIMIZER is "SGD" (with MOMENTUM and NESTEROV) or "ADAMW". SOLVER.CLIP_GRADIENTS.
+    CLIP_TYPE is Detectron2's "value" or "norm" (each parameter by itself), or "full_model" (the
+    norm of all gradients together, as usual with AdamW).
+
+    Raises:
+        ValueError: an unknown optimizer, or a prefix in SOLVER.LR_MULTIPLIERS that fits nothing.
+    """
+    solver = cfg.SOLVER
+    name = solver.OPTIMIZER.upper()
+    options: dict[str, Any]
+    if name == "SGD":
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.SGD
+        options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    elif name == "ADAMW":
+        optimizer_class, options = torch.optim.AdamW, {}
+    else:
+        raise ValueError(f'SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: use "SGD" or "ADAMW"')
+    groups = parameter_groups(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        lr_multipliers=[(prefix, float(factor)) for prefix, factor in solver.LR_MULTIPLIERS],
+    )
+    clipped_class = _with_clipping(optimizer_class, solver.CLIP_GRADIENTS)
+    return clipped_class(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **options)
+
+
+def _with_clipping(
+    optimizer_class: type[torch.optim.Optimizer], clip: CfgNode
+) -> type[torch.optim.Optimizer]:
+    """The class, its `step` preceded by the clipping that SOLVER.CLIP_GRADIENTS asks for.
+
+    Clipping lives in `step` because a gradient scaler divides the gradients by its scale just
+    before it calls `step`.
+    """
+    if not clip.ENABLED:
+        return optimizer_class
+    if clip.CLIP_TYPE == "full_model":
+        return _full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
+    if clip.CLIP_TYPE not in ("value", "norm"):
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}: "
+            'use "value", "norm" or "full_model"'
+        )
+    node = CfgNode()
+    node.SOLVER = CfgNode()
+    node.SOLVER.CLIP_GRADIENTS = copy.deepcopy(clip)
+    return maybe_add_gradient_clipping(node, optimizer_class)
+
+
+def _full_model_clipping(
+    optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
+) -> type[torch.optim.Optimizer]:
+    """The class, clipping the norm over all parameters together before each step."""
+
+    class FullModelClipping(optimizer_class):  # type: ignore[misc, valid-type]
+        def step(self, closure: Any = None) -> Any:
+            parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+            return super().step(closure)
+
+    return FullModelClipping

@@ -1,0 +1,245 @@
+"""From a checkpoint to predictions on any picture: what `tools/demo.py` and others share.
+
+A checkpoint of this project holds its config and class table, so the file alone is enough to build
+the model. For other weights (Detectron2's model zoo) the config file names the data set whose
+classes are used.
+
+Shapes: H, W pixels of the picture; K classes; D boxes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from panoptic_common.augmentations import build_augmentations
+from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint_files import read_checkpoint_metadata
+from panoptic_common.config import fill_classes
+from panoptic_common.register_datasets import class_table
+
+logger = logging.getLogger(__name__)
+
+STRIDE = 4  # of the map that a model's `affinity_of_pixel` returns
+# Where the systems keep the least score of a detection in the panoptic map.
+_SCORE_KEYS = (
+    "MODEL.UNIFIED.INFERENCE.SCORE_THRESH",
+    "MODEL.UNIFIED.INFERENCE.HEURISTIC_SCORE_THRESH",
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of one picture, at the picture's size, on the CPU.
+
+    Attributes:
+        semantic: (H, W) int32 contiguous classes.
+        id_map: (H, W) int32 segment ids, 0 = void.
+        segments_info: one dict a segment: "id", "isthing", "category_id" (contiguous), and for
+            things "score".
+        boxes: (D, 4) float32 XYXY in pixels, by descending score.
+        scores: (D,) float32.
+        classes: (D,) contiguous classes.
+        variants: further panoptic maps by name: (id_map, segments_info).
+    """
+
+    semantic: np.ndarray
+    id_map: np.ndarray
+    segments_info: list[dict[str, Any]]
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    variants: dict[str, tuple[np.ndarray, list[dict]]] = field(default_factory=dict)
+
+
+class Predictor:
+    """A model in evaluation mode, with the way from a picture to its input."""
+
+    def __init__(self, model: nn.Module, cfg: CfgNode, table: Sequence[dict]) -> None:
+        """
+        Args:
+            model: with its weights.
+            cfg: its config; INPUT says how pictures are prepared.
+            table: class table.
+        """
+        self.model = model.eval()
+        self.class_table = list(table)
+        self._thing_ids = np.array([i for i, c in enumerate(table) if c["isthing"]], dtype=np.int64)
+        self._image_format = cfg.INPUT.FORMAT
+        self._augmentations = T.AugmentationList(build_augmentations(cfg, is_train=False))
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str,
+        systems: Mapping[str, str],
+        *,
+        config_file: str = "",
+        opts: Sequence[str] = (),
+        device: str = "",
+        score_threshold: float | None = None,
+        allow_unsafe: bool = False,
+    ) -> Predictor:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Args:
+            path: one of our checkpoints, or other weights together with `config_file`.
+            systems: package of each known MODEL.META_ARCHITECTURE.
+            config_file: used instead of the config inside the checkpoint.
+            opts: further settings, alternately key and value.
+            device: "cpu", "cuda", ...; "" takes MODEL.DEVICE, or the CPU if that is a GPU that is
+                not there.
+            score_threshold: least score of a detection in the panoptic map; None: the config's.
+            allow_unsafe: read pickles that could run code.
+
+        Raises:
+            CheckpointError: the file cannot be used; says why.
+            ValueError: an unknown system, or opts that do not fit.
+        """
+        if config_file:
+            settings = CfgNode(CfgNode.load_yaml_with_base(config_file))
+            cfg = _config_with(settings, opts, systems, config_file)
+            table = class_table((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
+        else:
+            metadata = read_checkpoint_metadata(path, allow_unsafe)
+            settings = CfgNode.load_cfg(metadata.config)
+            cfg = _config_with(settings, opts, systems, f"the config in {path}")
+            table = metadata.class_table
+        fill_classes(cfg, table)
+        if score_threshold is not None:
+            _set_score_threshold(cfg, score_threshold)
+        cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
+        if not device and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+            logger.info("No GPU is available: using the CPU.")
+            cfg.MODEL.DEVICE = "cpu"
+        model = build_model(cfg)
+        checkpointer = PanopticCheckpointer(
+            model, cfg=cfg, class_table=table, allow_unsafe=allow_unsafe
+        )
+        checkpointer.load(path, checkpointables=[], purpose="evaluate")
+        return cls(model, cfg, table)
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether `affinity` can be asked for."""
+        return getattr(self.model, "affinity_head", None) is not None and hasattr(
+            self.model, "affinity_of_pixel"
+        )
+
+    @torch.no_grad()
+    def __call__(self, picture: np.ndarray) -> Prediction:
+        """Predict on one picture.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB.
+        """
+        output = self.model([self._inputs(picture)])[0]
+        instances = self._detections(output, picture.shape[:2])
+        id_map, segments_info = output["panoptic_seg"]
+        return Prediction(
+            semantic=output["sem_seg"].argmax(dim=0).to(torch.int32).cpu().numpy(),
+            id_map=id_map.cpu().numpy(),
+            segments_info=segments_info,
+            boxes=instances.pred_boxes.tensor.numpy(),
+            scores=instances.scores.numpy(),
+            classes=self._thing_ids[instances.pred_classes.numpy()],
+            variants={
+                name: (ids.cpu().numpy(), info)
+                for name, (ids, info) in output.get("panoptic_variants", {}).items()
+            },
+        )
+
+    @staticmethod
+    def _detections(output: Mapping[str, Any], size: tuple[int, int]) -> Instances:
+        """The detections of an output, none for a system without a detector."""
+        if "instances" in output:
+            return output["instances"].to("cpu")
+        none = Instances(size)
+        none.pred_boxes, none.scores = Boxes(torch.zeros(0, 4)), torch.zeros(0)
+        none.pred_classes = torch.zeros(0, dtype=torch.int64)
+        return none
+
+    def affinity(self, picture: np.ndarray, x: float, y: float) -> np.ndarray:
+        """The affinity of one pixel to all others (Fig. 6 of the Unified paper).
+
+        Args:
+            picture: (H, W, 3) uint8 RGB.
+            x: column of the pixel.
+            y: its row.
+
+        Returns:
+            (H, W) float32; the larger, the more that place's evidence is sent to the pixel.
+
+        Raises:
+            IndexError: the pixel lies outside the picture.
+            ValueError: the model has no affinity.
+        """
+        if not self.has_affinity:
+            raise ValueError(
+                f"this {type(self.model).__name__} has no instance affinity to show: leave out "
+                "--affinity, or take a model that was trained with it"
+            )
+        inputs = self._inputs(picture)
+        grid = self.model.affinity_of_pixel(inputs, x, y).float().cpu().numpy()
+        # The grid reaches up to 3 pixels beyond the network's input: cut before the last resize, or
+        # the map would be shifted against the picture.
+        height, width = inputs["image"].shape[1:]
+        full = cv2.resize(grid, (grid.shape[1] * STRIDE, grid.shape[0] * STRIDE))
+        return cv2.resize(full[:height, :width], (picture.shape[1], picture.shape[0]))
+
+    def _inputs(self, picture: np.ndarray) -> dict[str, Any]:
+        ordered = picture if self._image_format == "RGB" else picture[:, :, ::-1]
+        inputs = T.AugInput(np.ascontiguousarray(ordered))
+        self._augmentations(inputs)
+        image = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        return {"image": image, "height": picture.shape[0], "width": picture.shape[1]}
+
+
+def _config_with(
+    settings: CfgNode, opts: Sequence[str], systems: Mapping[str, str], source: str
+) -> CfgNode:
+    """A complete config of the system that the settings name.
+
+    Raises:
+        ValueError: an unknown system, or a key or value that does not fit.
+    """
+    name = settings.get("MODEL", {}).get("META_ARCHITECTURE", "")
+    if name not in systems:
+        raise ValueError(
+            f"{source}: MODEL.META_ARCHITECTURE is {name!r}, which is none of {sorted(systems)}"
+        )
+    cfg = get_cfg()
+    package = systems[name]
+    getattr(importlib.import_module(package), f"add_{package}_config")(cfg)
+    try:
+        cfg.merge_from_other_cfg(settings)
+        source = "the options"
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
+        raise ValueError(f"{source}: {error.args[0] if error.args else error}") from error
+    return cfg
+
+
+def _set_score_threshold(cfg: CfgNode, threshold: float) -> None:
+    """Set the least score of a detection in the panoptic map, whatever the system calls it."""
+    for key in _SCORE_KEYS:
+        *parents, leaf = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node.get(parent, CfgNode())
+        if leaf in node:
+            node[leaf] = threshold

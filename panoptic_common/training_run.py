@@ -1,0 +1,239 @@
+"""One training as a process of its own: started, watched, resumed, and its results read.
+
+Programs that need a training (the demo) or many (the ablation table) call `tools/train_net.py` with
+different settings. This module keeps what they share: a run that is killed goes on from its last
+checkpoint when it is started again; a finished one is never repeated; and a folder that holds a run
+with other settings is an error, since its results would be taken for those asked for.
+
+Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
+the process printed) and, once finished, `results.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+SETTINGS, RESULTS, OUTPUT, METRICS = (
+    "settings.json",
+    "results.json",
+    "train_net.txt",
+    "metrics.json",
+)
+
+
+class TrainingFailed(RuntimeError):
+    """A training ended without results; the message shows the end of what it printed."""
+
+
+class TrainingRun:
+    """One call of train_net.py.
+
+    Attributes:
+        output_dir: its folder.
+        max_iter: SOLVER.MAX_ITER.
+    """
+
+    def __init__(
+        self,
+        program: str | os.PathLike[str],
+        config_file: str | os.PathLike[str],
+        output_dir: str | os.PathLike[str],
+        max_iter: int,
+        opts: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            program: path of train_net.py.
+            config_file: of the model.
+            output_dir: of this run alone.
+            max_iter: iterations to train.
+            opts: further config keys and their values.
+            environment: variables to set in the process.
+            settings: what tells this run from one with other settings, beside `opts`: the contents
+                of the config, for example. Must survive JSON.
+        """
+        self.output_dir = Path(output_dir)
+        self.max_iter = max_iter
+        self._environment = {**os.environ, **(environment or {})}
+        opts = {**opts, "SOLVER.MAX_ITER": max_iter}
+        self._settings = json.loads(
+            json.dumps(
+                {"config_file": os.path.basename(config_file), "opts": opts, **(settings or {})}
+            )
+        )
+        values = {**opts, "OUTPUT_DIR": str(output_dir)}
+        words = [word for key, value in values.items() for word in (key, str(value))]
+        self._command = [sys.executable, str(program), "--config-file", str(config_file)]
+        self._command += ["--resume", *words]
+        self._process: subprocess.Popen | None = None
+        self._log: TextIO | None = None
+        self._started = 0.0
+
+    # ---- the process ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process; goes on from a checkpoint if there is one.
+
+        Raises:
+            ValueError: the folder holds a run with other settings.
+        """
+        self.check_settings()
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(self.output_dir / SETTINGS, self._settings)
+        self._log = open(self.log_path, "w", encoding="utf-8")  # noqa: SIM115
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=self._environment,
+        )
+
+    def check_settings(self) -> None:
+        """Raise ValueError if the folder holds a run with other settings."""
+        path = self.output_dir / SETTINGS
+        if not path.is_file():
+            return
+        stored = _flat(_read_json(path))
+        wanted = _flat(self._settings)
+        lines = [
+            f"  {key}: {stored.get(key, 'absent')} -> {wanted.get(key, 'absent')}"
+            for key in sorted(stored.keys() | wanted.keys())
+            if stored.get(key) != wanted.get(key)
+        ]
+        if lines:
+            raise ValueError(
+                f"{self.output_dir} holds a training with other settings:\n"
+                + "\n".join(lines[:10])
+                + "\nName another folder by --output, or delete that one"
+            )
+
+    def running(self) -> bool:
+        """Whether the process still works.
+
+        Raises:
+            TrainingFailed: it ended with an error, or without results.
+        """
+        if self._process is None:
+            return False
+        status = self._process.poll()
+        if status is None:
+            return True
+        self._close()
+        if status != 0:
+            raise TrainingFailed(
+                f"{self.output_dir.name}: train_net.py ended with status {status}; the end of "
+                f"{self.log_path}:\n{self._tail()}"
+            )
+        seconds = time.monotonic() - self._started
+        content = {"results": self._read_metrics(), "seconds": seconds, "settings": self._settings}
+        _write_json(self.output_dir / RESULTS, content)
+        return False
+
+    def stop(self) -> None:
+        """End the process, if it still works; what it has stored remains."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._process = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _tail(self) -> str:
+        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-15:])
+
+    # ---- what it has done -----------------------------------------------------------------------
+
+    def finished(self) -> dict[str, Any] | None:
+        """Results and wall time of a finished run, or None.
+
+        Returns:
+            {"results": {name: number}, "seconds": of the last call, "settings": ...}.
+
+        Raises:
+            ValueError: the folder holds a run with other settings.
+        """
+        self.check_settings()
+        path = self.output_dir / RESULTS
+        return _read_json(path) if path.is_file() else None
+
+    def progress(self) -> dict[str, float]:
+        """The last line of metrics.json with a loss: "iteration", "total_loss", ..., or {}."""
+        for line in reversed(self._metrics()):
+            if "total_loss" in line:
+                return line
+        return {}
+
+    def trained(self) -> bool:
+        """Whether the last iteration is over and its model stored; the evaluation may go on."""
+        return (self.output_dir / "model_final.pth").is_file()
+
+    @property
+    def log_path(self) -> Path:
+        """Where all that the process prints goes."""
+        return self.output_dir / OUTPUT
+
+    def _read_metrics(self) -> dict[str, float]:
+        for line in reversed(self._metrics()):
+            if "panoptic_seg/PQ" in line:
+                return {name: value for name, value in line.items() if "/" in name}
+        raise TrainingFailed(
+            f"{self.output_dir.name}: train_net.py ended well, but {METRICS} has no panoptic "
+            f"quality; the end of {self.log_path}:\n{self._tail()}"
+        )
+
+    def _metrics(self) -> list[dict[str, float]]:
+        path = self.output_dir / METRICS
+        if not path.is_file():
+            return []
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # the process is just writing it
+                continue
+        return lines
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} for all leaves."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            leaves.update(_flat(value, f"{prefix}{key}."))
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and start again") from None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that is whole or not there."""
+    temporary = path.with_suffix(".json.partial")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,73 @@
+"""Names of weights: of torchvision in those of Detectron2, of classes, and lists for messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def is_torchvision_resnet(weights: dict[str, Any]) -> bool:
+    """Whether the names are those of a ResNet of torchvision."""
+    return {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= weights.keys()
+
+
+def rename_torchvision_resnet(weights: dict[str, Any]) -> dict[str, Any]:
+    """Give the entries of a torchvision ResNet the names of Detectron2's ResNet.
+
+    conv1 -> stem.conv1, layerN -> res(N+1), bnN -> convN.norm, downsample.0 -> shortcut,
+    downsample.1 -> shortcut.norm. The classifier and the counters of batch norm are left out.
+    """
+    renamed = {}
+    for name, value in weights.items():
+        if name.startswith("fc.") or is_counter(name):
+            continue
+        name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
+        name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+        layer = re.match(r"layer(\d)\.(.*)", name)
+        name = f"res{int(layer[1]) + 1}.{layer[2]}" if layer else f"stem.{name}"
+        renamed[name] = value
+    return renamed
+
+
+def class_table_difference(theirs: Sequence[dict], ours: Sequence[dict]) -> str | None:
+    """The first difference between two class tables, or None; ids and colours do not matter.
+
+    Args:
+        theirs, ours: entries in contiguous order, with "name" and "isthing".
+    """
+    if len(theirs) != len(ours):
+        return f"{len(theirs)} classes there, {len(ours)} here"
+    for position, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+        if (a["name"], bool(a["isthing"])) != (b["name"], bool(b["isthing"])):
+            kinds = [f"{e['name']!r} ({'thing' if e['isthing'] else 'stuff'})" for e in (a, b)]
+            return f"class {position} is {kinds[0]} there, {kinds[1]} here"
+    return None
+
+
+def is_counter(name: str) -> bool:
+    """Batch norm counts its batches; nothing uses the number, and most files leave it out."""
+    return name.endswith("num_batches_tracked")
+
+
+def listed(names: Sequence[str], misfits: dict[str, Any] | None = None, limit: int = 60) -> str:
+    """Entries one layer a line, with the two shapes where they differ, shortened beyond `limit`.
+
+    Args:
+        names: entries such as "backbone.stem.conv1.weight".
+        misfits: entry -> (shape in the file, shape in the model).
+        limit: greatest number of lines.
+    """
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layer, _, leaf = name.rpartition(".")
+        shapes = (misfits or {}).get(name)
+        note = f" (there {shapes[0]}, here {shapes[1]})" if shapes else ""
+        layers.setdefault(layer, []).append(leaf + note)
+    lines = [
+        f"  {layer}.{leaves[0]}" if len(leaves) == 1 else f"  {layer}.{{{', '.join(leaves)}}}"
+        for layer, leaves in layers.items()
+    ]
+    if len(lines) > limit:
+        lines[limit:] = [f"  ... and {len(lines) - limit} more"]
+    return "\n".join(lines) or "  nothing"

@@ -1,0 +1,195 @@
+"""Kill training by SIGKILL at random moments, resume, and compare with the run nobody killed.
+
+The training runs in children of a fork server that has everything imported, so that a kill costs
+little. The moments come from a seeded generator; those that matter most, inside the writing of a
+checkpoint, are also hit one by one in tests/test_checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))
+ROOT = TESTS.parent
+
+NUM_ITERATIONS, PERIOD, NUM_KILLS = 60, 3, 5
+
+
+def run_tiny(root: str, out: str, resume: bool, kill: tuple[int, float] | None) -> None:
+    """Body of a child process: one training, from the start or from the last checkpoint.
+
+    Args:
+        root: folder of the data set.
+        out: folder of the run.
+        resume: whether to go on.
+        kill: (steps, seconds): SIGKILL that long after the start of that step of this process,
+            whatever it is doing then.
+    """
+    from tiny_system import TinyTrainer, register_tiny_again, tiny_config
+
+    torch.set_num_threads(1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        register_tiny_again(Path(root))
+        cfg = tiny_config(
+            Path(root),
+            *("OUTPUT_DIR", out, "SOLVER.MAX_ITER", NUM_ITERATIONS, "SOLVER.STEPS", "(40,)"),
+            *("SOLVER.CHECKPOINT_PERIOD", PERIOD, "SOLVER.CHECKPOINT_KEEP", 2),
+            *("DATASETS.TEST", (), "SOLVER.OPTIMIZER", "ADAMW", "SEED", -1 if resume else 11),
+        )
+        trainer = TinyTrainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        if kill is not None:
+            trainer.register_hooks([KillHook(*kill)])
+        trainer.train()
+
+
+class KillHook(HookBase):
+    """Kills the process from another thread some time after a step has started."""
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self.steps = steps
+        self.seconds = seconds
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self.trainer.start_iter + self.steps:
+            arguments = (os.getpid(), signal.SIGKILL)
+            threading.Timer(self.seconds, os.kill, arguments).start()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A start method whose children need no imports of their own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["panoptic_common.compat", "panoptic_common.engine"])
+    return context
+
+
+def exit_code(server, *arguments) -> int:
+    process = server.Process(target=run_tiny, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None, "the training hangs"
+    return process.exitcode
+
+
+def last_iteration(out: Path) -> int:
+    """Iteration of the checkpoint that a resume would start from; -1 without any."""
+    pointer = out / "last_checkpoint"
+    if not pointer.is_file():
+        return -1
+    return torch.load(out / pointer.read_text(), weights_only=True)["iteration"]
+
+
+def test_killed_at_random_moments(tmp_path, server):
+    """The first start names a seed; the resumes have SEED -1 and take the stored one."""
+    from tiny_system import register_tiny
+
+    register_tiny(tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert exit_code(server, str(tmp_path), str(whole), False, None) == 0
+
+    moments = random.Random(2024)
+    reached = [-1]
+    for _ in range(NUM_KILLS):
+        kill = (moments.randint(PERIOD, 2 * PERIOD), moments.uniform(0, 0.03))
+        status = exit_code(server, str(tmp_path), str(killed), reached[-1] >= 0, kill)
+        assert status == -signal.SIGKILL
+        reached.append(last_iteration(killed))
+        # Nothing that was saved is ever lost, and no more than the steps since.
+        assert reached[-1] >= reached[-2] + kill[0] - PERIOD
+    assert reached[-1] < NUM_ITERATIONS - 1
+
+    assert exit_code(server, str(tmp_path), str(killed), True, None) == 0
+    a, b = (torch.load(f / "model_final.pth", weights_only=True) for f in (whole, killed))
+    assert a["iteration"] == b["iteration"] == NUM_ITERATIONS - 1 and a["seed"] == b["seed"] == 11
+    assert flatten(a["model"]) == flatten(b["model"])
+    assert flatten(a["optimizer"]) == flatten(b["optimizer"])
+    assert flatten(a["scheduler"]) == flatten(b["scheduler"])
+    assert not list(killed.glob(".*.tmp"))
+    assert logged_once(whole) == logged_once(killed)
+
+
+def flatten(value, where: str = "") -> dict:
+    """{"a.b": bytes of the tensor, or value}: equal only if equal bit for bit."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    elif isinstance(value, torch.Tensor):
+        return {where: (str(value.dtype), tuple(value.shape), value.numpy().tobytes())}
+    else:
+        return {where: value}
+    return {k: v for key, x in items for k, v in flatten(x, f"{where}.{key}").items()}
+
+
+def logged_once(out: Path) -> float:
+    """The last learning rate in metrics.json, after checking that no iteration stands there twice.
+
+    Losses are medians over a window of steps, which a resume empties; the rate is not smoothed.
+    """
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    steps = [line for line in lines if "total_loss" in line]
+    assert len({line["iteration"] for line in steps}) == len(steps)
+    return steps[-1]["lr"]
+
+
+def test_the_program_itself_killed_and_resumed(tmp_path):
+    """tools/train_net.py with the Unified system, killed while it saves its second checkpoint."""
+    from dataset_factory import make_coco_panoptic
+    from tiny_system import UNIFIED_OPTIONS
+
+    paths = make_coco_panoptic(tmp_path, num_images=4)
+    command = [
+        *(sys.executable, str(ROOT / "tools/train_net.py"), "--resume"),
+        *("--config-file", str(ROOT / "configs/unified/scenes/D2.yaml")),
+        *("--register", "street", paths.images, paths.panoptic_json, paths.panoptic_png),
+        *UNIFIED_OPTIONS,
+        *("DATASETS.TRAIN", "('street',)", "DATASETS.TEST", "()"),
+        *("SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def start(out: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, "OUTPUT_DIR", str(out)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed, process = start(whole), start(killed)
+    for line in process.stdout:
+        if f"Saving checkpoint to {killed / 'model_0000003.pth'}" in line:
+            process.kill()
+            break
+    process.stdout.close()
+    assert process.wait(60) == -signal.SIGKILL
+    pointer = (killed / "last_checkpoint").read_text()
+    assert re.fullmatch(r"model_000000[13]\.pth", pointer)
+    for process in (undisturbed, start(killed)):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    assert f"{pointer} to resume" in output
+    a, b = (torch.load(f / "model_final.pth", weights_only=True) for f in (whole, killed))
+    assert flatten(a["model"]) == flatten(b["model"])
+    assert flatten(a["optimizer"]) == flatten(b["optimizer"])

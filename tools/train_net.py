@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Train or evaluate a panoptic segmentation system.
+
+    python tools/train_net.py --config-file configs/unified/scenes/D2.yaml
+    python tools/train_net.py --config-file ... --resume
+    python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+    python tools/train_net.py --config-file ... --num-gpus 8 SOLVER.MAX_ITER 1000
+    python tools/train_net.py --config-file ... --num-processes 2 --resume
+
+The config's MODEL.META_ARCHITECTURE says which system. A data set of one's own needs no code:
+
+    python tools/train_net.py --config-file ... \
+        --register my_train PICTURES TRAIN.json TRAIN_PNGS \
+        --register my_val PICTURES VAL.json VAL_PNGS \
+        DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+# First, and at the top level: spawned processes import this file before anything else.
+import panoptic_common.compat  # noqa: F401
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint_files import CheckpointError
+from panoptic_common.config import add_panoptic_config, complete_config
+from panoptic_common.engine import PanopticTrainer, use_cpu_without_cuda
+from panoptic_common.launch import launch
+from panoptic_common.register_datasets import (
+    class_table,
+    register_builtin,
+    register_panoptic,
+    register_scenes,
+)
+
+# MODEL.META_ARCHITECTURE -> package, which offers add_<package>_config, build_target_function.
+SYSTEMS = {"UnifiedPanoptic": "unified_panoptic"}
+
+logger = logging.getLogger("panoptic_common.train_net")
+
+
+class Trainer(PanopticTrainer):
+    """The trainer for whichever system the config names."""
+
+    @classmethod
+    def build_target_function(cls, cfg: CfgNode) -> Callable[..., dict]:
+        return system_package(cfg.MODEL.META_ARCHITECTURE).build_target_function(cfg)
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Detectron2's arguments and ours."""
+    parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="train with N processes on the CPU of each machine (gloo) instead of on GPUs",
+    )
+    parser.add_argument(
+        "--allow-unsafe-checkpoint",
+        action="store_true",
+        help="read weights whose file may run any code; only for files you trust",
+    )
+    parser.add_argument(
+        "--register",
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("NAME", "PICTURES", "JSON", "PNGS"),
+        help="register a data set in the COCO panoptic format under NAME; may be repeated",
+    )
+    args = parser.parse_args(words)
+    flags = [word for word in args.opts if word.startswith("--")]
+    if flags or len(args.opts) % 2:
+        parser.error(
+            "after the first config option come pairs KEY VALUE only"
+            + (f"; put {' '.join(flags)} before it" if flags else f", but there is {args.opts}")
+        )
+    return args
+
+
+def system_package(meta_architecture: str) -> ModuleType:
+    """The package of a system; its first use registers the model with Detectron2.
+
+    Raises:
+        ValueError: no system has that meta-architecture.
+    """
+    if meta_architecture not in SYSTEMS:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {meta_architecture!r}, which is none of ours: give a "
+            f"config for one of {sorted(SYSTEMS)}"
+        )
+    return importlib.import_module(SYSTEMS[meta_architecture])
+
+
+def named_architecture(config_file: str, opts: Sequence[str]) -> str:
+    """MODEL.META_ARCHITECTURE of a file and options, found before either can be merged.
+
+    The keys of a system must be added before its config is merged, and the config says which
+    system it is for.
+    """
+    name = ""
+    if config_file:
+        content = CfgNode.load_yaml_with_base(config_file) or {}
+        name = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        if key == "MODEL.META_ARCHITECTURE":
+            name = value
+    return name
+
+
+def build_config(args: argparse.Namespace) -> CfgNode:
+    """Merge the file and the options, register the data sets, and check one against the other.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyError: something about them is wrong; says what.
+    """
+    cfg = get_cfg()
+    add_panoptic_config(cfg)
+    architecture = named_architecture(args.config_file, args.opts)
+    package = system_package(architecture)
+    getattr(package, f"add_{SYSTEMS[architecture]}_config")(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if args.num_processes:
+        cfg.MODEL.DEVICE = "cpu"
+    register_builtin()
+    register_scenes(settings=cfg.DATASETS.SCENES)
+    for name, pictures, panoptic_json, pngs in args.register:
+        register_panoptic(name, pictures, panoptic_json, pngs)
+    train = cfg.DATASETS.TRAIN
+    if args.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
+        cfg.DATASETS.TRAIN = ()  # who only evaluates need not have the training set
+    elif not train:
+        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
+    complete_config(cfg)
+    cfg.DATASETS.TRAIN = train
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The complete, frozen config; sets up logging, OUTPUT_DIR and seeds as Detectron2 does."""
+    cfg = build_config(args)
+    changed = use_cpu_without_cuda(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    for name in ("panoptic_common", *SYSTEMS.values()):
+        share_log(name)
+    if changed:
+        logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")
+    return cfg
+
+
+def share_log(name: str) -> None:
+    """Send the messages of a package to where Detectron2's go."""
+    package_logger = logging.getLogger(name)
+    package_logger.setLevel(logging.DEBUG)
+    package_logger.handlers = list(logging.getLogger("detectron2").handlers)
+
+
+def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint of OUTPUT_DIR."""
+    model = Trainer.build_model(cfg)
+    checkpointer = PanopticCheckpointer(
+        model,
+        cfg.OUTPUT_DIR,
+        cfg=cfg,
+        class_table=class_table(cfg.DATASETS.TEST[0]),
+        allow_unsafe=args.allow_unsafe_checkpoint,
+    )
+    path = checkpointer.get_checkpoint_file() if args.resume else cfg.MODEL.WEIGHTS
+    if not path:
+        raise CheckpointError(
+            f"{cfg.OUTPUT_DIR} holds no checkpoint"
+            if args.resume
+            else "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume to take the last "
+            "checkpoint of OUTPUT_DIR"
+        )
+    checkpointer.load(path, checkpointables=[], purpose="evaluate")
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What each process runs."""
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate(cfg, args)
+    trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def run(words: Sequence[str] | None = None) -> None:
+    """Parse the command line, and run `main` in as many processes as it asks for."""
+    args = parse_arguments(words)
+    try:
+        build_config(args)  # in this process first: one sentence instead of a traceback a process
+    except (ValueError, OSError, KeyError, AssertionError, yaml.YAMLError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f"train_net.py: {text}")
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+            num_processes=args.num_processes,
+        )
+    except CheckpointError as error:
+        sys.exit(f"train_net.py: {error}")
+
+
+if __name__ == "__main__":
+    run()
