@@ -1,0 +1,145 @@
+"""Every configuration loads and builds, and says what the papers say; every path in the README
+and in docs/ exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+
+from panoptic_common.config import fill_classes
+from unified_panoptic import add_unified_panoptic_config
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+CLASSES = {"coco": (80, 53), "cityscapes": (8, 11), "scenes": (6, 6)}  # things, stuff
+
+
+def load(path: Path) -> CfgNode:
+    cfg = get_cfg()
+    add_unified_panoptic_config(cfg)
+    cfg.merge_from_file(str(path))
+    return cfg
+
+
+def complete(cfg: CfgNode, things: int, stuff: int) -> CfgNode:
+    flags = [1] * things + [0] * stuff
+    fill_classes(cfg, [{"name": f"c{i}", "isthing": flag} for i, flag in enumerate(flags)])
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 20
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+def test_config_builds(path):
+    family = path.parent.name
+    # A thin copy of the network: the keys are what is tested, R-101 with 1024-wide heads is not.
+    cfg = complete(load(path), *CLASSES.get(family, (2, 2)))
+    if cfg.MODEL.RESNETS.DEPTH > 50:
+        cfg.MODEL.RESNETS.DEPTH = 50
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
+    model = build_model(cfg)
+    node = cfg.MODEL.UNIFIED
+    assert (model.affinity_head is not None) == node.AFFINITY.ENABLED
+    assert model.panoptic_loss == node.PANOPTIC.ENABLED
+    assert model.options.method == node.INFERENCE.METHOD
+    assert model.roi_heads.mask_on == cfg.MODEL.MASK_ON
+
+
+def test_base_configs_are_no_orphans():
+    """Every Base file is used, and every leaf names a data set and a folder of its own."""
+    used = set()
+    for path in CONFIGS:
+        for base in re.findall(r'^_BASE_: "(.*)"', path.read_text(), flags=re.M):
+            used.add((path.parent / base).resolve())
+    for path in CONFIGS:
+        if path.stem == "Base":
+            assert path in used
+        else:
+            assert load(path).DATASETS.TRAIN
+            assert load(path).OUTPUT_DIR != get_cfg().OUTPUT_DIR
+
+
+def test_cityscapes_says_what_the_paper_says():
+    cfg = load(ROOT / "configs/unified/cityscapes/R50.yaml")
+    node = cfg.MODEL.UNIFIED
+    weights = (node.DETECTION.LOSS_WEIGHT, node.SEMANTIC.LOSS_WEIGHT, node.PANOPTIC.LOSS_WEIGHT)
+    assert weights == (0.25, 1.0, 1.0)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (0.01, 65000)
+    assert cfg.SOLVER.STEPS == (40000, 55000)
+    assert cfg.SOLVER.IMS_PER_BATCH == 32 and cfg.SOLVER.REFERENCE_WORLD_SIZE == 4
+    assert cfg.SOLVER.WARMUP_FACTOR == pytest.approx(1 / 3) and cfg.SOLVER.WARMUP_ITERS == 500
+    assert tuple(cfg.INPUT.CROP.SIZE) == (512, 1024)
+    assert tuple(cfg.INPUT.RANDOM_SCALE) == (0.5, 2.0)
+    assert node.INFERENCE.SCORE_THRESH == 0.5 and node.POTENTIAL.VARIANT == "B"
+    assert node.SEMANTIC.LOSS == "lovasz_softmax"
+    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "LovaszMaskHead"
+    assert node.AFFINITY.CHANNELS == 128 and node.PANOPTIC.MATCH_IOU == 0.5
+
+
+def test_coco_says_what_the_paper_says():
+    cfg = load(ROOT / "configs/unified/coco/R50.yaml")
+    node = cfg.MODEL.UNIFIED
+    weights = (node.DETECTION.LOSS_WEIGHT, node.SEMANTIC.LOSS_WEIGHT, node.PANOPTIC.LOSS_WEIGHT)
+    assert weights == (1.0, 0.2, 0.1)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (0.02, 200000)
+    assert cfg.SOLVER.STEPS == (150000, 190000)
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN) == ((800,), 1333)
+    assert node.INFERENCE.SCORE_THRESH == 0.75 and node.POTENTIAL.VARIANT == "C"
+
+
+@pytest.mark.parametrize("family", ["cityscapes", "scenes"])
+def test_table_1_differs_where_it_should(family):
+    """A and C have neither affinity nor panoptic loss; C1/C2 and D1/D2 differ at inference only."""
+    cfgs = {n: load(ROOT / f"configs/unified/{family}/{n}.yaml") for n in "A B C1 C2 D1 D2".split()}
+    table = {
+        name: (
+            cfg.MODEL.MASK_ON,
+            cfg.MODEL.UNIFIED.AFFINITY.ENABLED,
+            cfg.MODEL.UNIFIED.PANOPTIC.ENABLED,
+            cfg.MODEL.UNIFIED.INFERENCE.METHOD,
+        )
+        for name, cfg in cfgs.items()
+    }
+    assert table == {
+        "A": (False, False, False, "argmax"),
+        "B": (False, True, True, "argmax"),
+        "C1": (True, False, False, "heuristic"),
+        "C2": (True, False, False, "argmax"),
+        "D1": (True, True, True, "heuristic"),
+        "D2": (True, True, True, "argmax"),
+    }
+    for first, second in (("C1", "C2"), ("D1", "D2")):
+        cfgs[first].MODEL.UNIFIED.INFERENCE.METHOD = "argmax"
+        assert cfgs[first].dump() == cfgs[second].dump()
+
+
+def test_lovasz_and_plain_mask_loss_are_configurable():
+    cfg = complete(load(ROOT / "configs/unified/scenes/D2.yaml"), 6, 6)
+    for name in ("LovaszMaskHead", "MaskRCNNConvUpsampleHead"):
+        cfg.MODEL.ROI_MASK_HEAD.NAME = name
+        assert type(build_model(cfg).roi_heads.mask_head).__name__ == name
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_paths_in_documents_exist(document):
+    """Paths in back-ticks and link targets that look like files of this project."""
+    text = document.read_text()
+    paths = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    tops = "configs|tools|tests|docs|panoptic_common|unified_panoptic|cops"
+    paths += re.findall(rf"(?<![\w/.])((?:{tops})/[\w./-]*\w)", text)
+    missing = [
+        path
+        for path in paths
+        if not (ROOT / path).exists() and not (document.parent / path).exists()
+    ]
+    assert not missing, f"{document.name} names files that do not exist: {missing}"

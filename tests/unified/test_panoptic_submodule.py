@@ -1,0 +1,231 @@
+"""Panoptic submodule: its loss against a loop over single pixels, and who learns from it."""
+
+from __future__ import annotations
+
+import math
+
+import panoptic_common.compat  # noqa: F401
+
+import pytest
+import torch
+from model_factory import STUFF_IDS, THING_IDS, make_picture, tiny_config
+
+from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
+from unified_panoptic.modeling.roi_heads import Detections
+
+
+def submodule(**changes) -> PanopticSubmodule:
+    keys = {f"MODEL.UNIFIED.{name.replace('__', '.')}": value for name, value in changes.items()}
+    return PanopticSubmodule(tiny_config(keys)).train()
+
+
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    return math.ceil(size[0] / 4), math.ceil(size[1] / 4)
+
+
+def make_case(size=(61, 94), seed=0):
+    """Truth with four things, a crowd and void, and detections of every kind.
+
+    Detections: 0 finds thing 0; 1 is a duplicate of 0; 2 finds thing 1; 3 lies where nothing is;
+    4 finds thing 2's place but says another class. So things 2 and 3 stay unmatched.
+    """
+    truth = make_picture(seed, size, things=(1, 3, 1, 3))["panoptic_target"]
+    things = torch.isin(truth.classes, torch.tensor(THING_IDS)).nonzero()[:, 0]
+    found = truth.boxes[things]
+    boxes = torch.stack(
+        [
+            found[0] + torch.tensor([1.0, 0, 0, 1]),
+            found[0] + torch.tensor([3.0, 2, 3, 2]),
+            found[1] + torch.tensor([0.0, 1, 2, 0]),
+            torch.tensor([2.0, 40.0, 7.0, 60.0]),
+            found[2],
+        ]
+    )
+    torch.manual_seed(seed)
+    detections = Detections(
+        boxes,
+        torch.tensor([0, 0, 1, 0, 1]),
+        torch.rand(5).requires_grad_(),
+        torch.rand(5, 14, 14).requires_grad_(),
+    )
+    semantic = torch.rand(5, *grid_of(size)).softmax(0).requires_grad_()
+    factors = tuple((torch.randn(6, *grid_of(size)) * 0.05).requires_grad_() for _ in range(2))
+    return semantic, detections, factors, truth, things
+
+
+@pytest.mark.parametrize("variant", ["A", "B", "C"])
+@pytest.mark.parametrize("with_affinity", [True, False])
+@pytest.mark.parametrize("use_masks", [True, False])
+def test_loss_against_single_pixels(variant, with_affinity, use_masks):
+    semantic, detections, factors, truth, things = make_case()
+    module = submodule(
+        POTENTIAL__VARIANT=variant, POTENTIAL__USE_MASKS=use_masks, PANOPTIC__LOGIT_SCALE=7.0
+    )
+    loss, log = module.loss_of_picture(
+        semantic, detections, factors if with_affinity else None, truth
+    )
+
+    # Channels: detections 0, 2, 3, 4 (1 is a duplicate), then stuff 0, 2, 4.
+    kept = [0, 2, 3, 4]
+    psi = module.potential(
+        semantic,
+        detections.boxes[kept] / 4,
+        torch.tensor(THING_IDS)[detections.classes[kept]],
+        detections.scores[kept],
+        detections.masks[kept],
+    )
+    p = psi.flatten(1)
+    if with_affinity:
+        matrix = factors[0].flatten(1).T @ factors[1].flatten(1)
+        p = p + (matrix @ p.T).T
+    p = p.view_as(psi)
+    total, pixels = 0.0, 0
+    for y in range(p.shape[1]):
+        for x in range(p.shape[2]):
+            pixel_y, pixel_x = min(4 * y + 2, 60), min(4 * x + 2, 93)
+            segment = int(truth.segment_map[pixel_y, pixel_x])
+            if segment == -1:
+                continue
+            label = int(truth.classes[segment])
+            if label in STUFF_IDS:
+                channel = 4 + STUFF_IDS.index(label)
+            elif segment == things[0]:
+                channel = 0
+            elif segment == things[1]:
+                channel = 1
+            else:
+                continue  # a thing that no detection found
+            logits = 7.0 * p[:, y, x]
+            total += (torch.logsumexp(logits, 0) - logits[channel]).item()
+            pixels += 1
+    assert loss.item() == pytest.approx(total, rel=1e-4)
+    assert log["pixels"] == pixels
+    assert (log["detections"], log["matched"], log["things"]) == (4, 2, 4)
+    assert log["potential"] == pytest.approx(float(psi.detach().abs().mean()), rel=1e-5)
+    residual = float((p - psi).detach().abs().mean())
+    assert log["residual"] == pytest.approx(residual, rel=1e-3, abs=1e-9)
+
+
+def test_duplicates_get_no_gradient_and_false_detections_do():
+    semantic, detections, factors, truth, _ = make_case()
+    submodule().loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    assert detections.scores.grad[1] == 0
+    assert detections.masks.grad[1].abs().sum() == 0
+    assert (detections.scores.grad[[0, 2, 3, 4]] != 0).all()
+    # A channel that is right nowhere should sink.
+    assert (detections.scores.grad[[3, 4]] > 0).all()
+
+
+def test_ignored_pixels_get_no_gradient():
+    semantic, detections, _, truth, things = make_case()
+    # Without the affinity no pixel's loss depends on another pixel's V.
+    submodule().loss_of_picture(semantic, detections, None, truth)[0].backward()
+    sampled = truth.segment_map[2::4, 2::4]
+    height, width = sampled.shape
+    silent = semantic.grad.abs().sum(0)[:height, :width] == 0
+    ignored = (sampled == -1) | (sampled == things[2]) | (sampled == things[3])
+    assert (sampled == -1).any()  # void rows and the crowd
+    assert torch.equal(silent, ignored)
+
+
+def test_crowd_is_ignored_where_the_same_pixels_as_a_segment_would_count():
+    counted = {}
+    for crowd in (True, False):
+        picture = make_picture(0, (64, 96), things=(), crowd=crowd)
+        none = Detections(
+            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), None
+        )
+        semantic = torch.full((5, 16, 24), 0.2)
+        _, log = submodule().loss_of_picture(semantic, none, None, picture["panoptic_target"])
+        counted[crowd] = log["pixels"]
+    assert counted[False] - counted[True] == 8 * 12 / 16  # the crowd of 8 x 12 pixels, at stride 4
+
+
+def test_detached_potential_teaches_the_affinity_alone():
+    semantic, detections, factors, truth, _ = make_case()
+    module = submodule(POTENTIAL__DETACH=True)
+    module.loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    assert all(factor.grad.abs().sum() > 0 for factor in factors)
+    assert semantic.grad is None
+    assert detections.scores.grad is None
+    # At inference nothing is detached, and the values are the same.
+    psi, _ = module(semantic, detections, factors)
+    assert not psi.requires_grad
+    evaluated, _ = module.eval()(semantic, detections, factors)
+    assert evaluated.requires_grad
+    torch.testing.assert_close(psi, evaluated.detach())
+
+
+def test_everyone_in_the_chain_learns():
+    semantic, detections, factors, truth, _ = make_case()
+    module = submodule(PANOPTIC__LEARN_LOGIT_SCALE=True)
+    module.loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    for part in (semantic, detections.scores, detections.masks, *factors, module.logit_scale):
+        assert torch.isfinite(part.grad).all()
+        assert part.grad.abs().sum() > 0
+
+
+def test_training_and_inference_share_one_way():
+    semantic, detections, factors, _, _ = make_case()
+    module = submodule()
+    for a, b in zip(
+        module(semantic, detections, factors),
+        module.eval()(semantic, detections, factors),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def nothing_found(masks: bool) -> Detections:
+    return Detections(
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0),
+        torch.zeros(0, 1, 1) if masks else None,
+    )
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_no_detection_leaves_the_stuff_channels(masks):
+    semantic, _, factors, truth, _ = make_case()
+    loss, log = submodule().loss_of_picture(semantic, nothing_found(masks), factors, truth)
+    loss.backward()
+    assert (log["detections"], log["matched"]) == (0, 0)
+    assert log["pixels"] > 0
+    assert torch.isfinite(loss)
+    assert all(factor.grad.abs().sum() > 0 for factor in factors)
+
+
+@pytest.mark.parametrize("with_detections", [True, False])
+def test_a_picture_of_void_costs_nothing_and_keeps_its_graph(with_detections):
+    semantic, detections, factors, _, _ = make_case()
+    truth = make_picture(0, (61, 94), things=(), stuff=(), crowd=False)["panoptic_target"]
+    loss, log = submodule().loss_of_picture(
+        semantic, detections if with_detections else nothing_found(True), factors, truth
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert log["pixels"] == 0
+    for part in (semantic, *factors):
+        assert part.grad.abs().sum() == 0  # there, and zero
+
+
+def test_greedy_matching_by_config():
+    semantic, detections, factors, truth, _ = make_case()
+    scores = torch.tensor([0.5, 0.9, 0.5, 0.5, 0.5])
+    detections = Detections(detections.boxes, detections.classes, scores, detections.masks)
+    kept = {}
+    for matcher in ("hungarian", "greedy"):
+        module = submodule(PANOPTIC__MATCHER=matcher)
+        kept[matcher] = module.loss_of_picture(semantic, detections, factors, truth)[0].item()
+    # The better-scored second detection takes thing 0, and the first becomes the duplicate.
+    assert kept["greedy"] != pytest.approx(kept["hungarian"], rel=1e-4)
+
+
+def test_numbers_of_classes_from_config():
+    module = submodule()
+    assert module.stuff_ids == STUFF_IDS
+    assert module.thing_ids.tolist() == list(THING_IDS)
+    assert not list(module.parameters())
+    assert not module.state_dict()  # nothing that a checkpoint of another model would lack
+    assert list(submodule(PANOPTIC__LEARN_LOGIT_SCALE=True).state_dict()) == ["logit_scale"]

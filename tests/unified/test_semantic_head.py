@@ -1,0 +1,225 @@
+"""Feature decoder and semantic head: deformable against plain convolution, sharing, the loss."""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from model_factory import tiny_config
+from torch import nn
+
+from panoptic_common.lovasz import lovasz_softmax
+from unified_panoptic.modeling.semantic_head import (
+    DeformableConv3x3,
+    FeatureDecoder,
+    SemanticHead,
+    subsample,
+)
+
+LEVELS = ("p2", "p3", "p4", "p5")
+
+
+def decoder(**changes) -> FeatureDecoder:
+    arguments = {
+        "in_channels": 16,
+        "in_features": LEVELS,
+        "num_convs": 2,
+        "hidden_channels": 24,
+        "channels": 8,
+        "deformable": True,
+        "norm": "GN",
+    }
+    return FeatureDecoder(**{**arguments, **changes})
+
+
+def head(**changes) -> SemanticHead:
+    arguments = {"num_classes": 5, "loss": "cross_entropy", "loss_weight": 1.0, "loss_stride": 4}
+    return SemanticHead(decoder=decoder(), **{**arguments, **changes})
+
+
+def pyramid(height: int = 64, width: int = 96) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.randn(2, 16, height // stride, width // stride)
+        for name, stride in zip(LEVELS, (4, 8, 16, 32), strict=True)
+    }
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_deformable_convolution_starts_as_a_plain_one(bias):
+    torch.manual_seed(0)
+    layer = DeformableConv3x3(4, 6, bias=bias)
+    if bias:
+        nn.init.normal_(layer.bias)
+    x = torch.randn(2, 4, 7, 9)
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
+
+
+def test_constant_offsets_shift_the_input():
+    torch.manual_seed(0)
+    layer = DeformableConv3x3(4, 6, bias=False)
+    # Offsets come as (y, x) for each of the 9 taps: one row down and two columns to the right.
+    layer.offset.bias.data.copy_(torch.tensor([1.0, 2.0]).repeat(9))
+    x = torch.randn(1, 4, 8, 10)
+    shifted = F.pad(x, (0, 2, 0, 1))[..., 1:, 2:]
+    expected = F.conv2d(shifted, layer.weight, padding=1)
+    # The taps that leave the picture differ at its border, where the shifted copy is padded.
+    torch.testing.assert_close(layer(x)[..., 1:, 1:], expected[..., 1:, 1:])
+
+
+def test_deformable_convolution_gradcheck():
+    torch.manual_seed(0)
+    layer = DeformableConv3x3(2, 2, bias=True).double()
+    nn.init.uniform_(layer.offset.bias, 0.2, 0.4)  # away from the kinks at whole numbers
+    nn.init.normal_(layer.offset.weight, std=0.01)
+    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradcheck(
+        lambda weight, offset_bias: torch.func.functional_call(
+            layer, {"weight": weight, "offset.bias": offset_bias}, x.detach()
+        ),
+        (layer.weight, layer.offset.bias),
+    )
+
+
+@pytest.mark.parametrize(
+    "num_convs,widths",
+    [(1, [16, 8]), (2, [16, 8, 8]), (3, [16, 24, 8, 8]), (4, [16, 24, 24, 8, 8])],
+)
+@pytest.mark.parametrize("deformable", [True, False])
+def test_widths(num_convs, widths, deformable):
+    made = decoder(num_convs=num_convs, deformable=deformable)
+    shapes = [tuple(block[0].weight.shape[:2]) for block in made.subnet]
+    assert shapes == list(zip(widths[1:], widths[:-1], strict=True))
+    assert all(type(block[1]) is nn.GroupNorm for block in made.subnet)
+    assert made.out_channels == 4 * 8
+
+
+def test_paper_sized_decoder_has_32_groups():
+    made = decoder(hidden_channels=256, channels=128, num_convs=3)
+    assert [block[1].num_groups for block in made.subnet] == [32, 32, 32]
+    assert made.out_channels == 512
+
+
+def test_levels_share_the_subnet():
+    torch.manual_seed(0)
+    made = decoder()
+    features = pyramid()
+    # The same map as every level comes out four times, and there are no weights for a level.
+    same = made(dict.fromkeys(LEVELS, features["p2"]))
+    for number in range(1, 4):
+        torch.testing.assert_close(same[:, :8], same[:, 8 * number : 8 * number + 8])
+    assert sum(p.numel() for p in made.parameters()) == sum(
+        p.numel() for p in decoder(in_features=("p2",)).parameters()
+    )
+
+
+def test_output_is_at_the_finest_stride_with_the_levels_side_by_side():
+    torch.manual_seed(0)
+    made = decoder()
+    features = pyramid()
+    result = made(features)
+    assert tuple(result.shape) == (2, 32, 16, 24)
+    torch.testing.assert_close(result[:, :8], made.subnet(features["p2"]))
+    coarse = made.subnet(features["p5"])  # stride 32: 8 cells of stride 4 to a side
+    # Column 12's centre is 12.5 / 8 = 1.5625 coarse cells from the left, so 0.0625 beyond the
+    # centre of coarse cell 1; row 0 lies above the centre of coarse row 0 and takes its value.
+    expected = 0.9375 * coarse[:, :, 0, 1] + 0.0625 * coarse[:, :, 0, 2]
+    torch.testing.assert_close(result[:, 24:, 0, 12], expected)
+
+
+@pytest.mark.parametrize("stride", [4, 1])
+@pytest.mark.parametrize("size", [(64, 96), (61, 94)])
+def test_cross_entropy_is_the_mean_over_labelled_pixels(stride, size):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 16, 24)
+    truth = torch.full((2, 64, 96), 255)
+    truth[:, : size[0], : size[1]] = torch.randint(0, 5, (2, *size))
+    truth[1, 20:40] = 255
+    if stride == 4:
+        pairs, compared = logits, truth[:, 2::4, 2::4]
+    else:
+        pairs = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        compared = truth
+    labelled = compared != 255
+    chosen = pairs.log_softmax(1).gather(1, compared.clamp(max=4)[:, None])[:, 0]
+    expected = -chosen[labelled].mean() * 0.2
+    loss = head(loss_stride=stride, loss_weight=0.2).losses(logits, truth)
+    assert set(loss) == {"loss_sem_seg"}
+    torch.testing.assert_close(loss["loss_sem_seg"], expected)
+
+
+@pytest.mark.parametrize("stride", [4, 1])
+def test_lovasz_softmax_by_config(stride):
+    torch.manual_seed(0)
+    logits, truth = torch.randn(2, 5, 16, 24), torch.randint(0, 5, (2, 64, 96))
+    truth[:, 30:] = 255
+    loss = head(loss="lovasz_softmax", loss_stride=stride, loss_weight=3.0).losses(logits, truth)
+    if stride == 4:
+        expected = lovasz_softmax(logits.softmax(1), truth[:, 2::4, 2::4])
+    else:
+        fine = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        expected = lovasz_softmax(fine.softmax(1), truth)
+    torch.testing.assert_close(loss["loss_sem_seg"], 3 * expected)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "lovasz_softmax"])
+def test_all_void_costs_nothing_and_keeps_its_graph(loss):
+    logits = torch.randn(1, 5, 8, 8, requires_grad=True)
+    value = head(loss=loss).losses(logits, torch.full((1, 32, 32), 255))["loss_sem_seg"]
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad.abs().sum() == 0
+
+
+def test_head_predicts_all_classes_at_stride_4_with_the_configured_widths():
+    shapes = {name: ShapeSpec(channels=16) for name in LEVELS}
+    made = SemanticHead(tiny_config(), shapes)
+    assert tuple(made(pyramid()).shape) == (2, 5, 16, 24)
+    assert made.predictor.bias.abs().sum() == 0
+    assert made.decoder.subnet[0][0].weight.shape == (8, 16, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "length,expected",
+    [
+        (8, [2, 6]),
+        (9, [2, 6, 8]),  # index 10 would lie outside: the last pixel
+        (10, [2, 6, 9]),
+        (11, [2, 6, 10]),
+        (1, [0]),
+    ],
+)
+def test_subsample_takes_the_pixel_at_the_centre_of_each_cell(length, expected):
+    count = -(-length // 4)
+    row = torch.arange(length)
+    assert subsample(row.expand(3, length), (1, count))[0].tolist() == expected
+    assert subsample(row[:, None].expand(length, 3), (count, 1))[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"loss": "dice"}, "SEMANTIC.LOSS is 'dice'"),
+        ({"loss_stride": 2}, "LOSS_STRIDE is 2"),
+    ],
+)
+def test_unknown_losses_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        head(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes,message", [({"num_convs": 0}, "NUM_CONVS is 0"), ({"norm": "BN"}, "NORM is 'BN'")]
+)
+def test_unknown_decoders_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        decoder(**changes)
+
+
+def test_levels_of_different_widths_are_refused():
+    shapes = {name: ShapeSpec(channels=c) for name, c in zip(LEVELS, (16, 16, 16, 8), strict=True)}
+    with pytest.raises(ValueError, match="differ in channels"):
+        SemanticHead(tiny_config(), shapes)

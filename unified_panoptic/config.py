@@ -1,0 +1,110 @@
+"""Configuration keys of the Unified system. Symbols and sections are those of Li, Qi and Torr,
+CVPR 2020; what the paper leaves open says so."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from panoptic_common.config import add_panoptic_config
+
+
+def add_unified_panoptic_config(cfg: CN) -> None:
+    """Add the keys of the Unified system (and those of `panoptic_common`) to `cfg`, in place.
+
+    Args:
+        cfg: a config from `detectron2.config.get_cfg()`.
+    """
+    add_panoptic_config(cfg)
+    if "UNIFIED" in cfg.MODEL:
+        return
+    cfg.MODEL.UNIFIED = CN()
+    _add_network_config(cfg.MODEL.UNIFIED)
+    _add_panoptic_config(cfg.MODEL.UNIFIED)
+    _add_inference_config(cfg.MODEL.UNIFIED)
+
+
+add_config = add_unified_panoptic_config
+
+
+def _add_network_config(node: CN) -> None:
+    # ---- backbone (3.1) -----------------------------------------------------------------------
+    # Squeeze-and-excitation on res5 before the first FPN feature, and its channel reduction (open
+    # in the paper; 16 is the value of the squeeze-and-excitation paper).
+    node.SQUEEZE_EXCITATION = True
+    node.SQUEEZE_REDUCTION = 16
+
+    # ---- feature decoder of the semantic and the affinity submodule (A.1, Fig. H) ----------------
+    node.DECODER = CN()
+    node.DECODER.IN_FEATURES = ("p2", "p3", "p4", "p5")
+    node.DECODER.NUM_CONVS = 3  # 3x3 convolutions in the subnet that the levels share
+    node.DECODER.HIDDEN_CHANNELS = 256  # width up to the last but one convolution
+    node.DECODER.CHANNELS = 128  # width of the last two; the concatenation is 4 times as wide
+    node.DECODER.DEFORMABLE = True  # False: plain convolutions, 4 times faster on a CPU
+    node.DECODER.NORM = "GN"  # group normalisation after every convolution (3.2); "" for none
+
+    # ---- semantic submodule (3.2), V ------------------------------------------------------------
+    node.SEMANTIC = CN()
+    node.SEMANTIC.LOSS = "cross_entropy"  # or "lovasz_softmax" (appendix B, Cityscapes)
+    node.SEMANTIC.LOSS_WEIGHT = 1.0
+    # Stride at which the loss is taken: 4 compares with every 4th truth pixel, 1 upsamples first.
+    node.SEMANTIC.LOSS_STRIDE = 4
+
+    # ---- detection submodule (3.3, A.2, A.4) -----------------------------------------------------
+    # The mask loss goes with MODEL.ROI_MASK_HEAD.NAME: "LovaszMaskHead" (A.2) or Detectron2's
+    # "MaskRCNNConvUpsampleHead" (BCE); parameter names are the same.
+    node.DETECTION = CN()
+    node.DETECTION.LOSS_WEIGHT = 1.0  # of the RPN, box and mask losses together
+    # Detections fed to the panoptic submodule in training: predicted on the fly, or the truth with
+    # score 1 (Table H).
+    node.DETECTION.TRAIN_WITH_TRUTH = False
+    node.DETECTION.TRAIN_SCORE_THRESH = 0.05  # open in the paper
+    node.DETECTION.TRAIN_NMS_THRESH = 0.5  # open in the paper
+    node.DETECTION.TRAIN_TOPK = 100  # D at most (3.4.2 names 100)
+
+
+def _add_panoptic_config(node: CN) -> None:
+    # ---- dynamic potential (3.4.1), Psi ----------------------------------------------------------
+    node.POTENTIAL = CN()
+    # "A": V + M in the box, without the score; "B": s (V * M); "C": s (V + M). B and C are equal
+    # without masks.
+    node.POTENTIAL.VARIANT = "B"
+    node.POTENTIAL.USE_MASKS = True  # needs MODEL.MASK_ON
+    # Stops the gradient of the panoptic loss at Psi: only the affinity learns from it. A control.
+    node.POTENTIAL.DETACH = False
+
+    # ---- dense instance affinity (3.4.2) ---------------------------------------------------------
+    node.AFFINITY = CN()
+    node.AFFINITY.ENABLED = True
+    node.AFFINITY.CHANNELS = 128  # C
+    # Activation of phi_0 and phi_1 (unnamed in the paper): "linear", "relu", "sigmoid" are divided
+    # by the number of pixels; "softmax" normalises phi_0 over channels and phi_1 over pixels.
+    node.AFFINITY.ACTIVATION = "linear"
+    # Sine and cosine pairs per axis that phi_0 and phi_1 see beside Q; 0: the paper's, none.
+    node.AFFINITY.COORDINATE_FREQUENCIES = 0
+
+    # ---- panoptic matching loss (3.5) ------------------------------------------------------------
+    node.PANOPTIC = CN()
+    node.PANOPTIC.ENABLED = True
+    node.PANOPTIC.LOSS_WEIGHT = 1.0
+    node.PANOPTIC.MATCHER = "hungarian"  # Eq. 5; or "greedy" by descending score
+    node.PANOPTIC.MATCH_IOU = 0.5  # t
+    # Cross entropy of softmax(tau P). tau = 1 is the literal form; P is at most 1 to 2, so that
+    # form stays nearly flat even for a perfect P. tau never changes the argmax.
+    node.PANOPTIC.LOGIT_SCALE = 10.0  # tau
+    node.PANOPTIC.LEARN_LOGIT_SCALE = False
+
+
+def _add_inference_config(node: CN) -> None:
+    node.INFERENCE = CN()
+    node.INFERENCE.METHOD = "argmax"  # of P; or "heuristic" (the merger of Panoptic FPN)
+    # Detections above this score enter Psi (appendix B: 0.5 Cityscapes, 0.75 COCO).
+    node.INFERENCE.SCORE_THRESH = 0.5
+    # Where P is formed: "output" pastes Psi at the size of the result and upsamples the residual;
+    # "stride4" upsamples P.
+    node.INFERENCE.RESOLUTION = "output"
+    node.INFERENCE.RESIDUAL = True  # False evaluates P = Psi
+    # Stuff segments below this area, in pixels of the result, become void (appendix C); 0: keep.
+    node.INFERENCE.STUFF_AREA_LIMIT = 2048
+    # The heuristic merger: least share of a mask that must still be free, and least score.
+    node.INFERENCE.OVERLAP_THRESH = 0.5
+    node.INFERENCE.HEURISTIC_SCORE_THRESH = 0.5

@@ -1,0 +1,118 @@
+"""ResNet-FPN with squeeze-and-excitation on res5 (Li, Qi, Torr, CVPR 2020, section 3.1).
+
+The paper re-weights the channels of the top ResNet feature by a global description of the picture
+before the first FPN feature is made from it, "to encourage global consistency". Parameter names
+stay those of Detectron2's ResNet-FPN, so that its model-zoo files fill everything but the two new
+layers `bottom_up.squeeze_excitation.*`.
+
+Shapes: N images; res5 is (N, C, H / 32, W / 32).
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, build_resnet_backbone
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from torch import nn
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel re-weighting after Hu, Shen and Sun, CVPR 2018: x * sigmoid(W2 relu(W1 mean(x)))."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        """
+        Args:
+            channels: C.
+            reduction: the hidden layer has C / reduction channels, at least 1.
+        """
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+        # A gate of sigmoid(2) = 0.88 at the start leaves pre-trained features nearly as they are.
+        nn.init.zeros_(self.excite.weight)
+        nn.init.constant_(self.excite.bias, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) -> (N, C, h, w)."""
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(dim=(2, 3))))))
+        return x * gate[:, :, None, None]
+
+
+class SqueezeExcitationResNet(ResNet):
+    """A Detectron2 ResNet whose res5 passes through squeeze-and-excitation."""
+
+    def __init__(self, resnet: ResNet, reduction: int) -> None:
+        """
+        Args:
+            resnet: the network to take over, with its parameters and frozen stages.
+            reduction: see `SqueezeExcitation`.
+        """
+        stages = [getattr(resnet, name) for name in resnet.stage_names]
+        super().__init__(resnet.stem, stages, out_features=resnet._out_features)
+        channels = self.output_shape()["res5"].channels
+        self.squeeze_excitation = SqueezeExcitation(channels, reduction)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(N, 3, H, W) -> {"res2": (N, C_2, H / 4, W / 4), ..., "res5": (N, C_5, H / 32, ...)}."""
+        outputs = super().forward(x)
+        outputs["res5"] = self.squeeze_excitation(outputs["res5"])
+        return outputs
+
+
+def _build_thin_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """A ResNet-18 or 34 of any width; Detectron2's own builder knows only 64 channels in res2."""
+    node = cfg.MODEL.RESNETS
+    stem = BasicStem(input_shape.channels, node.STEM_OUT_CHANNELS, norm=node.NORM)
+    stages = []
+    in_channels, out_channels = node.STEM_OUT_CHANNELS, node.RES2_OUT_CHANNELS
+    for number, num_blocks in enumerate({18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}[node.DEPTH]):
+        first_stride = 1 if number == 0 else 2
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock,
+                num_blocks,
+                stride_per_block=[first_stride] + [1] * (num_blocks - 1),
+                in_channels=in_channels,
+                out_channels=out_channels,
+                norm=node.NORM,
+            )
+        )
+        in_channels, out_channels = out_channels, 2 * out_channels
+    network = ResNet(stem, stages, out_features=node.OUT_FEATURES)
+    return network.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+@BACKBONE_REGISTRY.register()
+def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet-FPN of depth 18 to 101 with squeeze-and-excitation on res5.
+
+    Args:
+        cfg: reads MODEL.RESNETS, MODEL.FPN, MODEL.UNIFIED.SQUEEZE_*.
+        input_shape: channels of the picture.
+
+    Raises:
+        ValueError: res5 is not among the features although squeeze-and-excitation is on.
+    """
+    thin = cfg.MODEL.RESNETS.DEPTH in (18, 34) and cfg.MODEL.RESNETS.RES2_OUT_CHANNELS != 64
+    build = _build_thin_resnet if thin else build_resnet_backbone
+    bottom_up = build(cfg, input_shape)
+    if cfg.MODEL.UNIFIED.SQUEEZE_EXCITATION:
+        if "res5" not in cfg.MODEL.RESNETS.OUT_FEATURES:
+            raise ValueError(
+                "MODEL.UNIFIED.SQUEEZE_EXCITATION needs res5 in MODEL.RESNETS.OUT_FEATURES, "
+                f"which is {cfg.MODEL.RESNETS.OUT_FEATURES}"
+            )
+        bottom_up = SqueezeExcitationResNet(bottom_up, cfg.MODEL.UNIFIED.SQUEEZE_REDUCTION)
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,225 @@
+"""Semantic submodule (Li, Qi, Torr, CVPR 2020, section 3.2, appendix A.1, Fig. H).
+
+Every FPN level P2 to P5 passes through one subnet of deformable convolutions whose weights the
+levels share; the results are brought to stride 4, concatenated and classified over all classes,
+things included. The part before the classifier, `FeatureDecoder`, also feeds the instance affinity.
+
+Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded input; h = H / 4, w = W / 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from torch import nn
+from torchvision.ops import deform_conv2d
+
+from panoptic_common.lovasz import lovasz_softmax
+from unified_panoptic.targets import IGNORE_CLASS
+
+
+class DeformableConv3x3(nn.Module):
+    """A 3x3 convolution at learnt positions (Dai et al., ICCV 2017), by torchvision's operator.
+
+    The offsets start at zero, so training starts from a plain convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__()
+        self.offset = nn.Conv2d(in_channels, 2 * 3 * 3, 3, padding=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C_in, h, w) -> (N, C_out, h, w)."""
+        offset = self.offset(x)
+        # The operator takes neither mixed types nor, on a CPU, bfloat16. Positions want single
+        # precision anyway: bfloat16 knows only every second cell beyond 256.
+        dtype = self.weight.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            return deform_conv2d(x.to(dtype), offset.to(dtype), self.weight, self.bias, padding=1)
+
+
+def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str) -> nn.Module:
+    if deformable:
+        conv: nn.Module = DeformableConv3x3(in_channels, out_channels, bias=not norm)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=not norm)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    layers = [conv]
+    if norm == "GN":
+        # 32 groups at 128 channels and more, as Wu and He use; at least 4 channels in a group, so
+        # that a thin network's groups are more than single channels.
+        layers.append(nn.GroupNorm(min(32, max(out_channels // 4, 1)), out_channels))
+    elif norm:
+        raise ValueError(f"MODEL.UNIFIED.DECODER.NORM is {norm!r}: use 'GN' or ''")
+    layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class FeatureDecoder(nn.Module):
+    """The feature decoder of Fig. H: one shared subnet for all levels, then concatenation."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        in_features: Sequence[str],
+        num_convs: int,
+        hidden_channels: int,
+        channels: int,
+        deformable: bool,
+        norm: str,
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of every FPN level.
+            in_features: names of the levels, finest first.
+            num_convs: convolutions in the subnet, at least 1.
+            hidden_channels: width up to the last but one convolution.
+            channels: width of the last two convolutions.
+            deformable: deformable or plain convolutions.
+            norm: "GN" or "".
+        """
+        super().__init__()
+        if num_convs < 1:
+            raise ValueError(f"MODEL.UNIFIED.DECODER.NUM_CONVS is {num_convs}: use at least 1")
+        widths = [in_channels] + [hidden_channels] * (num_convs - 2) + [channels, channels]
+        widths = widths[: num_convs + 1] if num_convs > 1 else [in_channels, channels]
+        self.in_features = tuple(in_features)
+        self.subnet = nn.Sequential(
+            *(
+                _conv_block(width_in, width_out, deformable, norm)
+                for width_in, width_out in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )
+        self.out_channels = channels * len(self.in_features)
+
+    @staticmethod
+    def arguments_from_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Keyword arguments of `__init__` from MODEL.UNIFIED.DECODER."""
+        node = cfg.MODEL.UNIFIED.DECODER
+        channels = {input_shape[name].channels for name in node.IN_FEATURES}
+        if len(channels) != 1:
+            raise ValueError(f"the levels {node.IN_FEATURES} differ in channels: {channels}")
+        return {
+            "in_channels": channels.pop(),
+            "in_features": node.IN_FEATURES,
+            "num_convs": node.NUM_CONVS,
+            "hidden_channels": node.HIDDEN_CHANNELS,
+            "channels": node.CHANNELS,
+            "deformable": node.DEFORMABLE,
+            "norm": node.NORM,
+        }
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """FPN levels -> (N, channels * number of levels, h, w) at the finest level's stride."""
+        decoded = [self.subnet(features[name]) for name in self.in_features]
+        size = decoded[0].shape[-2:]
+        upsampled = [
+            F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            for level in decoded[1:]
+        ]
+        return torch.cat(decoded[:1] + upsampled, dim=1)
+
+
+class SemanticHead(nn.Module):
+    """Class logits at stride 4 over all N_st + N_th classes, and their loss."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        decoder: FeatureDecoder,
+        num_classes: int,
+        loss: str,
+        loss_weight: float,
+        loss_stride: int,
+    ) -> None:
+        """
+        Args:
+            decoder: makes the features at stride 4.
+            num_classes: K.
+            loss: "cross_entropy" or "lovasz_softmax".
+            loss_weight: factor of the loss.
+            loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
+        """
+        super().__init__()
+        if loss not in ("cross_entropy", "lovasz_softmax"):
+            raise ValueError(
+                f"MODEL.UNIFIED.SEMANTIC.LOSS is {loss!r}: use 'cross_entropy' or 'lovasz_softmax'"
+            )
+        if loss_stride not in (1, 4):
+            raise ValueError(f"MODEL.UNIFIED.SEMANTIC.LOSS_STRIDE is {loss_stride}: use 1 or 4")
+        self.decoder = decoder
+        self.predictor = nn.Conv2d(decoder.out_channels, num_classes, 1)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.zeros_(self.predictor.bias)
+        self.loss = loss
+        self.loss_weight = loss_weight
+        self.loss_stride = loss_stride
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        node = cfg.MODEL.UNIFIED.SEMANTIC
+        decoder = FeatureDecoder(**FeatureDecoder.arguments_from_config(cfg, input_shape))
+        return {
+            "decoder": decoder,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "loss": node.LOSS,
+            "loss_weight": node.LOSS_WEIGHT,
+            "loss_stride": node.LOSS_STRIDE,
+        }
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """FPN levels -> (N, K, h, w) logits; their softmax over K is V."""
+        return self.predictor(self.decoder(features))
+
+    def losses(self, logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Semantic loss over the batch.
+
+        Args:
+            logits: (N, K, h, w).
+            truth: (N, H, W) int64 classes of the padded pictures, 255 = ignore.
+
+        Returns:
+            {"loss_sem_seg": scalar}; zero with a graph if every pixel is ignored.
+        """
+        logits = logits.float()
+        if self.loss_stride == 1:
+            logits = F.interpolate(
+                logits, size=truth.shape[-2:], mode="bilinear", align_corners=False
+            )
+        else:
+            truth = subsample(truth, logits.shape[-2:])
+        if self.loss == "lovasz_softmax":
+            loss = lovasz_softmax(logits.softmax(dim=1), truth, IGNORE_CLASS)
+        else:
+            total = F.cross_entropy(logits, truth, ignore_index=IGNORE_CLASS, reduction="sum")
+            loss = total / (truth != IGNORE_CLASS).sum().clamp(min=1)
+        return {"loss_sem_seg": loss * self.loss_weight}
+
+
+def subsample(truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
+    """Every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
+
+    A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels
+    4 i + 1 and 4 i + 2; index 4 i + 2 is taken, or the last pixel where the picture ends before it.
+
+    Args:
+        truth: (..., H, W).
+        size: (h, w) of the grid, at most (ceil(H / 4), ceil(W / 4)).
+
+    Returns:
+        (..., h, w).
+    """
+    rows = (torch.arange(size[0], device=truth.device) * 4 + 2).clamp(max=truth.shape[-2] - 1)
+    columns = (torch.arange(size[1], device=truth.device) * 4 + 2).clamp(max=truth.shape[-1] - 1)
+    return truth[..., rows[:, None], columns[None, :]]
