@@ -1,5 +1,5 @@
 # Each target first makes what it needs: the virtual environment .venv with all libraries.
-#   make demo                     train on synthetic scenes, print the PQ table, draw a contact sheet
+#   make demo                     train on synthetic scenes, print the PQ table, draw a sheet
 #   make test                     lint, types, all tests
 #   make demo PYTHON=python3.12   with another interpreter
 #   make demo SETUP=--system-site-packages    with your own torch and Detectron2
@@ -46,6 +46,6 @@ bench: setup  ## time and memory of the model's parts
 doctor: setup  ## versions, work-arounds in effect, and whether all would run
 	@$(VENV)/python tools/doctor.py
 
-clean:  ## remove the virtual environment, caches and outputs
-	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+clean:  ## remove the virtual environment and caches (outputs stay)
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

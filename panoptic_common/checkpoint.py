@@ -45,15 +45,13 @@ from panoptic_common.weight_names import (
     is_torchvision_resnet,
     listed,
     rename_torchvision_resnet,
+    torchvision_settings,
 )
 
 logger = logging.getLogger(__name__)
 
 BACKBONE_SHARE = 0.9  # least share of the backbone's entries that initial weights must fill
 _CLASS_LAYER = re.compile(r"(predictor|classifier)\.")
-# What torchvision's ImageNet models expect, in 0..255 RGB.
-_TORCHVISION_MEAN = (123.675, 116.28, 103.53)
-_TORCHVISION_STD = (58.395, 57.12, 57.375)
 
 
 class PanopticCheckpointer(DetectionCheckpointer):
@@ -376,24 +374,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
     def _require_torchvision_input(self, path: str) -> None:
         """Raise unless the config prepares pictures and strides as torchvision's ResNets expect."""
-        cfg = self.cfg
-        wanted = {
-            "INPUT.FORMAT": (cfg.INPUT.FORMAT, "RGB"),
-            "MODEL.PIXEL_MEAN": (tuple(cfg.MODEL.PIXEL_MEAN), _TORCHVISION_MEAN),
-            "MODEL.PIXEL_STD": (tuple(cfg.MODEL.PIXEL_STD), _TORCHVISION_STD),
-            "MODEL.RESNETS.STRIDE_IN_1X1": (cfg.MODEL.RESNETS.STRIDE_IN_1X1, False),
-        }
-        if cfg.MODEL.RESNETS.DEPTH < 50:  # basic blocks have no 1x1 convolution to stride in
-            del wanted["MODEL.RESNETS.STRIDE_IN_1X1"]
-        wrong = []
-        for key, (value, expected) in wanted.items():
-            if isinstance(expected, tuple):
-                same = len(value) == 3 and np.allclose(value, expected, atol=0.5)
-            else:
-                same = value == expected
-            if not same:
-                wrong.append(f"{key} {list(expected) if isinstance(expected, tuple) else expected}")
-        if wrong:
+        if wrong := torchvision_settings(self.cfg):
             raise CheckpointError(
                 f"{path} holds weights of torchvision, which expect another input than the config "
                 f"gives; set {', '.join(wrong)}"

@@ -92,11 +92,14 @@ def _shim(until: str) -> Callable[[Callable[[], bool]], Callable[[], bool]]:
 
 @_shim(until="Detectron2 0.6 (2021) is no longer supported; main does not need it")
 def restore_pillow_names() -> bool:
-    """Pillow 10 removed PIL.Image.LINEAR, which Detectron2 0.6 reads while it is imported."""
+    """Pillow 10 removed PIL.Image.LINEAR, which Detectron2 0.6 reads while it is imported.
+
+    Pillow 9 still finds the name, with a warning and outside the module's dictionary.
+    """
     import PIL.Image
 
     needed = _detectron2_has("data/transforms/transform.py", r"Image\.LINEAR\b")
-    if hasattr(PIL.Image, "LINEAR") or not needed:
+    if "LINEAR" in vars(PIL.Image) or not needed:
         return False
     PIL.Image.LINEAR = PIL.Image.BILINEAR  # type: ignore[attr-defined]
     return True

@@ -57,6 +57,9 @@ def add_panoptic_config(cfg: CN) -> None:
     # ---- evaluation -------------------------------------------------------------------------
     # Further panoptic outputs to evaluate beside the main one, by name in `panoptic_variants`.
     cfg.TEST.PANOPTIC_VARIANTS = ()
+    # Keep the checkpoint that is best in this result of the evaluations every TEST.EVAL_PERIOD, for
+    # example "panoptic_seg/PQ", as model_best.pth; "": keep none.
+    cfg.TEST.BEST_METRIC = ""
     # Pictures that an evaluation writes to OUTPUT_DIR/pictures.
     cfg.TEST.EVAL_VISUALIZE = 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -208,12 +208,12 @@ def repeated_times(
 
 
 def times_in_turn(
-    runs: Sequence[Callable[[], object]], new_stopwatch: Callable[[], Stopwatch], repeat: int
+    runs: Collection[Callable[[], object]], new_stopwatch: Callable[[], Stopwatch], repeat: int
 ) -> list[list[float]]:
     """Seconds of several programs, run in turn so that a busy machine slows all alike.
 
     Args:
-        runs: what to compare, or a single program.
+        runs: what to compare.
         new_stopwatch: makes one.
         repeat: rounds that count; one before them does not.
 

@@ -6,11 +6,12 @@ checkpoint when it is started again; a finished one is never repeated; and a fol
 with other settings is an error, since its results would be taken for those asked for.
 
 Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
-the process printed) and, once finished, `results.json`.
+the process printed), `lock` (held while it works) and, once finished, `results.json`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -20,12 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-SETTINGS, RESULTS, OUTPUT, METRICS = (
-    "settings.json",
-    "results.json",
-    "train_net.txt",
-    "metrics.json",
-)
+SETTINGS, RESULTS, METRICS = "settings.json", "results.json", "metrics.json"
+OUTPUT, LOCK = "train_net.txt", "lock"
 
 
 class TrainingFailed(RuntimeError):
@@ -84,10 +81,11 @@ class TrainingRun:
         """Start the process; goes on from a checkpoint if there is one.
 
         Raises:
-            ValueError: the folder holds a run with other settings.
+            ValueError: the folder holds a run with other settings, or one that still works.
         """
         self.check_settings()
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        lock = self._lock()
         _write_json(self.output_dir / SETTINGS, self._settings)
         self._log = open(self.log_path, "w", encoding="utf-8")  # noqa: SIM115
         self._started = time.monotonic()
@@ -97,7 +95,28 @@ class TrainingRun:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=self._environment,
+            pass_fds=(lock,),
         )
+        os.close(lock)
+
+    def _lock(self) -> int:
+        """Lock the folder by a file that the process inherits.
+
+        The lock lasts as long as the process does, also when this program is killed and leaves it
+        behind; two trainings that write the same checkpoints would ruin them.
+        """
+        handle = os.open(self.output_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(
+                f"a training still works in {self.output_dir}, left by a program that was killed "
+                "perhaps: wait for its end, or end the process train_net.py"
+            ) from None
+        except OSError:  # some network file systems have no locks
+            pass
+        return handle
 
     def check_settings(self) -> None:
         """Raise ValueError if the folder holds a run with other settings."""

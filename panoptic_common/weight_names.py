@@ -6,6 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+# What torchvision's ImageNet models expect of pictures in RGB, 0..255.
+_TORCHVISION_MEAN = (123.675, 116.28, 103.53)
+_TORCHVISION_STD = (58.395, 57.12, 57.375)
+
 
 def is_torchvision_resnet(weights: dict[str, Any]) -> bool:
     """Whether the names are those of a ResNet of torchvision."""
@@ -28,6 +34,28 @@ def rename_torchvision_resnet(weights: dict[str, Any]) -> dict[str, Any]:
         name = f"res{int(layer[1]) + 1}.{layer[2]}" if layer else f"stem.{name}"
         renamed[name] = value
     return renamed
+
+
+def torchvision_settings(cfg: Any) -> list[str]:
+    """The settings that a config needs for ResNets of torchvision, as far as it lacks them.
+
+    Args:
+        cfg: a Detectron2 config.
+
+    Returns:
+        "KEY value" for each setting to change.
+    """
+    wrong = []
+    if cfg.INPUT.FORMAT != "RGB":
+        wrong.append("INPUT.FORMAT RGB")
+    for key, expected in (("PIXEL_MEAN", _TORCHVISION_MEAN), ("PIXEL_STD", _TORCHVISION_STD)):
+        value = cfg.MODEL[key]
+        if len(value) != 3 or not np.allclose(value, expected, atol=0.5):
+            wrong.append(f"MODEL.{key} {list(expected)}")
+    # Basic blocks (below 50 layers) have no 1x1 convolution that could carry the stride.
+    if cfg.MODEL.RESNETS.STRIDE_IN_1X1 and cfg.MODEL.RESNETS.DEPTH >= 50:
+        wrong.append("MODEL.RESNETS.STRIDE_IN_1X1 False")
+    return wrong
 
 
 def class_table_difference(theirs: Sequence[dict], ours: Sequence[dict]) -> str | None:

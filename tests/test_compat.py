@@ -30,7 +30,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         cwd=environment.get("HOME", ROOT),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -93,7 +93,7 @@ for name in ("int", "float", "str"):
     vars(np).pop(name, None)
 vars(PIL.Image).pop("LINEAR", None)
 from panoptic_common import compat
-print(hasattr(PIL.Image, "LINEAR"), *(name in vars(np) for name in ("int", "float", "str")))
+print("LINEAR" in vars(PIL.Image), *(name in vars(np) for name in ("int", "float", "str")))
 print(*(shim.name for shim in compat.active_shims()))
 """
 

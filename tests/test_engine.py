@@ -18,10 +18,9 @@ import numpy as np
 import pytest
 import torch
 from dataset_factory import CATEGORIES
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from detectron2.utils.events import EventStorage
-from tiny_system import TinyPanoptic, TinyTrainer, register_tiny, tiny_config
+from tiny_system import TinyPanoptic, TinyTrainer, forget_tiny, register_tiny, tiny_config
 from torch import nn
 
 from panoptic_common import engine
@@ -36,8 +35,7 @@ def root(tmp_path):
     """A folder with the registered data set "tiny" of 5 pictures."""
     register_tiny(tmp_path)
     yield tmp_path
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        catalog.pop("tiny")
+    forget_tiny()
 
 
 def train(cfg, resume: bool = False, until: int | None = None) -> TinyTrainer:
@@ -259,7 +257,7 @@ def test_adamw_and_unknown_choices(root):
 # ---- scaling to the number of workers -----------------------------------------------------------
 
 
-def test_scaling_to_workers(root, caplog):
+def test_scaling_to_workers(root, caplog, monkeypatch):
     """16 pictures on 8 workers at rate 0.02; 2 workers take a quarter of it for 4 times as long."""
     cfg = tiny_config(
         root,
@@ -267,8 +265,8 @@ def test_scaling_to_workers(root, caplog):
         *("SOLVER.BASE_LR_END", 0.001, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", "(600, 800)"),
         *("SOLVER.WARMUP_ITERS", 100, "SOLVER.CHECKPOINT_PERIOD", 50, "TEST.EVAL_PERIOD", 0),
     )
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        logging.getLogger("detectron2").propagate = True
         scaled = engine.scale_to_workers(cfg, 2)
     assert "batch_size=4, learning_rate=0.005, max_iter=4000" in caplog.text
     assert cfg.SOLVER.IMS_PER_BATCH == 16  # not changed

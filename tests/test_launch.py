@@ -29,7 +29,6 @@ def train_one_step(folder: str) -> None:
         "wrapped": isinstance(model, DistributedDataParallel),
         "gradient": next(model.parameters()).grad.item(),
         "gathered": comm.all_gather(comm.get_rank()),
-        "pillow": PIL.Image.BILINEAR == PIL.Image.Resampling.BILINEAR,
     }
     torch.save(facts, Path(folder, f"{comm.get_rank()}.pth"))
 
@@ -56,7 +55,7 @@ def test_failure_of_one_process_ends_all_and_is_reported() -> None:
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to report"):
         compat.launch(fail_on_rank_1, 2, num_processes=2)
-    assert time.monotonic() - start < 120
+    assert time.monotonic() - start < 600  # not the half hour of the timeout
     assert not torch.multiprocessing.active_children()
 
 

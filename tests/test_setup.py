@@ -68,7 +68,7 @@ def pip_in(environment: Path, *arguments: str) -> subprocess.CompletedProcess[st
     python = setup_environment.python_of(environment)
     command = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=120, check=True
+        [*command, *arguments], capture_output=True, text=True, timeout=300, check=True
     )
 
 
@@ -346,7 +346,7 @@ runpy.run_path({argv!r}[0], run_name="__main__")
 def run_without(hidden: tuple[str, ...], *argv: str) -> subprocess.CompletedProcess[str]:
     code = WITHOUT.format(hidden=hidden, argv=list(argv), folder=str(ROOT))
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 
 

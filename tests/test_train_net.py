@@ -16,9 +16,8 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import pytest
 import torch
 from dataset_factory import make_coco_panoptic
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
-from tiny_system import UNIFIED_OPTIONS, tiny_options
+from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "tools/train_net.py"
@@ -42,9 +41,7 @@ def words(tmp_path):
     paths = make_coco_panoptic(tmp_path, num_images=4)
     register = ["--register", "tiny", paths.images, paths.panoptic_json, paths.panoptic_png]
     yield [*register, *tiny_options(tmp_path)]
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if "tiny" in catalog:
-            catalog.pop("tiny")
+    forget_tiny()
     # default_setup logs to OUTPUT_DIR of this test, through handlers that it never removes.
     detectron2_logger.setup_logger.cache_clear()
     for name in ("detectron2", "fvcore", "panoptic_common", "tiny_system", "unified_panoptic"):

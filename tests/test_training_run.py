@@ -86,6 +86,21 @@ def test_a_stopped_run_goes_on(make_run, tmp_path):
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1, 2, 3]
 
 
+def test_a_process_that_was_left_behind_keeps_others_away(make_run, tmp_path):
+    run = make_run({"HANG_AT": 0})
+    run.start()
+    try:
+        # another program, which knows nothing of the first
+        with pytest.raises(ValueError, match="still works"):
+            make_run({"HANG_AT": 0}).start()
+    finally:
+        (tmp_path / "run/go_on").touch()
+        wait(run)
+    again = make_run({"HANG_AT": 0})
+    again.start()
+    wait(again)
+
+
 def test_failures_show_the_end_of_the_log(make_run):
     run = make_run({"FAIL_AT": 1})
     run.start()

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from dataset_factory import make_coco_panoptic
 from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 from torch import nn
@@ -138,6 +139,13 @@ def register_tiny(root: Path, num_images: int = 5) -> list[str]:
     words = [paths.images, paths.panoptic_json, paths.panoptic_png]
     register_panoptic("tiny", *words)
     return ["tiny", *words]
+
+
+def forget_tiny() -> None:
+    """Free the name "tiny" for the next test."""
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if "tiny" in catalog:
+            catalog.pop("tiny")
 
 
 def register_tiny_again(root: Path) -> None:

@@ -24,11 +24,18 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import pytest
 import torch
+from dataset_factory import make_coco_panoptic
 from detectron2.engine import HookBase
+from tiny_system import (
+    UNIFIED_OPTIONS,
+    TinyTrainer,
+    forget_tiny,
+    register_tiny,
+    register_tiny_again,
+    tiny_config,
+)
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
-ROOT = TESTS.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 NUM_ITERATIONS, PERIOD, NUM_KILLS = 60, 3, 5
 
@@ -43,8 +50,6 @@ def run_tiny(root: str, out: str, resume: bool, kill: tuple[int, float] | None) 
         kill: (steps, seconds): SIGKILL that long after the start of that step of this process,
             whatever it is doing then.
     """
-    from tiny_system import TinyTrainer, register_tiny_again, tiny_config
-
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(io.StringIO()):
         register_tiny_again(Path(root))
@@ -100,9 +105,8 @@ def last_iteration(out: Path) -> int:
 
 def test_killed_at_random_moments(tmp_path, server):
     """The first start names a seed; the resumes have SEED -1 and take the stored one."""
-    from tiny_system import register_tiny
-
     register_tiny(tmp_path)
+    forget_tiny()  # here; the children register it again
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert exit_code(server, str(tmp_path), str(whole), False, None) == 0
 
@@ -153,9 +157,6 @@ def logged_once(out: Path) -> float:
 
 def test_the_program_itself_killed_and_resumed(tmp_path):
     """tools/train_net.py with the Unified system, killed while it saves its second checkpoint."""
-    from dataset_factory import make_coco_panoptic
-    from tiny_system import UNIFIED_OPTIONS
-
     paths = make_coco_panoptic(tmp_path, num_images=4)
     command = [
         *(sys.executable, str(ROOT / "tools/train_net.py"), "--resume"),

@@ -129,6 +129,18 @@ def test_whom_the_panoptic_loss_alone_teaches():
     assert not [name for name in taught if name.startswith(untaught)]
 
 
+def test_loss_weights_multiply_the_losses_of_their_submodule():
+    weights = {"DETECTION": 0.25, "SEMANTIC": 0.5, "PANOPTIC": 3.0}
+    keys = {f"{U}{name}.LOSS_WEIGHT": value for name, value in weights.items()}
+    plain = training_step(tiny_model(), [make_picture(0)])
+    weighted = training_step(tiny_model(keys), [make_picture(0)])
+    submodule = {"loss_sem_seg": "SEMANTIC", "loss_panoptic": "PANOPTIC"}
+    assert len(plain) == 7
+    for name, loss in plain.items():
+        weight = weights[submodule.get(name, "DETECTION")]
+        assert weighted[name].item() == pytest.approx(weight * loss.item(), rel=1e-5), name
+
+
 def test_panoptic_loss_of_a_batch_is_the_mean_over_its_pixels():
     # Batch norm would couple the pictures; so would sizes that are padded differently.
     model = tiny_model({"MODEL.RESNETS.NORM": "FrozenBN"})

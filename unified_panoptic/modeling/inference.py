@@ -22,9 +22,9 @@ from unified_panoptic.modeling.dynamic_potential import (
 )
 
 STRIDE = 4
-# Values of P that are formed at a time: on a CPU few, to stay near its cache (21 rows of 153 channels
-# at a width of 1300, 16 MB); on a GPU many, since it wants few and large kernels (337 rows, 256 MB).
-# All of 800 rows would take 640 MB.
+# Values of P that are formed at a time. A CPU takes few, to stay near its cache: 21 rows of 153
+# channels at a width of 1300, 16 MB. A GPU wants few and large kernels: 337 such rows, 256 MB. All
+# of 800 rows would take 640 MB.
 CPU_VALUES_AT_A_TIME = 2**22
 GPU_VALUES_AT_A_TIME = 2**26
 
@@ -154,7 +154,7 @@ def trim_small_stuff(
         area_limit: in pixels of the result; 0 keeps all.
 
     Returns:
-        A new pair.
+        The trimmed pair; the given one itself if nothing is below the limit.
     """
     id_map, segments_info = panoptic
     kept = [s for s in segments_info if s["isthing"] or s["area"] >= area_limit]

@@ -81,6 +81,11 @@ class Workload:
         return found
 
 
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the grid at stride 4 that covers a picture of (H, W)."""
+    return math.ceil(size[0] / meta_arch.STRIDE), math.ceil(size[1] / meta_arch.STRIDE)
+
+
 def random_boxes(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     """Boxes inside a picture, their sides log-uniform from 1/40 to 1/2 of the picture's.
 

@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""Table 1 of the Unified paper on the synthetic scenes: which part brings what.
+
+    python tools/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
+
+Trains the leaves A, B, C2 and D2 of configs/unified/scenes, or any others by --leaves, with several
+seeds and one budget: the same scenes, batch and number of iterations. C1 and D1 are the networks of
+C2 and D2 with the heuristic merger, so they need no training of their own. All are evaluated on
+`scenes_test`, which neither training nor tuning saw, as their config says, and also with the
+residual off, P formed at stride 4, and small stuff kept.
+
+Prints, and writes to table.md and table.json of the output folder: mean and spread over the seeds,
+and the differences between the models seed by seed. A run that was stopped goes on when the command
+is repeated; a finished one is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+
+import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+
+from detectron2.config import CfgNode, get_cfg  # noqa: E402
+
+from panoptic_common.register_datasets import load_panoptic, register_scenes  # noqa: E402
+from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
+from unified_panoptic import add_unified_panoptic_config  # noqa: E402
+
+TRAIN_NET = ROOT / "tools/train_net.py"
+LEAVES = ("A", "B", "C2", "D2")
+# Models that are another one's network with the heuristic merger: name, trained leaf.
+MERGED = {"C1": "C2", "D1": "D2"}
+DIFFERENCES = (
+    ("B", "A", "affinity and panoptic loss, no masks"),
+    ("D2", "C2", "the same with masks, argmax"),
+    ("D1", "C1", "end-to-end training, seen through the merger"),
+    ("C2", "C1", "argmax instead of the merger, trained in parts"),
+    ("D2", "D1", "argmax instead of the merger, trained end to end"),
+    ("B", "B, residual off", "the residual alone"),
+    ("D2", "D2, residual off", "the residual alone, with masks"),
+    ("B", "control_no_affinity_boxes", "affinity, both with the panoptic loss"),
+    ("D2", "control_no_affinity", "affinity with masks, both with the panoptic loss"),
+    ("control_no_affinity", "C2", "panoptic loss without affinity"),
+    ("B", "H_truth", "predicted detections in training instead of true ones"),
+    ("D2", "F_variant_B", "potential C instead of B"),
+    ("D2", "F_variant_A", "potential C instead of A"),
+)
+# What becomes of a row's name with each variant, and what the difference to it shows.
+SUFFIXES = {
+    "residual_off": ("residual off", ""),  # in DIFFERENCES
+    "stride4": ("P at stride 4", "P at output resolution"),
+    "untrimmed": ("untrimmed", "trimming of small stuff"),
+}
+# Columns: heading, result, whether it is the panoptic output's (else the network's, the same for
+# all variants).
+COLUMNS = (
+    ("PQ", "PQ", True),
+    ("PQ th", "PQ_th", True),
+    ("PQ st", "PQ_st", True),
+    ("SQ", "SQ", True),
+    ("RQ", "RQ", True),
+    ("mIoU", "mIoU", True),
+    ("mIoU sem", "sem_seg/mIoU", False),
+    ("AP box", "bbox/AP", False),
+    ("AP mask", "segm/AP", False),
+)
+
+# (leaf, seed) -> {"results": ..., "seconds": ...}
+Finished = dict[tuple[str, int], dict[str, Any]]
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--leaves", nargs="+", default=list(LEAVES), help="default A B C2 D2")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, help="default: SOLVER.MAX_ITER of the configs")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side (default 2)")
+    parser.add_argument("--output", default="output/ablation", help="default output/ablation")
+    parser.add_argument("--configs", default=str(ROOT / "configs/unified/scenes"))
+    parser.add_argument("opts", nargs="*", help="config keys and values for all runs, after --")
+    parsed = parser.parse_args(arguments)
+    if len(parsed.opts) % 2:
+        parser.error("opts are pairs of key and value")
+    for name in ("leaves", "seeds"):
+        if len(set(getattr(parsed, name))) != len(getattr(parsed, name)):
+            parser.error(f"--{name} names one twice")
+    for leaf in parsed.leaves:
+        if leaf in MERGED:
+            parser.error(f"{leaf} is {MERGED[leaf]} with the heuristic merger: name {MERGED[leaf]}")
+        if not (Path(parsed.configs) / f"{leaf}.yaml").is_file():
+            parser.error(f"--leaves: there is no {leaf}.yaml in {parsed.configs}")
+    if parsed.jobs < 1 or (parsed.iterations is not None and parsed.iterations < 1):
+        parser.error("--jobs and --iterations must be at least 1")
+    return parsed
+
+
+# ---- running ------------------------------------------------------------------------------------
+
+
+def make_runs(arguments: argparse.Namespace) -> dict[tuple[str, int], TrainingRun]:
+    """All trainings, seed by seed, and the scenes that they need."""
+    runs = {}
+    pairs = zip(arguments.opts[::2], arguments.opts[1::2], strict=True)
+    common = {"DATASETS.TEST": "('scenes_test',)", "DATALOADER.NUM_WORKERS": 0, **dict(pairs)}
+    threads = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    # train_net.py expects installed packages.
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(path)
+    for seed in arguments.seeds:
+        for leaf in arguments.leaves:
+            file = Path(arguments.configs) / f"{leaf}.yaml"
+            cfg = get_cfg()
+            add_unified_panoptic_config(cfg)
+            cfg.merge_from_file(str(file))
+            cfg.merge_from_list(arguments.opts)
+            runs[leaf, seed] = TrainingRun(
+                TRAIN_NET,
+                file,
+                Path(arguments.output) / f"{leaf}_seed{seed}",
+                arguments.iterations or cfg.SOLVER.MAX_ITER,
+                {"SEED": seed, **common, "TEST.PANOPTIC_VARIANTS": repr(variants_of(cfg))},
+                environment,
+                # A changed config must not be mixed with results of the old one.
+                {"config": CfgNode.load_yaml_with_base(str(file))},
+            )
+    register_scenes(settings=cfg.DATASETS.SCENES)
+    for name in ("scenes_train", "scenes_test"):  # once, before the runs ask for them together
+        print(f"{name}: {len(load_panoptic(name))} scenes", flush=True)
+    return runs
+
+
+def variants_of(cfg: CfgNode) -> tuple[str, ...]:
+    """What can be evaluated beside a model's own way: the merger needs masks, for example."""
+    merger = ("heuristic",) if cfg.MODEL.MASK_ON else ()
+    residual = ("residual_off",) if cfg.MODEL.UNIFIED.AFFINITY.ENABLED else ()
+    return (*merger, *residual, "stride4", "untrimmed")
+
+
+def run_all(runs: dict[tuple[str, int], TrainingRun], jobs: int, period: float = 30.0) -> Finished:
+    """Train what is not finished yet, `jobs` at a time.
+
+    A failure does not stop the others.
+
+    Raises:
+        TrainingFailed: with all failures, after the others have ended.
+    """
+    finished: Finished = {key: done for key, run in runs.items() if (done := run.finished())}
+    if finished:
+        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
+    waiting = [key for key in runs if key not in finished]
+    active: list[tuple[str, int]] = []
+    failures: list[str] = []
+    clock = _Clock(runs, waiting)
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                active.append(waiting.pop(0))
+                runs[active[-1]].start()
+            time.sleep(0.2)
+            for key in list(active):
+                try:
+                    if runs[key].running():
+                        continue
+                    finished[key] = runs[key].finished() or {}
+                    pq = finished[key]["results"]["panoptic_seg/PQ"]
+                    print(
+                        f"{_label(key)}: PQ {pq:.1f}, {finished[key]['seconds']:.0f} s", flush=True
+                    )
+                except TrainingFailed as error:
+                    failures.append(str(error))
+                    print(error, flush=True)
+                active.remove(key)
+            clock.tell(active, waiting, period)
+    finally:
+        for run in runs.values():
+            run.stop()
+    if failures:
+        raise TrainingFailed(f"{len(failures)} of {len(runs)} runs failed:\n" + "\n".join(failures))
+    return finished
+
+
+class _Clock:
+    """Says now and then how far the runs are, and when all will be done."""
+
+    def __init__(
+        self, runs: Mapping[tuple[str, int], TrainingRun], open_runs: Sequence[tuple[str, int]]
+    ) -> None:
+        self._runs = runs
+        self._begin = self._last = time.monotonic()
+        # What earlier calls of a resumed run have done does not count for this call's speed.
+        self._done_before = {key: self._iteration(key) for key in open_runs}
+
+    def _iteration(self, key: tuple[str, int]) -> float:
+        return self._runs[key].progress().get("iteration", -1) + 1
+
+    def tell(self, active: Sequence, waiting: Sequence, period: float) -> None:
+        """Print one line if the last one is `period` seconds old."""
+        now = time.monotonic()
+        if now - self._last < period or not active:
+            return
+        self._last = now
+        iterations = {key: self._iteration(key) for key in self._done_before}
+        done = sum(iterations[key] - before for key, before in self._done_before.items())
+        left = sum(self._runs[key].max_iter - iterations[key] for key in (*active, *waiting))
+        states = [
+            f"{_label(key)} {iterations[key]:.0f}/{self._runs[key].max_iter}" for key in active
+        ]
+        eta = f"{(now - self._begin) / done * left / 60:.0f} min left" if done > 0 else "starting"
+        print(f"  {', '.join(states)}; {len(waiting)} waiting; {eta}", flush=True)
+
+
+def _label(key: tuple[str, int]) -> str:
+    return f"{key[0]} seed {key[1]}"
+
+
+# ---- the tables ---------------------------------------------------------------------------------
+
+
+def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
+    """Rows of the table: name -> (trained leaf, output of the evaluation)."""
+    outputs: dict[str, set[str]] = {}
+    for (leaf, _), done in finished.items():
+        names = {name.split("/")[0] for name in done["results"]}
+        outputs.setdefault(leaf, set()).update(n for n in names if n.startswith("panoptic_seg"))
+    merged = {leaf: name for name, leaf in MERGED.items()}
+    order = sorted(outputs, key=lambda leaf: (leaf not in LEAVES, leaf))
+    rows = {}
+    for leaf in order:
+        if "panoptic_seg_heuristic" in outputs[leaf]:
+            name = merged.get(leaf, f"{leaf}, heuristic merger")
+            rows[name] = (leaf, "panoptic_seg_heuristic")
+        rows[leaf] = (leaf, "panoptic_seg")
+        if "panoptic_seg_residual_off" in outputs[leaf]:
+            rows[f"{leaf}, residual off"] = (leaf, "panoptic_seg_residual_off")
+    for variant in ("stride4", "untrimmed"):
+        for leaf in order:
+            if f"panoptic_seg_{variant}" in outputs[leaf]:
+                rows[f"{leaf}, {SUFFIXES[variant][0]}"] = (leaf, f"panoptic_seg_{variant}")
+    return rows
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Mean, sample standard deviation, least and greatest of the values; None without a number."""
+    numbers = [v for v in values if v is not None and not math.isnan(v)]
+    if not numbers:
+        return None
+    return {
+        "mean": statistics.fmean(numbers),
+        "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
+        "min": min(numbers),
+        "max": max(numbers),
+    }
+
+
+def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
+    """Rows and differences as plain numbers, all in percent."""
+    rows = make_rows(finished)
+
+    def value(row: str, seed: int, result: str, of_output: bool) -> float | None:
+        leaf, output = rows[row]
+        if (leaf, seed) not in finished:
+            return None
+        return finished[leaf, seed]["results"].get(f"{output}/{result}" if of_output else result)
+
+    wanted = list(DIFFERENCES)
+    for row, (leaf, output) in rows.items():
+        meaning = SUFFIXES.get(output.removeprefix("panoptic_seg_"), ("", ""))[1]
+        wanted += [(leaf, row, meaning)] if meaning else []
+    differences = []
+    for more, less, meaning in wanted:
+        if more not in rows or less not in rows:
+            continue
+        entry: dict[str, Any] = {
+            "of": f"{more} - ({less})" if "," in less else f"{more} - {less}",
+            "meaning": meaning,
+        }
+        for heading, key, own in COLUMNS[:3]:
+            pairs = [(value(more, s, key, own), value(less, s, key, own)) for s in seeds]
+            gaps = [None if a is None or b is None else a - b for a, b in pairs]
+            entry[heading] = {"seeds": gaps, **(spread(gaps) or {})}
+        differences.append(entry)
+    return {
+        "seeds": list(seeds),
+        "rows": {
+            row: {
+                heading: spread([value(row, s, key, own) for s in seeds])
+                for heading, key, own in COLUMNS
+            }
+            for row in rows
+        },
+        "differences": differences,
+        "seconds": {_label(key): round(done["seconds"]) for key, done in sorted(finished.items())},
+    }
+
+
+def as_markdown(tables: Mapping[str, Any]) -> str:
+    """Both tables in Markdown."""
+    headings = [heading for heading, _, _ in COLUMNS]
+    lines = [f"Mean ± standard deviation over the seeds {tables['seeds']}, in percent.", ""]
+    lines += _markdown_rows(
+        ["", *headings],
+        [
+            [name, *(_plus_minus(row[heading]) for heading in headings)]
+            for name, row in tables["rows"].items()
+        ],
+    )
+    lines += ["", "Differences, seed by seed (mean in bold).", ""]
+    lines += _markdown_rows(
+        ["", "what it shows", *headings[:3]],
+        [
+            [entry["of"], entry["meaning"], *(_gaps(entry[heading]) for heading in headings[:3])]
+            for entry in tables["differences"]
+        ],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _plus_minus(value: Mapping[str, float] | None) -> str:
+    return "-" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
+
+
+def _gaps(entry: Mapping[str, Any]) -> str:
+    if "mean" not in entry:
+        return "-"
+    each = ", ".join("-" if gap is None else f"{gap:+.1f}" for gap in entry["seeds"])
+    return f"**{entry['mean']:+.1f}** ({each})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    options = parse_arguments(arguments)
+    output = Path(options.output)
+    try:
+        finished = run_all(make_runs(options), options.jobs)
+    except (ValueError, OSError, TrainingFailed) as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+        return 130
+    tables = make_tables(finished, options.seeds)
+    (output / "table.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
+    text = as_markdown(tables)
+    (output / "table.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nWritten to {output / 'table.md'} and {output / 'table.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
