@@ -139,8 +139,8 @@ class InstanceAffinityHead(nn.Module):
         for layer in (self.query, self.phi_0, self.phi_1):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # The residual starts small against Psi, as a correction: at a tenth of Xavier's gain its mean
-        # magnitude is a tenth of Psi's on untrained networks, at full gain it is as large as Psi.
+        # The residual starts small against Psi, as a correction: at a tenth of Xavier's gain its
+        # magnitude is a tenth of Psi's on an untrained network, at full gain that of Psi.
         with torch.no_grad():
             self.phi_0.weight.mul_(INITIAL_GAIN)
 
