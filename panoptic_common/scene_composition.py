@@ -57,7 +57,7 @@ class SceneConfig:
 
     height: int = 192
     width: int = 384
-    difficulty: float = 0.5
+    difficulty: float = 0.25
     min_pixels: int = 12
 
     def __post_init__(self) -> None:

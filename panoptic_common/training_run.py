@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,6 +46,7 @@ class TrainingRun:
         opts: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -57,20 +58,19 @@ class TrainingRun:
             environment: variables to set in the process.
             settings: what tells this run from one with other settings, beside `opts`: the contents
                 of the config, for example. Must survive JSON.
+            flags: of train_net.py, such as ("--num-processes", "2"); also told apart.
         """
         self.output_dir = Path(output_dir)
         self.max_iter = max_iter
         self._environment = {**os.environ, **(environment or {})}
         opts = {**opts, "SOLVER.MAX_ITER": max_iter}
-        self._settings = json.loads(
-            json.dumps(
-                {"config_file": os.path.basename(config_file), "opts": opts, **(settings or {})}
-            )
-        )
+        described = {"config_file": os.path.basename(config_file), "opts": opts}
+        described |= {"flags": list(flags), **(settings or {})}
+        self._settings = json.loads(json.dumps(described))
         values = {**opts, "OUTPUT_DIR": str(output_dir)}
         words = [word for key, value in values.items() for word in (key, str(value))]
         self._command = [sys.executable, str(program), "--config-file", str(config_file)]
-        self._command += ["--resume", *words]
+        self._command += ["--resume", *flags, *words]
         self._process: subprocess.Popen | None = None
         self._log: TextIO | None = None
         self._started = 0.0

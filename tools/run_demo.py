@@ -146,6 +146,12 @@ def prepare_training(
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve()),
     }
+    flags: list[str] = []
+    if (os.cpu_count() or 1) >= 2 and not options.fast:
+        # Two processes with a thread each train faster than one with two: much of an iteration is
+        # small steps (proposals, matching) that do not fill two cores.
+        flags = ["--num-processes", "2"]
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     run = TrainingRun(
         ROOT / "tools/train_net.py",
         CONFIG,
@@ -154,6 +160,7 @@ def prepare_training(
         opts,
         environment,
         {"config": CfgNode.load_yaml_with_base(str(CONFIG))},
+        flags,
     )
     try:
         run.check_settings()
