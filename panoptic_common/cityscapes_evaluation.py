@@ -42,7 +42,10 @@ def cityscapes_evaluators(truth: PanopticTruth) -> list[DatasetEvaluator]:
     """
     folder = ground_truth_folder(truth.dataset_name)
     if importlib.util.find_spec("cityscapesscripts") is None:
-        reason = "the package cityscapesscripts is not installed (pip install cityscapesscripts)"
+        reason = (
+            "the package cityscapesscripts is not installed "
+            "(pip install --no-deps cityscapesscripts pyquaternion)"
+        )
     elif not folder.is_dir():
         reason = f"there is no folder {folder} with the gtFine pictures"
     elif comm.get_local_size() != comm.get_world_size():

@@ -95,6 +95,10 @@ PANOPTICAPI = Borrowed(
 )
 
 
+# Without what it asks for: one of that, the backport `typing`, would hide Python's own module.
+CITYSCAPES = ("cityscapesscripts>=2.2", "pyquaternion")
+
+
 class SetupError(Exception):
     """A step failed; the message says which and what to do."""
 
@@ -370,7 +374,7 @@ def set_up(environment: Path, system_site_packages: bool, progress: Progress) ->
     progress.say("installing torch and torchvision (the largest part: minutes, some GB)")
     run(pip(python, "install", "torch>=2.4", "torchvision>=0.19"), "installing torch", progress)
     progress.say("installing the project and the tools of its tests")
-    own = ("--editable", ".[test,lint]")
+    own = ("--editable", ".[test,lint,safetensors]")
     needs = () if importable(python, "detectron2") else DETECTRON2.requires
     run(pip(python, "install", *own, *needs), "installing the project", progress)
 
@@ -382,6 +386,11 @@ def set_up(environment: Path, system_site_packages: bool, progress: Progress) ->
     if not importable(python, "panopticapi"):
         progress.say("fetching panopticapi, for the tests")
         install_borrowed(PANOPTICAPI, python, site_packages, progress)
+
+    if not importable(python, "cityscapesscripts"):
+        progress.say("installing cityscapesscripts, for the tests")
+        command = pip(python, "install", "--no-deps", *CITYSCAPES)
+        run(command, "installing cityscapesscripts", progress)
 
     progress.say("looking whether all can be imported")
     modules = "torch, torchvision, cv2, numba, panoptic_common.compat, detectron2.modeling"
