@@ -9,19 +9,16 @@ It needs Python's standard library only, says what it does, can be repeated (not
 is done) and resumes after an interruption. Packages that an interrupted pip left half-written are
 found by their RECORD and installed again.
 
-Where Detectron2 comes from: an installed one, whatever its version, is used as it is. Otherwise
-there is a difficulty: the project has published no release to the package index since 2021, and
-building its source takes a compiler and minutes. But its Python part is all that this project
-needs (deformable convolution, NMS and ROIAlign come from torchvision), and that part lies on the
-index inside the wheel of an unrelated project, roof-mask 0.5.4: byte for byte upstream's commit
-0ad20f1 (April 2022, "0.6") but for one call to the logger commented out and one file more. So that
-wheel is downloaded, compared with the SHA-256 below *before* anything is unpacked, and only its
-folder ``detectron2/`` is moved into the environment, with a dist-info of its own, so that pip
-lists it and `pip uninstall detectron2` removes it. The wheel itself is never installed.
+Where Detectron2 comes from: an installed one, whatever its version, is used as it is. Otherwise its
+Python part, which is all that this project needs (deformable convolution, NMS and ROIAlign come
+from torchvision), is taken from the package index. Detectron2 has had no release there since 2021;
+the part lies inside the wheel of an unrelated project, roof-mask 0.5.4: byte for byte upstream's
+commit 0ad20f1 ("0.6") but for one log call commented out and one file more. The wheel is compared
+with the SHA-256 below *before* anything is unpacked, and never installed: only its ``detectron2/``
+moves into the environment, with a dist-info of its own, so that `pip uninstall` removes it.
 
-panopticapi, the official implementation of panoptic quality, serves the tests as a second opinion.
-Its only form on the index, panopticapi-lite 0.2.0, demands numpy < 2, which it does not need; so it
-is unpacked in the same way, and pip has no wrong demand to complain of.
+panopticapi, the tests' second opinion on panoptic quality, is unpacked in the same way: its only
+form on the index demands numpy < 2, which it does not need.
 """
 
 from __future__ import annotations
@@ -95,7 +92,7 @@ PANOPTICAPI = Borrowed(
 )
 
 
-# Without what it asks for: one of that, the backport `typing`, would hide Python's own module.
+# --no-deps: it asks for the backport `typing`, which would hide Python's own module.
 CITYSCAPES = ("cityscapesscripts>=2.2", "pyquaternion")
 
 
@@ -381,17 +378,13 @@ def set_up(environment: Path, system_site_packages: bool, progress: Progress) ->
     if importable(python, "detectron2"):
         progress.say("Detectron2 is there already and is used as it is")
     else:
-        progress.say("fetching Detectron2 0.6 (its Python part)")
         install_borrowed(DETECTRON2, python, site_packages, progress)
     if not importable(python, "panopticapi"):
-        progress.say("fetching panopticapi, for the tests")
         install_borrowed(PANOPTICAPI, python, site_packages, progress)
 
     if not importable(python, "cityscapesscripts"):
-        progress.say("installing cityscapesscripts, for the tests")
         command = pip(python, "install", "--no-deps", *CITYSCAPES)
         run(command, "installing cityscapesscripts", progress)
-
     progress.say("looking whether all can be imported")
     modules = "torch, torchvision, cv2, numba, panoptic_common.compat, detectron2.modeling"
     run([str(python), "-c", f"import {modules}"], "importing the libraries", progress)
@@ -399,9 +392,8 @@ def set_up(environment: Path, system_site_packages: bool, progress: Progress) ->
     part = environment / f"{STAMP}.part"
     part.write_text(json.dumps(fingerprint(version), indent=2))
     os.replace(part, environment / STAMP)
-    size = sum(
-        os.lstat(Path(at, name)).st_size for at, _, names in os.walk(environment) for name in names
-    )
+    files = (Path(at, name) for at, _, names in os.walk(environment) for name in names)
+    size = sum(os.lstat(file).st_size for file in files)
     progress.say(f"done: {environment.name} takes {size / 1e9:.1f} GB")
 
 
