@@ -17,6 +17,7 @@ from unified_panoptic.modeling import inference
 from unified_panoptic.modeling.dynamic_potential import DynamicPotential
 from unified_panoptic.modeling.inference import (
     argmax_at_output,
+    argmax_of_resampled,
     merge_heuristically,
     resample,
     segments_from_channels,
@@ -115,6 +116,19 @@ def test_strips_change_nothing(monkeypatch, rows, with_residual, with_masks):
     torch.testing.assert_close(best, psi.amax(dim=0), rtol=0, atol=1e-5)
     assert (found == psi.argmax(dim=0)).float().mean() > 0.999
     assert len(found.unique()) > 5
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_strips_change_nothing_at_stride_4(monkeypatch, rows):
+    torch.manual_seed(0)
+    input_size, size = (33, 50), (97, 131)
+    potential = torch.rand(9, *grid_of(input_size))
+    monkeypatch.setattr(inference, "CPU_VALUES_AT_A_TIME", rows * len(potential) * size[1])
+    found = argmax_of_resampled(potential, input_size, size)
+    whole = resample(potential, input_size, size)
+    assert tuple(found.shape) == size
+    best = whole.gather(0, found[None])[0]
+    torch.testing.assert_close(best, whole.amax(dim=0), rtol=0, atol=1e-6)
 
 
 def test_equal_values_go_to_the_first_channel():

@@ -94,12 +94,8 @@ def argmax_at_output(
     height, width = semantic.shape[-2:]
     num_channels = len(boxes) + len(potential.stuff_ids)
     painter = PotentialPainter(potential, boxes, classes, scores, masks, (height, width))
-    on_cpu = semantic.device.type == "cpu"
-    values = CPU_VALUES_AT_A_TIME if on_cpu else GPU_VALUES_AT_A_TIME
-    rows = max(values // max(num_channels * width, 1), 1)
     strips = []
-    for first in range(0, height, rows):
-        last = min(first + rows, height)
+    for first, last in _strips(num_channels, (height, width), semantic.device):
         if residual is None:
             maps = semantic.new_zeros(num_channels, last - first, width, dtype=torch.float32)
         else:
@@ -108,6 +104,35 @@ def argmax_at_output(
         # `max` finds the same index as `argmax`, two to three times faster on a CPU.
         strips.append(maps.max(dim=0).indices)
     return torch.cat(strips)
+
+
+def argmax_of_resampled(
+    potential: torch.Tensor, input_size: tuple[int, int], output_size: tuple[int, int]
+) -> torch.Tensor:
+    """Argmax of P formed at stride 4 and enlarged.
+
+    Args:
+        potential: (S, h, w) P.
+        input_size: (H_in, W_in).
+        output_size: (H, W) of the result.
+
+    Returns:
+        (H, W) int64 channel numbers.
+    """
+    strips = [
+        resample(potential, input_size, output_size, rows).max(dim=0).indices
+        for rows in _strips(len(potential), output_size, potential.device)
+    ]
+    return torch.cat(strips)
+
+
+def _strips(
+    num_channels: int, size: tuple[int, int], device: torch.device
+) -> list[tuple[int, int]]:
+    """First and last (exclusive) row of the strips in which P of a result is formed."""
+    values = CPU_VALUES_AT_A_TIME if device.type == "cpu" else GPU_VALUES_AT_A_TIME
+    rows = max(values // max(num_channels * size[1], 1), 1)
+    return [(first, min(first + rows, size[0])) for first in range(0, size[0], rows)]
 
 
 def segments_from_channels(

@@ -26,6 +26,7 @@ from unified_panoptic.modeling.backbone import build_unified_resnet_fpn_backbone
 from unified_panoptic.modeling.inference import (
     STRIDE,
     argmax_at_output,
+    argmax_of_resampled,
     merge_heuristically,
     resample,
     segments_from_channels,
@@ -386,7 +387,7 @@ class _PanopticMaker:
             )
         else:
             potential = psi if residual is None else psi + residual
-            channels = resample(potential, self.size, tuple(height_width)).argmax(dim=0)
+            channels = argmax_of_resampled(potential, self.size, tuple(height_width))
         panoptic = segments_from_channels(
             channels, classes, detections.scores, model.panoptic.stuff_ids
         )
