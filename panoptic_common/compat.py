@@ -131,6 +131,13 @@ def silence_jit_script_warning() -> bool:
     return True
 
 
+@_shim(until="Detectron2 names the indexing; main does not yet")
+def silence_meshgrid_warning() -> bool:
+    """torch warns of a call of its meshgrid in Detectron2's anchor generator; users cannot act."""
+    warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release")
+    return True
+
+
 @_shim(until="Detectron2 0.6 (2021) is no longer supported; main does not need it")
 def preload_in_forkserver() -> bool:
     """Data loading workers that are not forked from us would import Detectron2 unpatched.
@@ -152,6 +159,7 @@ def apply() -> None:
         restore_pillow_names,
         restore_numpy_names,
         silence_jit_script_warning,
+        silence_meshgrid_warning,
         preload_in_forkserver,
     ):
         if shim.__name__ not in _ACTIVE:

@@ -111,7 +111,9 @@ def test_new_detectron2_leaves_pillow_and_numpy_alone(tmp_path: Path) -> None:
     fake_detectron2(tmp_path, "interp=Image.BILINEAR", "dtype=int)")
     run = run_python(SHOW_NAMES, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == ["False False False False", "silence_jit_script_warning"]
+    first, shims = run.stdout.splitlines()
+    assert first == "False False False False"
+    assert shims == "silence_jit_script_warning silence_meshgrid_warning"
 
 
 def test_numpy_keeps_the_names_that_it_has() -> None:
@@ -120,10 +122,12 @@ def test_numpy_keeps_the_names_that_it_has() -> None:
     assert PIL.Image.BILINEAR == PIL.Image.Resampling.BILINEAR
 
 
-def test_only_the_one_warning_is_silenced() -> None:
+def test_only_these_two_warnings_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         compat.silence_jit_script_warning()
+        compat.silence_meshgrid_warning()
+        warnings.warn("torch.meshgrid: in an upcoming release, it", UserWarning, stacklevel=1)
         warnings.warn(
             "`torch.jit.script` is deprecated. Please switch", FutureWarning, stacklevel=1
         )

@@ -129,6 +129,7 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
         *("SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(tmp_path / "out")),
         # Written for one process: two take twice the batch at twice the rate for half as long.
         *("SOLVER.REFERENCE_WORLD_SIZE", "1", "SOLVER.MAX_ITER", "6", "SOLVER.IMS_PER_BATCH", "1"),
+        *("SOLVER.BASE_LR", "0.002"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
