@@ -60,6 +60,7 @@ VARIANTS = {
     "heuristic": "heuristic merger",
     "stride4": "P at stride 4, then enlarged",
     "untrimmed": "small stuff kept",
+    "duplicates_kept": "duplicate detections kept",
 }
 # For tests of this program: shows that everything runs, and learns nothing.
 FAST = {

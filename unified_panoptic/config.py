@@ -99,6 +99,9 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.METHOD = "argmax"  # of P; or "heuristic" (the merger of Panoptic FPN)
     # Detections above this score enter Psi (appendix B: 0.5 Cityscapes, 0.75 COCO).
     node.INFERENCE.SCORE_THRESH = 0.5
+    # A detection that better ones of any class cover to more than this share of its mask does not
+    # enter Psi: it is a duplicate (open in the paper; UPSNet does it too). 1: all enter.
+    node.INFERENCE.COVERED_THRESH = 1.0
     # Where P is formed: "output" pastes Psi at the size of the result and upsamples the residual;
     # "stride4" upsamples P.
     node.INFERENCE.RESOLUTION = "output"

@@ -22,6 +22,7 @@ from unified_panoptic.modeling.inference import (
     resample,
     segments_from_channels,
     trim_small_stuff,
+    uncovered_detections,
 )
 from unified_panoptic.modeling.instance_affinity import apply_affinity, spread, summarise
 
@@ -299,3 +300,31 @@ def test_merger_order_share_and_score_by_hand():
     assert ids[0].tolist() == [2, 2, 1, 1, 1, 1, 3, 3]
     assert [s["category_id"] for s in infos] == [1, 1, 2]
     assert [s["area"] for s in infos] == [16, 8, 8]
+
+
+# ---- duplicates ---------------------------------------------------------------------------------
+
+
+def test_covered_detections_are_dropped_whatever_their_class():
+    # Full masks on a 10 x 10 grid: B (6 x 6 at the origin) lies inside A (8 x 8); C (4 x 4 at
+    # (6, 6)) shares 2 x 2 = 4 of its 16 cells with A; D touches nobody.
+    boxes = torch.tensor([[0, 0, 6, 6], [0, 0, 8, 8], [6, 6, 10, 10], [0, 9, 4, 10.0]])
+    scores = torch.tensor([0.8, 0.9, 0.7, 0.6])
+    masks = torch.ones(4, 28, 28)
+
+    def keep(share: float) -> list[int]:
+        return uncovered_detections(boxes, scores, masks, (10, 10), share).tolist()
+
+    assert keep(0.5) == [1, 2, 3]
+    assert keep(0.25) == [1, 2, 3]  # 4 of 16 is not more than a quarter
+    assert keep(0.2) == [1, 3]
+    assert keep(1.0) == [0, 1, 2, 3]
+
+
+def test_the_better_score_stays_and_an_empty_mask_is_covered_by_nothing():
+    boxes = torch.tensor([[0, 0, 6, 6], [0, 0, 6, 6], [0, 0, 6, 6.0]])
+    masks = torch.stack([torch.ones(28, 28), torch.ones(28, 28), torch.zeros(28, 28)])
+    scores = torch.tensor([0.3, 0.9, 0.5])
+    assert uncovered_detections(boxes, scores, masks, (8, 8), 0.5).tolist() == [1, 2]
+    none = uncovered_detections(boxes[:0], scores[:0], masks[:0], (8, 8), 0.5)
+    assert none.tolist() == [] and none.dtype == torch.int64

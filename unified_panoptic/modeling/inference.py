@@ -135,6 +135,47 @@ def _strips(
     return [(first, min(first + rows, size[0])) for first in range(0, size[0], rows)]
 
 
+def uncovered_detections(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    masks: torch.Tensor,
+    size: tuple[int, int],
+    covered_threshold: float,
+) -> torch.Tensor:
+    """Detections that no better ones cover; the others are most likely duplicates.
+
+    In training the matching with the truth removes duplicates (3.5); at inference nothing in the
+    paper does, and since non-maximum suppression works by class, a car that was also found as a
+    truck is two channels that share its pixels: argmax then yields two segments, one of them false.
+    By descending score, a detection is dropped if more than a share of its mask lies under the
+    masks kept so far, whatever their class (as UPSNet does before its panoptic head).
+
+    Args:
+        boxes: (D, 4) XYXY in cells.
+        scores: (D,).
+        masks: (D, m, m) raw probabilities.
+        size: (h, w) of the grid on which masks are compared.
+        covered_threshold: the largest share that may be covered; 1 keeps every detection.
+
+    Returns:
+        Indices of the kept detections, ascending. One whose mask has no cell of at least 0.5 is
+        kept: nothing covers it.
+    """
+    if covered_threshold >= 1 or len(boxes) < 2:
+        return torch.arange(len(boxes), device=boxes.device)
+    binary = paste_masks(masks, boxes, *size) >= 0.5
+    areas = binary.flatten(1).sum(dim=1).tolist()
+    covered = torch.zeros(size, dtype=torch.bool, device=boxes.device)
+    kept = []
+    for index in scores.argsort(descending=True, stable=True).tolist():
+        shared = int((binary[index] & covered).sum()) if kept else 0
+        if shared > covered_threshold * areas[index]:
+            continue
+        covered |= binary[index]
+        kept.append(index)
+    return torch.tensor(sorted(kept), device=boxes.device)
+
+
 def segments_from_channels(
     channels: torch.Tensor,
     thing_classes: torch.Tensor,

@@ -31,6 +31,7 @@ from unified_panoptic.modeling.inference import (
     resample,
     segments_from_channels,
     trim_small_stuff,
+    uncovered_detections,
 )
 from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead, pixel_affinity
 from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
@@ -47,6 +48,7 @@ class InferenceOptions:
     resolution: str = "output"
     residual: bool = True
     score_thresh: float = 0.5
+    covered_thresh: float = 1.0
     stuff_area_limit: int = 2048
     overlap_thresh: float = 0.5
     heuristic_score_thresh: float = 0.5
@@ -58,6 +60,8 @@ class InferenceOptions:
             raise ValueError(
                 f"INFERENCE.RESOLUTION is {self.resolution!r}: use 'output' or 'stride4'"
             )
+        if not 0 <= self.covered_thresh <= 1:
+            raise ValueError(f"INFERENCE.COVERED_THRESH is {self.covered_thresh}: use 0 to 1")
 
 
 # What each name in TEST.PANOPTIC_VARIANTS changes about the configured way.
@@ -69,6 +73,7 @@ VARIANTS = {
     "stride4": {"method": "argmax", "resolution": "stride4"},
     "output": {"method": "argmax", "resolution": "output"},
     "untrimmed": {"stuff_area_limit": 0},
+    "duplicates_kept": {"method": "argmax", "covered_thresh": 1.0},
 }
 
 
@@ -161,6 +166,7 @@ class UnifiedPanoptic(nn.Module):
                 resolution=inference.RESOLUTION,
                 residual=inference.RESIDUAL,
                 score_thresh=inference.SCORE_THRESH,
+                covered_thresh=inference.COVERED_THRESH,
                 stuff_area_limit=inference.STUFF_AREA_LIMIT,
                 overlap_thresh=inference.OVERLAP_THRESH,
                 heuristic_score_thresh=inference.HEURISTIC_SCORE_THRESH,
@@ -371,6 +377,15 @@ class _PanopticMaker:
             return trim_small_stuff(panoptic, options.stuff_area_limit)
         kept = (self.detections.scores > options.score_thresh).nonzero()[:, 0]
         detections, classes = self.detections[kept], classes[kept]
+        if detections.masks is not None:
+            kept = uncovered_detections(
+                detections.boxes / STRIDE,
+                detections.scores,
+                detections.masks,
+                tuple(self.probabilities.shape[-2:]),
+                options.covered_thresh,
+            )
+            detections, classes = detections[kept], classes[kept]
         psi, residual = model.panoptic(
             self.probabilities, detections, self.factors if options.residual else None
         )
