@@ -46,16 +46,17 @@ class PanopticDatasetMapper:
     """Maps one dict of a panoptic data set to the input of a model.
 
     The result holds `image`, a (3, H, W) uint8 tensor; `file_name`, `image_id` and the original
-    `height` and `width`; and, in training, whatever `make_targets` returned.
+    `height` and `width`; and whatever `make_targets` returned.
 
     Args:
-        is_train: training needs the panoptic PNG; testing reads the picture only.
+        is_train: whether the pictures are for training; the log says so.
         augmentations: applied in order; see `panoptic_common.augmentations`.
         image_format: "BGR" or "RGB".
-        make_targets: called in training with the (H, W) int32 id map after augmentation, 0 = void,
+        make_targets: called with the (H, W) int32 id map after augmentation, 0 = void,
             and the segments that still have a pixel, with `area` and `bbox` as they are now. It
             must not know more than its arguments, and must be picklable for spawned workers (a
-            method of a module-level class, or a function). None: no targets.
+            method of a module-level class, or a function). None: no targets, and the panoptic PNG
+            is not read, as is usual in testing.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class PanopticDatasetMapper:
         }
         # A copy: flips are views with negative strides, and resized pictures are read-only.
         sample["image"] = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), order="C"))
-        if self.is_train and self.make_targets is not None:
+        if self.make_targets is not None:
             id_map = _read_ids(record, image.shape[:2])
             id_map = transform_ids(id_map, transforms)
             _refuse_invented_ids(id_map, record)

@@ -115,6 +115,28 @@ def blend(picture: Picture, colours: npt.NDArray[Any], alpha: float) -> Picture:
     return np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
+def paint_heat(
+    picture: Picture, values: npt.NDArray[Any], alpha: float, *, blocks: bool = False
+) -> Picture:
+    """Paint heat over a darkened grey copy of a picture; the colder, the more of it shows.
+
+    Args:
+        picture: (H, W, 3).
+        values: (h, w) real numbers, cut to 0..1 and stretched over the picture.
+        alpha: opacity of the strongest heat, 0..1.
+        blocks: stretch into even squares instead of smoothly.
+    """
+    size = (picture.shape[1], picture.shape[0])
+    method = cv2.INTER_NEAREST if blocks else cv2.INTER_LINEAR
+    heat = cv2.resize(values.astype(np.float32), size, interpolation=method)
+    heat = np.asarray(heat, np.float32).clip(0, 1)
+    colours = cv2.applyColorMap((255 * heat).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.55
+    opacity = alpha * heat[:, :, None] ** 0.7  # faint values stay visible
+    mixed = grey * (1 - opacity) + colours[:, :, ::-1] * opacity
+    return np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
 def as_picture(picture: npt.ArrayLike) -> Picture:
     array = np.asarray(picture)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:

@@ -42,7 +42,7 @@ from panoptic_common.hooks import (
     PredictionPictures,
     SeedEveryStep,
 )
-from panoptic_common.optimizer import build_optimizer
+from panoptic_common.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.register_datasets import class_table, load_panoptic
 from panoptic_common.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.visualize import draw_panoptic
@@ -109,6 +109,13 @@ class PanopticTrainer(DefaultTrainer):
         """The system's function (id map after augmentation, segments) -> entries of the input."""
         raise NotImplementedError("give a subclass of PanopticTrainer its build_target_function")
 
+    @classmethod
+    def build_test_target_function(
+        cls, cfg: CfgNode
+    ) -> Callable[[np.ndarray, list[dict]], dict] | None:
+        """Likewise for test pictures, whose truth an oracle reads; None reads no truth."""
+        return None
+
     # ---- parts ----------------------------------------------------------------------------------
 
     @classmethod
@@ -120,7 +127,9 @@ class PanopticTrainer(DefaultTrainer):
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Detectron2's schedules: WarmupMultiStepLR and WarmupCosineLR."""
+        """Detectron2's WarmupMultiStepLR and WarmupCosineLR, and DeepLab's WarmupPolyLR."""
+        if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupPolyLR":
+            return build_poly_scheduler(cfg, optimizer)
         if cfg.SOLVER.MAX_ITER in cfg.SOLVER.STEPS:  # a step right at the end trips Detectron2
             cfg = cfg.clone()
             cfg.defrost()
@@ -163,7 +172,7 @@ class PanopticTrainer(DefaultTrainer):
         records = load_panoptic(dataset_name)
         return build_detection_test_loader(
             records,
-            mapper=PanopticDatasetMapper.from_cfg(cfg, False, None),
+            mapper=PanopticDatasetMapper.from_cfg(cfg, False, cls.build_test_target_function(cfg)),
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )

@@ -59,9 +59,10 @@ logger = logging.getLogger(__name__)
 class PanopticEvaluator(DatasetEvaluator):
     """PQ, SQ, RQ, boundary PQ and mIoU of a panoptic output, with the official files.
 
-    The results are in percent: "PQ", "SQ", "RQ", "PQ_boundary" and "mIoU" over all classes, the
-    same with "_th" and "_st" for things and stuff, and "PQ-<class>" of each class; nan where no
-    class of a group occurs. In the mIoU of the final map, void in the prediction counts as a miss.
+    The results are in percent: "PQ", "SQ", "RQ", "PQ_boundary", "SQ_boundary", "RQ_boundary" and
+    "mIoU" over all classes, the same with "_th" and "_st" for things and stuff, and "PQ-<class>" of
+    each class; nan where no class of a group occurs. In the mIoU of the final map, void in the
+    prediction counts as a miss.
     """
 
     def __init__(
@@ -232,7 +233,11 @@ class PanopticEvaluator(DatasetEvaluator):
             }
         if self._boundary_ratio is not None:
             for suffix, group in _groups(boundary.quality(is_thing)):
-                results[f"PQ_boundary{suffix}"] = 100 * group.pq
+                results |= {
+                    f"PQ_boundary{suffix}": 100 * group.pq,
+                    f"SQ_boundary{suffix}": 100 * group.sq,
+                    f"RQ_boundary{suffix}": 100 * group.rq,
+                }
         results |= _mean_ious(iou, is_thing)
         logger.info(
             "%s of %s:\n%s", self._name, self._truth.dataset_name, self._summary(quality, results)
@@ -246,8 +251,8 @@ class PanopticEvaluator(DatasetEvaluator):
         headers = ["", "PQ", "SQ", "RQ", "mIoU", "classes"]
         columns = ["PQ", "SQ", "RQ", "mIoU"]
         if self._boundary_ratio is not None:
-            headers.insert(4, f"PQ boundary ({self._boundary_ratio:g})")
-            columns.insert(3, "PQ_boundary")
+            headers[4:4] = [f"PQ boundary ({self._boundary_ratio:g})", "SQ b.", "RQ b."]
+            columns[3:3] = ["PQ_boundary", "SQ_boundary", "RQ_boundary"]
         rows = []
         for name, (suffix, group) in zip(("All", "Things", "Stuff"), _groups(quality), strict=True):
             figures = [results[column + suffix] for column in columns]
@@ -371,9 +376,10 @@ def build_evaluator(
 ) -> DatasetEvaluators:
     """Collect the evaluators of a data set.
 
-    PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, mIoU of the semantic
-    output, box and mask AP; on Cityscapes its own measures too, where cityscapesscripts is
-    installed; and the pictures that TEST.EVAL_VISUALIZE asks for.
+    PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary PQ if
+    TEST.BOUNDARY_RATIO asks for it; mIoU of the semantic output, box and mask AP; on Cityscapes its
+    own measures too, where cityscapesscripts is installed; and the pictures that
+    TEST.EVAL_VISUALIZE asks for.
 
     Args:
         cfg: with the keys of `add_panoptic_config`.
@@ -381,14 +387,25 @@ def build_evaluator(
         output_dir: for result files; by default `<OUTPUT_DIR>/inference`.
 
     Raises:
-        ValueError, FileNotFoundError: if the data set is unknown, or wrong, or missing.
+        ValueError, FileNotFoundError: if the data set is unknown, or wrong, or missing, or the
+            ratio is negative.
     """
+    if not cfg.TEST.BOUNDARY_RATIO >= 0:
+        raise ValueError(
+            f"TEST.BOUNDARY_RATIO is {cfg.TEST.BOUNDARY_RATIO}: it is a share of the picture's "
+            "diagonal such as 0.02, or 0.0 to leave boundary PQ out"
+        )
     output_dir = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
     truth = PanopticTruth(dataset_name)
-    evaluators: list[DatasetEvaluator] = [PanopticEvaluator(dataset_name, output_dir, truth=truth)]
-    evaluators += [
-        PanopticEvaluator(dataset_name, output_dir, variant=variant, truth=truth)
-        for variant in cfg.TEST.PANOPTIC_VARIANTS
+    evaluators: list[DatasetEvaluator] = [
+        PanopticEvaluator(
+            dataset_name,
+            output_dir,
+            variant=variant,
+            boundary_ratio=cfg.TEST.BOUNDARY_RATIO or None,
+            truth=truth,
+        )
+        for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
     ]
     evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
     evaluators.append(InstanceEvaluator(dataset_name, output_dir, truth=truth))

@@ -17,7 +17,9 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver.build import maybe_add_gradient_clipping
+from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
 from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,27 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     clipped_class = _with_clipping(optimizer_class, solver.CLIP_GRADIENTS)
     return clipped_class(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **options)
+
+
+def build_poly_scheduler(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule of DeepLab: BASE_LR (1 - t / T)^SOLVER.POLY_POWER after a warm-up.
+
+    Args:
+        cfg: SOLVER's MAX_ITER is T; the WARMUP keys mean what they mean for Detectron2's schedules.
+        optimizer: its learning rates are those at t = 0.
+    """
+    solver = cfg.SOLVER
+    # An iteration is its own end of the interval: the last one still has a rate above 0.
+    decay = PolynomialDecayParamScheduler(1.0, solver.POLY_POWER)
+    scheduler = WarmupParamScheduler(
+        decay,
+        solver.WARMUP_FACTOR,
+        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+        solver.WARMUP_METHOD,
+    )
+    return LRMultiplier(optimizer, multiplier=scheduler, max_iter=solver.MAX_ITER)
 
 
 def _with_clipping(

@@ -9,7 +9,6 @@ Shapes: H, W pixels of the picture; K classes; D boxes.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,8 @@ from panoptic_common.checkpoint import PanopticCheckpointer
 from panoptic_common.checkpoint_files import read_checkpoint_metadata
 from panoptic_common.config import fill_classes
 from panoptic_common.register_datasets import class_table
+from panoptic_common.resampling import resample_nearest
+from panoptic_common.systems import SYSTEMS, add_system_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,10 @@ class Prediction:
         scores: (D,) float32.
         classes: (D,) contiguous classes.
         variants: further panoptic maps by name: (id_map, segments_info).
+        cut_edges: (H, W) float32, of systems that cut a graph of the picture's grid: the share of
+            the edges between each pixel's cell and the next cells that are cut, 0 to 1; or None.
+        affinity_map: (H, W) float32, of the same systems: the probability that the network gives
+            such a cut, 0 to 1; or None.
     """
 
     semantic: np.ndarray
@@ -64,6 +69,8 @@ class Prediction:
     scores: np.ndarray
     classes: np.ndarray
     variants: dict[str, tuple[np.ndarray, list[dict]]] = field(default_factory=dict)
+    cut_edges: np.ndarray | None = None
+    affinity_map: np.ndarray | None = None
 
 
 class Predictor:
@@ -86,7 +93,7 @@ class Predictor:
     def from_checkpoint(
         cls,
         path: str,
-        systems: Mapping[str, str],
+        systems: Mapping[str, str] = SYSTEMS,
         *,
         config_file: str = "",
         opts: Sequence[str] = (),
@@ -147,8 +154,10 @@ class Predictor:
         Args:
             picture: (H, W, 3) uint8 RGB.
         """
-        output = self.model([self._inputs(picture)])[0]
+        inputs = self._inputs(picture)
+        output = self.model([inputs])[0]
         instances = self._detections(output, picture.shape[:2])
+        input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
         id_map, segments_info = output["panoptic_seg"]
         return Prediction(
             semantic=output["sem_seg"].argmax(dim=0).to(torch.int32).cpu().numpy(),
@@ -160,6 +169,11 @@ class Predictor:
             variants={
                 name: (ids.cpu().numpy(), info)
                 for name, (ids, info) in output.get("panoptic_variants", {}).items()
+            },
+            **{
+                name: _grid_to_picture(output[name], input_size, picture.shape[:2])
+                for name in ("cut_edges", "affinity_map")
+                if name in output
             },
         )
 
@@ -209,6 +223,25 @@ class Predictor:
         return {"image": image, "height": picture.shape[0], "width": picture.shape[1]}
 
 
+def _grid_to_picture(
+    maps: torch.Tensor, input_size: tuple[int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """An (h, w) map of a model's grid at the picture's (H, W): cells stay the squares they are.
+
+    The stride of the grid, a power of two, follows from its size.
+
+    Raises:
+        ValueError: the map is that of no such grid.
+    """
+    for stride in (1, 2, 4, 8, 16, 32):
+        if tuple(maps.shape) == tuple(-(-length // stride) for length in input_size):
+            return resample_nearest(maps.float().cpu(), input_size, size, stride).numpy()
+    raise ValueError(
+        f"a map of {tuple(maps.shape)} cells is that of no grid of the network's input, "
+        f"{input_size[0]} x {input_size[1]} pixels (height x width)"
+    )
+
+
 def _config_with(
     settings: CfgNode, opts: Sequence[str], systems: Mapping[str, str], source: str
 ) -> CfgNode:
@@ -217,15 +250,10 @@ def _config_with(
     Raises:
         ValueError: an unknown system, or a key or value that does not fit.
     """
-    name = settings.get("MODEL", {}).get("META_ARCHITECTURE", "")
-    if name not in systems:
-        raise ValueError(
-            f"{source}: MODEL.META_ARCHITECTURE is {name!r}, which is none of {sorted(systems)}"
-        )
     cfg = get_cfg()
-    package = systems[name]
-    getattr(importlib.import_module(package), f"add_{package}_config")(cfg)
     try:
+        name = settings.get("MODEL", {}).get("META_ARCHITECTURE", "")
+        add_system_config(cfg, name, systems)
         cfg.merge_from_other_cfg(settings)
         source = "the options"
         cfg.merge_from_list(list(opts))

@@ -1,4 +1,4 @@
-"""Pictures of results: panoptic and semantic overlays, boxes, affinities, and sheets of them.
+"""Pictures of results: panoptic and semantic overlays, boxes, affinities, cuts, and sheets of them.
 
 One class table colours and names everything. A class that it does not have (more classes in the
 map than in the table) is drawn grey and named by its number; drawing never fails over that. The
@@ -31,6 +31,7 @@ from panoptic_common.drawing import (
     enlarge,
     enlarge_labels,
     fit_width,
+    paint_heat,
     write_names,
 )
 
@@ -234,7 +235,6 @@ def draw_affinity(
         scale: factor by which to enlarge.
     """
     canvas = enlarge(as_picture(picture), scale)
-    height, width = canvas.shape[:2]
     values = np.array(affinity, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"an affinity map is (h, w), got shape {values.shape}")
@@ -242,21 +242,73 @@ def draw_affinity(
     low = float(values[finite].min()) if finite.any() else 0.0
     high = float(values[finite].max()) if finite.any() else 0.0
     relative = np.where(finite, values - low, 0) / max(high - low, 1e-12)
-    stretched = cv2.resize(
-        relative.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
-    )
-    heat = np.asarray(stretched, np.float32).clip(0, 1)
-    colours = cv2.applyColorMap((255 * heat).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.55
-    opacity = alpha * heat[:, :, None] ** 0.7  # faint affinities stay visible
-    mixed = grey * (1 - opacity) + colours[:, :, ::-1] * opacity
-    result: Picture = np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
+    result = paint_heat(canvas, relative, alpha)
+    height, width = result.shape[:2]
     centre = (round((pixel[0] + 0.5) * scale), round((pixel[1] + 0.5) * scale))
     size = max(9, min(height, width) // 14)
     for colour, thickness in (((0, 0, 0), 4), ((80, 255, 120), 2)):
         cv2.drawMarker(result, centre, colour, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
         cv2.circle(result, centre, size // 2, colour, thickness, cv2.LINE_AA)
     return result
+
+
+def draw_affinities(
+    picture: npt.ArrayLike, affinities: npt.ArrayLike, *, alpha: float = 0.85, scale: int = 1
+) -> Picture:
+    """Paint how likely each place is cut from the next one, as a network of edges sees it.
+
+    Unlike `draw_affinity`, the heat has a fixed scale, so that pictures can be compared.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        affinities: (h, w) probabilities 0..1 that the edges of one distance are cut, stretched over
+            the picture in squares.
+        alpha: opacity of a sure cut, 0..1.
+        scale: factor by which to enlarge.
+
+    Raises:
+        ValueError: no (h, w) map, or values outside 0..1.
+    """
+    values = _shares(affinities, "a map of affinities")
+    return paint_heat(enlarge(as_picture(picture), scale), values, alpha, blocks=True)
+
+
+def draw_cut_edges(
+    picture: npt.ArrayLike,
+    cut_edges: npt.ArrayLike,
+    *,
+    colour: tuple[int, int, int] = (255, 226, 64),
+    scale: int = 1,
+) -> Picture:
+    """Draw lines where a solver cut the graph of a picture's grid.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, shown darker.
+        cut_edges: (h, w) share of the edges of each cell that are cut, 0..1, stretched over the
+            picture in squares; bool for all or nothing.
+        colour: of a cell whose edges are all cut.
+        scale: factor by which to enlarge.
+
+    Raises:
+        ValueError: no (h, w) map, or values outside 0..1.
+    """
+    values = _shares(cut_edges, "a map of cut edges")
+    canvas = enlarge(as_picture(picture), scale)
+    size = (canvas.shape[1], canvas.shape[0])
+    share = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))[:, :, None]
+    opacity = np.where(share > 0, 0.5 + 0.5 * share, 0)  # one cut edge of two is a line, too
+    mixed = 0.5 * canvas * (1 - opacity) + np.array(colour) * opacity
+    return np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
+def _shares(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float32]:
+    """An (h, w) map of numbers 0..1, checked."""
+    array = np.asarray(values, dtype=np.float32)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{what} is (h, w), got shape {array.shape}")
+    if not (array.min() >= 0 and array.max() <= 1):  # also refuses nan
+        raise ValueError(f"{what} holds numbers 0..1, got {array.min()}..{array.max()}")
+    return array
 
 
 # ---------------------------------------------------------------------------- legend and sheets

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from panoptic_common.config import fill_classes
-from unified_panoptic import add_unified_panoptic_config
+from panoptic_common.systems import add_system_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -20,7 +20,7 @@ CLASSES = {"coco": (80, 53), "cityscapes": (8, 11), "scenes": (6, 6)}  # things,
 
 def load(path: Path) -> CfgNode:
     cfg = get_cfg()
-    add_unified_panoptic_config(cfg)
+    add_system_config(cfg, CfgNode.load_yaml_with_base(str(path))["MODEL"]["META_ARCHITECTURE"])
     cfg.merge_from_file(str(path))
     return cfg
 
@@ -45,6 +45,24 @@ def test_config_builds(path):
         cfg.MODEL.RESNETS.DEPTH = 50
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
     model = build_model(cfg)
+    if "COPS" in cfg.MODEL:
+        check_cops(model, cfg.MODEL.COPS)
+    else:
+        check_unified(model, cfg)
+
+
+def check_cops(model, node: CfgNode) -> None:
+    assert (model.amwc is None) == (node.TRAINING == "pretrain")
+    assert model.distances == tuple(node.DISTANCES)
+    assert model.options.stride == node.INFERENCE.STRIDE
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any(name.startswith("backbone.res5") for name in trained) == (not node.FREEZE)
+    if node.TRAINING != "pretrain":
+        assert model.amwc.settings.num_samples == node.BACKWARD.SAMPLES
+        assert model.solver_loss.weight == node.LOSS.WEIGHT
+
+
+def check_unified(model, cfg: CfgNode) -> None:
     node = cfg.MODEL.UNIFIED
     assert (model.affinity_head is not None) == node.AFFINITY.ENABLED
     assert model.panoptic_loss == node.PANOPTIC.ENABLED
@@ -59,7 +77,7 @@ def test_base_configs_are_no_orphans():
         for base in re.findall(r'^_BASE_: "(.*)"', path.read_text(), flags=re.M):
             used.add((path.parent / base).resolve())
     for path in CONFIGS:
-        if path.stem == "Base":
+        if path.stem.startswith("Base"):
             assert path in used
         else:
             assert load(path).DATASETS.TRAIN
@@ -125,6 +143,36 @@ def test_lovasz_and_plain_mask_loss_are_configurable():
     for name in ("LovaszMaskHead", "MaskRCNNConvUpsampleHead"):
         cfg.MODEL.ROI_MASK_HEAD.NAME = name
         assert type(build_model(cfg).roi_heads.mask_head).__name__ == name
+
+
+def test_cops_says_what_the_paper_says():
+    """Sections 3.1, 4.1, 4.2 and Table 2 of the COPS paper."""
+    places = load(ROOT / "configs/cops/cityscapes/full.yaml")
+    objects = load(ROOT / "configs/cops/coco/full.yaml")
+    assert places.MODEL.COPS.DISTANCES == (1, 4, 16, 32, 64, 128)
+    assert objects.MODEL.COPS.DISTANCES == (1, 4, 16, 32, 64)
+    assert places.MODEL.COPS.BACKWARD.LAMBDA_RANGE == (1.0, 5000.0)
+    assert objects.MODEL.COPS.BACKWARD.LAMBDA_RANGE == (1000.0, 5000.0)
+    assert (places.SOLVER.BASE_LR, objects.SOLVER.BASE_LR) == (1e-3, 1e-4)
+    assert (places.MODEL.COPS.LOSS.WEIGHT, objects.MODEL.COPS.LOSS.WEIGHT) == (10.0, 100.0)
+    assert (places.SOLVER.MAX_ITER, objects.SOLVER.MAX_ITER) == (3000, 10000)
+    assert tuple(places.INPUT.CROP.SIZE) == (512, 1024)
+    assert tuple(objects.INPUT.CROP.SIZE) == (640, 640)
+    # R(a, b, c): all values in [a, b] divisible by c.
+    assert tuple(places.INPUT.MIN_SIZE_TRAIN) == tuple(range(512, 2049, 32))
+    assert tuple(objects.INPUT.MIN_SIZE_TRAIN) == tuple(range(448, 769, 64))
+    for cfg, stuff_limit in ((places, 2048), (objects, 4096)):
+        node = cfg.MODEL.COPS
+        assert node.BACKWARD.SAMPLES == 5 and node.LOSS.COST_DROPOUT == 0.1
+        assert cfg.SOLVER.IMS_PER_BATCH == 24 and node.FREEZE
+        assert node.PRETRAIN.THING_WEIGHT == 4.0 and node.PRETRAIN.SMALL_WEIGHT == 3.0
+        limits = (node.INFERENCE.THING_AREA_LIMIT, node.INFERENCE.STUFF_AREA_LIMIT)
+        assert limits == (200, stuff_limit)
+    batches = {}
+    for family in ("cityscapes", "coco"):
+        solver = load(ROOT / f"configs/cops/{family}/pretrain.yaml").SOLVER
+        batches[family] = (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.BASE_LR)
+    assert batches == {"cityscapes": (12, 250000, 1e-3), "coco": (48, 240000, 1e-3)}
 
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

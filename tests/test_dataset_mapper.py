@@ -137,14 +137,17 @@ def test_result_is_writable_and_free_of_warnings(
         torch.set_warn_always(False)
 
 
-def test_testing_reads_no_truth(record: dict[str, Any]) -> None:
+def test_testing_reads_truth_only_for_a_target_function(record: dict[str, Any]) -> None:
+    resize = T.ResizeShortestEdge(24, 1000, "choice")
+    with_truth = _map(record, resize, is_train=False)
+    assert with_truth["id_map"].shape == (24, 32)  # at the size of the network's input
     Path(record["pan_seg_file_name"]).unlink()
-    sample = _map(record, T.ResizeShortestEdge(24, 1000, "choice"), is_train=False)
+    sample = _map(record, resize, is_train=False, make_targets=None)
     assert sample["image"].shape == (3, 24, 32)
     assert (sample["height"], sample["width"]) == (48, 64)  # of the original
     assert set(sample) == {"image", "file_name", "image_id", "height", "width"}
     del record["pan_seg_file_name"], record["segments_info"], record["height"], record["width"]
-    assert _map(record, is_train=False)["height"] == 48
+    assert _map(record, is_train=False, make_targets=None)["height"] == 48
 
 
 def test_training_without_target_function_gives_the_picture(record: dict[str, Any]) -> None:

@@ -27,7 +27,6 @@ from panoptic_common.segment_ids import read_id_map
 from unified_panoptic import add_unified_panoptic_config
 
 ROOT = Path(__file__).resolve().parent.parent
-SYSTEMS = {"UnifiedPanoptic": "unified_panoptic"}
 TINY = [
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"),
     *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
@@ -140,7 +139,7 @@ def test_json_is_a_data_set_of_its_own(demo, checkpoint, pictures, tmp_path):
         "c.png",
         "d.jpg",
     ]
-    predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS)
+    predictor = Predictor.from_checkpoint(checkpoint)
     scene = make_scene(3, SceneConfig(height=65, width=99)).image
     ids = read_id_map(records[0]["pan_seg_file_name"])
     np.testing.assert_array_equal(ids, predictor(scene).id_map)
@@ -197,7 +196,7 @@ def test_large_pictures_are_reduced(demo, checkpoint, pictures, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 400), (500, 3), (33, 31)])
 def test_any_size_is_predicted_at_its_own_size(checkpoint, shape):
-    predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS)
+    predictor = Predictor.from_checkpoint(checkpoint)
     picture = np.random.default_rng(0).integers(0, 255, (*shape, 3)).astype(np.uint8)
     found = predictor(picture)
     assert found.id_map.shape == found.semantic.shape == shape
@@ -207,15 +206,15 @@ def test_any_size_is_predicted_at_its_own_size(checkpoint, shape):
 
 
 def test_boxes_carry_contiguous_classes_of_things(checkpoint):
-    predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS)
+    predictor = Predictor.from_checkpoint(checkpoint)
     found = predictor(make_scene(3, SceneConfig(height=64, width=96)).image)
     assert len(found.boxes) == 5
     assert all(CLASSES[k]["isthing"] for k in found.classes.tolist())
 
 
 def test_the_channel_order_is_that_of_the_config(checkpoint):
-    bgr = Predictor.from_checkpoint(checkpoint, SYSTEMS)
-    rgb = Predictor.from_checkpoint(checkpoint, SYSTEMS, opts=["INPUT.FORMAT", "RGB"])
+    bgr = Predictor.from_checkpoint(checkpoint)
+    rgb = Predictor.from_checkpoint(checkpoint, opts=["INPUT.FORMAT", "RGB"])
     picture = make_scene(3, SceneConfig(height=64, width=96)).image
     first, second = bgr(picture), rgb(np.ascontiguousarray(picture[:, :, ::-1]))
     np.testing.assert_array_equal(first.scores, second.scores)
@@ -224,19 +223,85 @@ def test_the_channel_order_is_that_of_the_config(checkpoint):
 
 def test_score_threshold_reaches_the_panoptic_map(checkpoint):
     picture = make_scene(3, SceneConfig(height=64, width=96)).image
-    found = Predictor.from_checkpoint(checkpoint, SYSTEMS, score_threshold=0.99)(picture)
+    found = Predictor.from_checkpoint(checkpoint, score_threshold=0.99)(picture)
     assert len(found.boxes) == 5  # the detections are still there to be drawn
     assert not any(segment["isthing"] for segment in found.segments_info)
 
 
 def test_affinity_follows_the_picture_not_the_padding(checkpoint, monkeypatch):
-    predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS, opts=["INPUT.MIN_SIZE_TEST", "0"])
+    predictor = Predictor.from_checkpoint(checkpoint, opts=["INPUT.MIN_SIZE_TEST", "0"])
     # 90 columns are 23 cells of 4 pixels; a ramp over the cells must end at 90 of 92 pixels.
     ramp = torch.arange(23.0).repeat(17, 1)
     monkeypatch.setattr(predictor.model, "affinity_of_pixel", lambda inputs, x, y: ramp)
     painted = predictor.affinity(np.zeros((66, 90, 3), np.uint8), 0, 0)
     # pixel 45 has its centre at 45.5, that is (45.5 - 2) / 4 = 10.875 cells after the first centre
     assert painted[30, 45] == pytest.approx(10.875, abs=1e-3)
+
+
+# ---- systems that cut a graph -------------------------------------------------------------------
+
+
+class WithGraph(torch.nn.Module):
+    """A model that also gives the maps of a graph on a grid of 4 pixels a cell, as COPS does."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        outputs = self.model(batch)
+        for inputs, output in zip(batch, outputs, strict=True):
+            height, width = (-(-n // 4) for n in inputs["image"].shape[1:])
+            ramp = torch.arange(width).expand(height, width) / (width - 1)
+            output["affinity_map"] = ramp
+            output["cut_edges"] = torch.zeros(height, width)
+            output["cut_edges"][:, 10] = 1
+        return outputs
+
+
+@pytest.fixture
+def graph_predictor(checkpoint, demo, monkeypatch) -> Predictor:
+    """A predictor with such a model, which the demo gets, too. Pictures keep their size."""
+    predictor = Predictor.from_checkpoint(checkpoint, opts=["INPUT.MIN_SIZE_TEST", "0"])
+    predictor.model = WithGraph(predictor.model).eval()
+    monkeypatch.setattr(demo.Predictor, "from_checkpoint", lambda *args, **keywords: predictor)
+    return predictor
+
+
+def test_maps_of_a_grid_are_stretched_without_the_padding(graph_predictor):
+    found = graph_predictor(np.zeros((66, 90, 3), np.uint8))  # 17 x 23 cells, 2 pixels too many
+    cells = np.arange(90) // 4
+    np.testing.assert_allclose(found.affinity_map, np.broadcast_to(cells / 22, (66, 90)), rtol=1e-6)
+    np.testing.assert_array_equal(found.cut_edges, np.broadcast_to(cells == 10, (66, 90)))
+
+
+def test_a_map_of_no_grid_is_an_error(graph_predictor, monkeypatch):
+    def forward(batch):
+        return [{**graph_predictor.model.model(batch)[0], "cut_edges": torch.zeros(5, 5)}]
+
+    monkeypatch.setattr(graph_predictor.model, "forward", forward)
+    with pytest.raises(ValueError, match=r"\(5, 5\) cells is that of no grid .* 66 x 90 pixels"):
+        graph_predictor(np.zeros((66, 90, 3), np.uint8))
+
+
+def test_panels_of_a_graph(demo, graph_predictor, pictures, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", "any.pth", str(pictures), "--output", str(out)]
+    assert demo.main([*arguments, "--panels", "cut_edges,affinities,contact_sheet"]) == 0
+    names = [f"{n}_{p}.png" for n in "abcd" for p in ("affinities", "cut_edges")]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "contact_sheet.png"])
+    drawn = np.asarray(Image.open(out / "a_cut_edges.png"))  # enlarged by 5
+    assert tuple(drawn[30 * 5, 42 * 5]) == (255, 226, 64) != tuple(drawn[30 * 5, 45 * 5])
+    heat = np.asarray(Image.open(out / "a_affinities.png")).astype(int)
+    assert heat[:, 98 * 5].sum() > heat[:, 5].sum()
+    # picture, semantic, boxes, panoptic, affinities, cut_edges
+    assert size_of(out / "contact_sheet.png")[0] == 6 + 6 * (384 + 6)
+
+
+def test_a_model_without_a_graph_says_so(demo, checkpoint, pictures, tmp_path, capsys):
+    arguments = ["--checkpoint", checkpoint, str(pictures / "a.png"), "--panels", "cut_edges"]
+    text = run_wrongly(demo, capsys, *arguments, "--output", str(tmp_path / "out"))
+    assert "leave out the panel cut_edges" in text
 
 
 def test_a_config_file_replaces_the_one_inside(checkpoint, tmp_path):
@@ -250,7 +315,7 @@ def test_a_config_file_replaces_the_one_inside(checkpoint, tmp_path):
     cfg.MODEL.UNIFIED.INFERENCE.METHOD = "heuristic"
     (tmp_path / "other.yaml").write_text(cfg.dump())
     other = str(tmp_path / "other.yaml")
-    predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS, config_file=other)
+    predictor = Predictor.from_checkpoint(checkpoint, config_file=other)
     assert predictor.model.options.method == "heuristic"
     assert [entry["name"] for entry in predictor.class_table] == [c["name"] for c in CLASSES]
 

@@ -152,7 +152,7 @@ def official(paths, folder: Path, prefix: str = "predictions") -> dict:
 def test_perfect_predictions_score_100(tiny, paths, tmp_path):
     results = run(PanopticEvaluator(tiny, tmp_path / "out"), tiny, perfect_output)["panoptic_seg"]
     for suffix in ("", "_th", "_st"):
-        for figure in ("PQ", "SQ", "RQ", "PQ_boundary"):
+        for figure in ("PQ", "SQ", "RQ", "PQ_boundary", "SQ_boundary", "RQ_boundary"):
             assert results[figure + suffix] == 100, figure + suffix
     assert results["mIoU_st"] == 100
     # Crowd pixels of a person count in the mIoU, and the prediction has left them void.
@@ -509,6 +509,34 @@ def test_build_evaluator_in_detectron2s_loop(tiny, tmp_path):
     assert (tmp_path / "run" / "inference" / "predictions.json").is_file()
     pictures = sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir())
     assert pictures == ["000_000000000100.png", "001_000000000101.png"]
+
+
+def test_boundary_pq_is_reported_with_its_ratio_if_the_config_asks(tiny, tmp_path, caplog):
+    table = class_table(tiny)
+    loader = [[record] for record in load_panoptic(tiny)]
+
+    def model(inputs):
+        return [shifted_output(record, table) for record in inputs]
+
+    found = {}
+    for ratio in (0.0, 0.01, 1.0):
+        cfg = make_cfg(tmp_path)
+        cfg.TEST.BOUNDARY_RATIO = ratio
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            results = inference_on_dataset(model, loader, build_evaluator(cfg, tiny))
+        found[ratio] = results["panoptic_seg"]
+        assert (f"PQ boundary ({ratio:g})" in caplog.text) == (ratio > 0)
+    assert not [name for name in found[0.0] if "boundary" in name]
+    for suffix in ("", "_th", "_st"):
+        # A band as wide as the picture is the mask itself; a thin one sees a shift of two pixels.
+        for figure in ("PQ", "SQ", "RQ"):
+            wide = found[1.0][f"{figure}_boundary{suffix}"]
+            assert wide == pytest.approx(found[0.0][figure + suffix])
+        assert found[0.01][f"PQ_boundary{suffix}"] < found[0.0][f"PQ{suffix}"]
+    cfg.TEST.BOUNDARY_RATIO = -0.02
+    with pytest.raises(ValueError, match="BOUNDARY_RATIO is -0.02"):
+        build_evaluator(cfg, tiny)
 
 
 def test_scenes_have_the_same_figures_from_panopticapi(tmp_path, monkeypatch):

@@ -30,8 +30,9 @@ def train_net():
     module = importlib.util.module_from_spec(spec)
     sys.modules["train_net"] = module
     spec.loader.exec_module(module)
-    module.SYSTEMS["TinyPanoptic"] = "tiny_system"
-    yield module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module.SYSTEMS, "TinyPanoptic", "tiny_system")
+        yield module
     del sys.modules["train_net"]
 
 

@@ -11,8 +11,10 @@ from panoptic_common.visualize import (
     class_colour,
     class_name,
     contact_sheet,
+    draw_affinities,
     draw_affinity,
     draw_boxes,
+    draw_cut_edges,
     draw_panoptic,
     draw_semantic,
     legend,
@@ -78,6 +80,8 @@ def test_input_is_not_changed(picture):
     draw_semantic(picture, ids % 3, TABLE)
     draw_boxes(picture, [[1, 2, 30, 40]], [1], [0.5], TABLE)
     draw_affinity(picture, np.eye(5), (3, 4))
+    draw_affinities(picture, np.eye(5))
+    draw_cut_edges(picture, np.eye(5))
     np.testing.assert_array_equal(picture, before)
     np.testing.assert_array_equal(ids, ids_before)
 
@@ -135,12 +139,48 @@ def test_affinity_is_hot_where_it_is_high(picture):
         draw_affinity(picture, np.zeros(3), (0, 0))
 
 
+def test_affinities_have_a_fixed_scale_in_squares(picture):
+    """A map of 0.3 everywhere is not hot because nothing is hotter, and cells have no soft rims."""
+    cold, warm, hot = (
+        draw_affinities(picture, np.full((2, 3), p)).astype(int) for p in (0, 0.3, 1.0)
+    )
+    assert np.abs(cold.max(axis=2) - cold.min(axis=2)).max() <= 2  # grey
+    assert cold[5, 5].sum() < hot[5, 5].sum() and np.abs(warm - hot).max() > 60
+    cells = draw_affinities(np.zeros_like(picture), np.array([[0, 1], [1, 0]]))
+    assert len(np.unique(cells.reshape(-1, 3), axis=0)) == 2
+    assert (cells[:30, :45] == cells[0, 0]).all() and (cells[:30, 45:] == cells[0, 89]).all()
+
+
+def test_cut_edges_are_lines_over_the_dimmed_picture(picture):
+    cut = np.zeros((6, 9))
+    cut[:, 4], cut[3, 6] = 1, 0.5
+    drawn = draw_cut_edges(picture, cut)
+    assert (drawn[:, 40:50] == (255, 226, 64)).all()
+    np.testing.assert_allclose(drawn[:, :40], picture[:, :40] / 2, atol=0.5)
+    half = 0.125 * picture[35, 65] + 0.75 * np.array([255, 226, 64])
+    np.testing.assert_allclose(drawn[35, 65], half, atol=1)
+    as_bool = draw_cut_edges(picture, cut == 1, colour=(1, 2, 3))
+    assert (as_bool[:, 40:50] == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("draw", [draw_affinities, draw_cut_edges])
+def test_maps_that_hold_no_shares_are_refused(draw, picture):
+    for values in (np.full((2, 2), 1.5), np.full((2, 2), -0.1), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="numbers 0..1"):
+            draw(picture, values)
+    for values in (np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 2))):
+        with pytest.raises(ValueError, match=r"is \(h, w\)"):
+            draw(picture, values)
+
+
 def test_scale_enlarges(picture):
     ids, segments = two_cars()
     assert draw_panoptic(picture, ids, segments, TABLE, scale=3).shape == (180, 270, 3)
     assert draw_semantic(picture, ids % 3, TABLE, scale=2).shape == (120, 180, 3)
     assert draw_boxes(picture, [[1, 2, 3, 4]], [0], None, TABLE, scale=2).shape == (120, 180, 3)
     assert draw_affinity(picture, np.eye(3), (1, 1), scale=2).shape == (120, 180, 3)
+    assert draw_affinities(picture, np.eye(3), scale=2).shape == (120, 180, 3)
+    assert draw_cut_edges(picture, np.eye(3), scale=2).shape == (120, 180, 3)
     with pytest.raises(ValueError, match="scale"):
         draw_panoptic(picture, ids, segments, TABLE, scale=0)
 

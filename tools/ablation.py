@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,8 @@ import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 from detectron2.config import CfgNode, get_cfg  # noqa: E402
 
 from panoptic_common.register_datasets import load_panoptic, register_scenes  # noqa: E402
+from panoptic_common.seed_tables import markdown_rows, plus_minus, seed_gaps, spread  # noqa: E402
+from panoptic_common.training_queue import Finished, run_all, run_label  # noqa: E402
 from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
 from unified_panoptic import add_unified_panoptic_config  # noqa: E402
 
@@ -76,9 +75,6 @@ COLUMNS = (
     ("AP box", "bbox/AP", False),
     ("AP mask", "segm/AP", False),
 )
-
-# (leaf, seed) -> {"results": ..., "seconds": ...}
-Finished = dict[tuple[str, int], dict[str, Any]]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -150,83 +146,6 @@ def variants_of(cfg: CfgNode) -> tuple[str, ...]:
     return (*merger, *residual, "stride4", "untrimmed")
 
 
-def run_all(runs: dict[tuple[str, int], TrainingRun], jobs: int, period: float = 30.0) -> Finished:
-    """Train what is not finished yet, `jobs` at a time.
-
-    A failure does not stop the others.
-
-    Raises:
-        TrainingFailed: with all failures, after the others have ended.
-    """
-    finished: Finished = {key: done for key, run in runs.items() if (done := run.finished())}
-    if finished:
-        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
-    waiting = [key for key in runs if key not in finished]
-    active: list[tuple[str, int]] = []
-    failures: list[str] = []
-    clock = _Clock(runs, waiting)
-    try:
-        while waiting or active:
-            while waiting and len(active) < jobs:
-                active.append(waiting.pop(0))
-                runs[active[-1]].start()
-            time.sleep(0.2)
-            for key in list(active):
-                try:
-                    if runs[key].running():
-                        continue
-                    finished[key] = runs[key].finished() or {}
-                    pq = finished[key]["results"]["panoptic_seg/PQ"]
-                    print(
-                        f"{_label(key)}: PQ {pq:.1f}, {finished[key]['seconds']:.0f} s", flush=True
-                    )
-                except TrainingFailed as error:
-                    failures.append(str(error))
-                    print(error, flush=True)
-                active.remove(key)
-            clock.tell(active, waiting, period)
-    finally:
-        for run in runs.values():
-            run.stop()
-    if failures:
-        raise TrainingFailed(f"{len(failures)} of {len(runs)} runs failed:\n" + "\n".join(failures))
-    return finished
-
-
-class _Clock:
-    """Says now and then how far the runs are, and when all will be done."""
-
-    def __init__(
-        self, runs: Mapping[tuple[str, int], TrainingRun], open_runs: Sequence[tuple[str, int]]
-    ) -> None:
-        self._runs = runs
-        self._begin = self._last = time.monotonic()
-        # What earlier calls of a resumed run have done does not count for this call's speed.
-        self._done_before = {key: self._iteration(key) for key in open_runs}
-
-    def _iteration(self, key: tuple[str, int]) -> float:
-        return self._runs[key].progress().get("iteration", -1) + 1
-
-    def tell(self, active: Sequence, waiting: Sequence, period: float) -> None:
-        """Print one line if the last one is `period` seconds old."""
-        now = time.monotonic()
-        if now - self._last < period or not active:
-            return
-        self._last = now
-        iterations = {key: self._iteration(key) for key in self._done_before}
-        done = sum(iterations[key] - before for key, before in self._done_before.items())
-        left = sum(self._runs[key].max_iter - iterations[key] for key in (*active, *waiting))
-        states = [
-            f"{_label(key)} {iterations[key]:.0f}/{self._runs[key].max_iter}" for key in active
-        ]
-        eta = f"{(now - self._begin) / done * left / 60:.0f} min left" if done > 0 else "starting"
-        print(f"  {', '.join(states)}; {len(waiting)} waiting; {eta}", flush=True)
-
-
-def _label(key: tuple[str, int]) -> str:
-    return f"{key[0]} seed {key[1]}"
-
-
 # ---- the tables ---------------------------------------------------------------------------------
 
 
@@ -251,19 +170,6 @@ def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
             if f"panoptic_seg_{variant}" in outputs[leaf]:
                 rows[f"{leaf}, {SUFFIXES[variant][0]}"] = (leaf, f"panoptic_seg_{variant}")
     return rows
-
-
-def spread(values: Sequence[float | None]) -> dict[str, float] | None:
-    """Mean, sample standard deviation, least and greatest of the values; None without a number."""
-    numbers = [v for v in values if v is not None and not math.isnan(v)]
-    if not numbers:
-        return None
-    return {
-        "mean": statistics.fmean(numbers),
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
-        "min": min(numbers),
-        "max": max(numbers),
-    }
 
 
 def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
@@ -303,7 +209,9 @@ def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
             for row in rows
         },
         "differences": differences,
-        "seconds": {_label(key): round(done["seconds"]) for key, done in sorted(finished.items())},
+        "seconds": {
+            run_label(key): round(done["seconds"]) for key, done in sorted(finished.items())
+        },
     }
 
 
@@ -311,38 +219,31 @@ def as_markdown(tables: Mapping[str, Any]) -> str:
     """Both tables in Markdown."""
     headings = [heading for heading, _, _ in COLUMNS]
     lines = [f"Mean ± standard deviation over the seeds {tables['seeds']}, in percent.", ""]
-    lines += _markdown_rows(
+    lines += markdown_rows(
         ["", *headings],
         [
-            [name, *(_plus_minus(row[heading]) for heading in headings)]
+            [name, *(plus_minus(row[heading]) for heading in headings)]
             for name, row in tables["rows"].items()
         ],
     )
     lines += ["", "Differences, seed by seed (mean in bold).", ""]
-    lines += _markdown_rows(
+    lines += markdown_rows(
         ["", "what it shows", *headings[:3]],
         [
-            [entry["of"], entry["meaning"], *(_gaps(entry[heading]) for heading in headings[:3])]
+            [
+                entry["of"],
+                entry["meaning"],
+                *(seed_gaps(entry[heading]) for heading in headings[:3]),
+            ]
             for entry in tables["differences"]
         ],
     )
     return "\n".join(lines) + "\n"
 
 
-def _markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _plus_minus(value: Mapping[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
-
-
-def _gaps(entry: Mapping[str, Any]) -> str:
-    if "mean" not in entry:
-        return "-"
-    each = ", ".join("-" if gap is None else f"{gap:+.1f}" for gap in entry["seeds"])
-    return f"**{entry['mean']:+.1f}** ({each})"
+def say(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -350,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     output = Path(options.output)
     try:
-        finished = run_all(make_runs(options), options.jobs)
+        finished = run_all(make_runs(options), options.jobs, say)
     except (ValueError, OSError, TrainingFailed) as error:
         print(f"ablation: {error}", file=sys.stderr)
         return 1

@@ -61,8 +61,9 @@ from panoptic_common.measure import (  # noqa: E402
     spread,
     times_in_turn,
 )
+from panoptic_common.resampling import resample  # noqa: E402
 from unified_panoptic import add_unified_panoptic_config, build_target_function  # noqa: E402
-from unified_panoptic.modeling.inference import argmax_at_output, resample  # noqa: E402
+from unified_panoptic.modeling.inference import STRIDE, argmax_at_output  # noqa: E402
 from unified_panoptic.modeling.instance_affinity import apply_affinity  # noqa: E402
 from unified_panoptic.modeling.probes import (  # noqa: E402
     PARTS,
@@ -268,7 +269,7 @@ def section_argmax(bench: Bench) -> Table:
     if bench.model.affinity_head is not None:
         residual = 0.05 * bench.random(len(found) + bench.num_stuff, *grid_of(size))
     arguments = (
-        resample(semantic, size, size),
+        resample(semantic, size, size, STRIDE),
         found.pred_boxes.tensor,
         submodule.thing_ids[found.pred_classes],
         found.scores,
@@ -280,7 +281,9 @@ def section_argmax(bench: Bench) -> Table:
 
     def at_once() -> torch.Tensor:
         psi = submodule.potential(*arguments)
-        return (psi if residual is None else psi + resample(residual, size, size)).argmax(dim=0)
+        return (psi if residual is None else psi + resample(residual, size, size, STRIDE)).argmax(
+            dim=0
+        )
 
     with torch.no_grad():
         differing = int((in_strips() != at_once()).sum())

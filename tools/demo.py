@@ -4,14 +4,18 @@
     python tools/demo.py --checkpoint model.pth street.jpg holiday/ 'frames/*.png' --output out
     python tools/demo.py --checkpoint model.pth drive.mp4 --output out --json
     python tools/demo.py --checkpoint model.pth street.jpg --affinity 250,120 --output out
+    python tools/demo.py --checkpoint model.pth street.jpg --panels cut_edges --output out
     python tools/demo.py --checkpoint model.pth --webcam 0
 
 A checkpoint of this project is all that is needed: config and class names travel inside it. Other
 weights, of Detectron2's model zoo for example, need --config-file as well.
 
 A picture gives one file a panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
-side by side; the panel contact_sheet gives one table of all pictures. Without --output, results are
-shown in a window. What cannot be read is listed at the end, and the exit status is then 1.
+side by side; the panel contact_sheet gives one table of all pictures. The panel affinity shows the
+instance affinity of one pixel (UnifiedPanoptic); the panels affinities and cut_edges show which
+neighbouring cells the network wants to part, and where the solver cut (COPS). Without --output,
+results are shown in a window. What cannot be read is listed at the end, and the exit status is then
+1.
 """
 
 from __future__ import annotations
@@ -49,15 +53,24 @@ from panoptic_common.media import (  # noqa: E402
 from panoptic_common.predictor import Prediction, Predictor  # noqa: E402
 from panoptic_common.visualize import (  # noqa: E402
     contact_sheet,
+    draw_affinities,
     draw_affinity,
     draw_boxes,
+    draw_cut_edges,
     draw_panoptic,
     draw_semantic,
     legend,
 )
 
-SYSTEMS = {"UnifiedPanoptic": "unified_panoptic"}
-PANELS = ("picture", "panoptic", "semantic", "boxes", "affinity", "contact_sheet")
+PANELS = (
+    *("picture", "panoptic", "semantic", "boxes"),
+    *("affinity", "affinities", "cut_edges", "contact_sheet"),
+)
+# Panels of systems that cut a graph of the picture, and what they show.
+GRAPH_PANELS = {
+    "affinities": ("affinity_map", "affinities between neighbours"),
+    "cut_edges": ("cut_edges", "edges that a solver could cut"),
+}
 LEGIBLE_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
 SHEET_ROWS = 40  # more would make a picture that few programs open
 
@@ -128,6 +141,10 @@ def _pixel(text: str) -> tuple[float, float]:
 # ---- drawing ------------------------------------------------------------------------------------
 
 
+class PanelUnavailable(Exception):
+    """A panel shows something that the model does not have."""
+
+
 class Painter:
     """Predicts on frames and draws the panels that were asked for."""
 
@@ -149,10 +166,17 @@ class Painter:
 
         Raises:
             IndexError: the pixel of --affinity lies outside the picture.
+            PanelUnavailable: the model does not give what a panel shows.
         """
         picture = limit_size(frame.picture, self._max_side)
         reduced = picture.shape[1] / frame.picture.shape[1]
         prediction = self.predictor(picture)
+        if self.columns and not self.sheet:  # what the model gives shows with its first prediction
+            self.columns += [
+                name
+                for name, (field, _) in GRAPH_PANELS.items()
+                if getattr(prediction, field) is not None and name not in self.columns
+            ]
         on_sheet = self.columns if len(self.sheet) < SHEET_ROWS else []
         names = dict.fromkeys([*on_sheet, *self.wanted])
         drawn = {name: self._draw(name, picture, prediction, reduced) for name in names}
@@ -179,6 +203,13 @@ class Painter:
             x, y = (value * reduced for value in self._affinity)
             affinity = self.predictor.affinity(picture, x, y)
             return draw_affinity(picture, affinity, (x, y), scale=scale)
+        if name in GRAPH_PANELS:
+            field, what = GRAPH_PANELS[name]
+            values = getattr(prediction, field)
+            if values is None:
+                raise PanelUnavailable(f"this model has no {what}: leave out the panel {name}")
+            draw = draw_affinities if name == "affinities" else draw_cut_edges
+            return draw(picture, values, scale=scale)
         return picture
 
     def draw_sheet(self) -> np.ndarray:
@@ -324,7 +355,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures, videos = find_media(options.inputs)
         predictor = Predictor.from_checkpoint(
             options.checkpoint,
-            SYSTEMS,
             config_file=options.config_file,
             opts=options.opts,
             device=options.device,
@@ -345,6 +375,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             go_on = go_on and demo.run_video(path, name)
         if options.webcam is not None:
             demo.run_video(options.webcam, f"camera{options.webcam}")
+    except PanelUnavailable as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if options.webcam is None:  # a camera has no other end
             demo.errors.append("stopped by the user")

@@ -18,11 +18,9 @@ The config's MODEL.META_ARCHITECTURE says which system. A data set of one's own 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
@@ -45,9 +43,7 @@ from panoptic_common.register_datasets import (
     register_panoptic,
     register_scenes,
 )
-
-# MODEL.META_ARCHITECTURE -> package, which offers add_<package>_config, build_target_function.
-SYSTEMS = {"UnifiedPanoptic": "unified_panoptic"}
+from panoptic_common.systems import SYSTEMS, add_system_config, system_package
 
 logger = logging.getLogger("panoptic_common.train_net")
 
@@ -58,6 +54,13 @@ class Trainer(PanopticTrainer):
     @classmethod
     def build_target_function(cls, cfg: CfgNode) -> Callable[..., dict]:
         return system_package(cfg.MODEL.META_ARCHITECTURE).build_target_function(cfg)
+
+    @classmethod
+    def build_test_target_function(cls, cfg: CfgNode) -> Callable[..., dict] | None:
+        """The system's, if it has one."""
+        package = system_package(cfg.MODEL.META_ARCHITECTURE)
+        build = getattr(package, "build_test_target_function", None)
+        return build(cfg) if build is not None else None
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -92,20 +95,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def system_package(meta_architecture: str) -> ModuleType:
-    """The package of a system; its first use registers the model with Detectron2.
-
-    Raises:
-        ValueError: no system has that meta-architecture.
-    """
-    if meta_architecture not in SYSTEMS:
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {meta_architecture!r}, which is none of ours: give a "
-            f"config for one of {sorted(SYSTEMS)}"
-        )
-    return importlib.import_module(SYSTEMS[meta_architecture])
-
-
 def named_architecture(config_file: str, opts: Sequence[str]) -> str:
     """MODEL.META_ARCHITECTURE of a file and options, found before either can be merged.
 
@@ -130,9 +119,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     """
     cfg = get_cfg()
     add_panoptic_config(cfg)
-    architecture = named_architecture(args.config_file, args.opts)
-    package = system_package(architecture)
-    getattr(package, f"add_{SYSTEMS[architecture]}_config")(cfg)
+    add_system_config(cfg, named_architecture(args.config_file, args.opts))
     if args.config_file:
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)

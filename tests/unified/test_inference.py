@@ -13,13 +13,13 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Boxes, Instances
 
+from panoptic_common.resampling import resample
 from unified_panoptic.modeling import inference
 from unified_panoptic.modeling.dynamic_potential import DynamicPotential
 from unified_panoptic.modeling.inference import (
     argmax_at_output,
     argmax_of_resampled,
     merge_heuristically,
-    resample,
     segments_from_channels,
     trim_small_stuff,
     uncovered_detections,
@@ -46,7 +46,7 @@ def test_resampling_is_exact_on_linear_functions(input_size, output_size):
     height, width = grid_of(input_size)
     y, x = torch.arange(height) * 4 + 2.0, torch.arange(width) * 4 + 2.0  # centres of the cells
     maps = (3 * y[:, None] - 2 * x[None, :] + 1)[None]
-    result = resample(maps, input_size, output_size)
+    result = resample(maps, input_size, output_size, 4)
     assert tuple(result.shape) == (1, *output_size)
     y_out = (torch.arange(output_size[0]) + 0.5) * input_size[0] / output_size[0]
     x_out = (torch.arange(output_size[1]) + 0.5) * input_size[1] / output_size[1]
@@ -59,15 +59,17 @@ def test_resampling_is_exact_on_linear_functions(input_size, output_size):
 def test_resampling_whole_multiples_is_torchs_interpolation():
     maps = torch.randn(3, 16, 24)
     expected = F.interpolate(maps[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(resample(maps, (64, 96), (64, 96)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        resample(maps, (64, 96), (64, 96), 4), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("input_size,output_size", SIZES)
 def test_resampled_rows_are_rows_of_the_whole(input_size, output_size):
     maps = torch.randn(2, *grid_of(input_size))
-    whole = resample(maps, input_size, output_size)
+    whole = resample(maps, input_size, output_size, 4)
     for rows in [(0, 1), (1, output_size[0]), (output_size[0] // 2, output_size[0] // 2 + 2)]:
-        strip = resample(maps, input_size, output_size, rows)
+        strip = resample(maps, input_size, output_size, 4, rows)
         torch.testing.assert_close(strip, whole[:, rows[0] : rows[1]], rtol=1e-4, atol=1e-5)
 
 
@@ -75,8 +77,8 @@ def test_resampled_rows_are_rows_of_the_whole(input_size, output_size):
 def test_resampled_residual_is_the_residual_of_resampled_features(input_size, output_size):
     psi, phi_0, phi_1 = (torch.randn(c, *grid_of(input_size)) for c in (5, 8, 8))
     residual = apply_affinity(psi, phi_0, phi_1)
-    fine = spread(summarise(psi, phi_1), resample(phi_0, input_size, output_size))
-    found = resample(residual, input_size, output_size)
+    fine = spread(summarise(psi, phi_1), resample(phi_0, input_size, output_size, 4))
+    found = resample(residual, input_size, output_size, 4)
     torch.testing.assert_close(found, fine, rtol=1e-3, atol=1e-3 * float(fine.abs().max()))
 
 
@@ -106,7 +108,7 @@ def test_strips_change_nothing(monkeypatch, rows, with_residual, with_masks):
     potential = DynamicPotential([0, 2, 4], "C", use_masks=with_masks)
     psi = potential(semantic, boxes, classes, scores, masks)
     if residual is not None:
-        psi = psi + resample(residual, input_size, size)
+        psi = psi + resample(residual, input_size, size, 4)
     monkeypatch.setattr(inference, "CPU_VALUES_AT_A_TIME", rows * len(psi) * size[1])
     found = argmax_at_output(
         potential, semantic, boxes, classes, scores, masks, residual, input_size
@@ -126,7 +128,7 @@ def test_strips_change_nothing_at_stride_4(monkeypatch, rows):
     potential = torch.rand(9, *grid_of(input_size))
     monkeypatch.setattr(inference, "CPU_VALUES_AT_A_TIME", rows * len(potential) * size[1])
     found = argmax_of_resampled(potential, input_size, size)
-    whole = resample(potential, input_size, size)
+    whole = resample(potential, input_size, size, 4)
     assert tuple(found.shape) == size
     best = whole.gather(0, found[None])[0]
     torch.testing.assert_close(best, whole.amax(dim=0), rtol=0, atol=1e-6)

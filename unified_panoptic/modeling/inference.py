@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
+from panoptic_common.resampling import resample
 from unified_panoptic.modeling.dynamic_potential import (
     DynamicPotential,
     PotentialPainter,
@@ -27,38 +27,6 @@ STRIDE = 4
 # of 800 rows would take 640 MB.
 CPU_VALUES_AT_A_TIME = 2**22
 GPU_VALUES_AT_A_TIME = 2**26
-
-
-def resample(
-    maps: torch.Tensor,
-    input_size: tuple[int, int],
-    output_size: tuple[int, int],
-    rows: tuple[int, int] | None = None,
-) -> torch.Tensor:
-    """Bilinear resampling from the grid at stride 4 to the result, in one step.
-
-    The grid may reach beyond the input, whose sides need be no multiples of 4; pixel centres are
-    mapped exactly (a corner-aligned or size-to-size resize would shift them by up to 2 pixels).
-
-    Args:
-        maps: (C, h, w) values at the centres of the cells.
-        input_size: (H_in, W_in) of the network's input, without padding.
-        output_size: (H, W) of the result.
-        rows: first and last (exclusive) row of the result to make; None for all.
-
-    Returns:
-        (C, last - first, W).
-    """
-    first, last = rows if rows is not None else (0, output_size[0])
-    y = torch.arange(first, last, device=maps.device, dtype=torch.float32) + 0.5
-    x = torch.arange(output_size[1], device=maps.device, dtype=torch.float32) + 0.5
-    # In grid_sample's unit, -1 and 1 are the outer edges of the grid.
-    y = y * (input_size[0] / output_size[0]) * (2 / (STRIDE * maps.shape[1])) - 1
-    x = x * (input_size[1] / output_size[1]) * (2 / (STRIDE * maps.shape[2])) - 1
-    grid = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
-    return F.grid_sample(
-        maps.float()[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
 
 
 def argmax_at_output(
@@ -99,7 +67,7 @@ def argmax_at_output(
         if residual is None:
             maps = semantic.new_zeros(num_channels, last - first, width, dtype=torch.float32)
         else:
-            maps = resample(residual, input_size, (height, width), (first, last))
+            maps = resample(residual, input_size, (height, width), STRIDE, (first, last))
         painter.paint(maps, semantic[:, first:last], first)
         # `max` finds the same index as `argmax`, two to three times faster on a CPU.
         strips.append(maps.max(dim=0).indices)
@@ -120,7 +88,7 @@ def argmax_of_resampled(
         (H, W) int64 channel numbers.
     """
     strips = [
-        resample(potential, input_size, output_size, rows).max(dim=0).indices
+        resample(potential, input_size, output_size, STRIDE, rows).max(dim=0).indices
         for rows in _strips(len(potential), output_size, potential.device)
     ]
     return torch.cat(strips)

@@ -22,13 +22,13 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from panoptic_common.resampling import resample
 from unified_panoptic.modeling.backbone import build_unified_resnet_fpn_backbone  # noqa: F401
 from unified_panoptic.modeling.inference import (
     STRIDE,
     argmax_at_output,
     argmax_of_resampled,
     merge_heuristically,
-    resample,
     segments_from_channels,
     trim_small_stuff,
     uncovered_detections,
@@ -282,7 +282,7 @@ class UnifiedPanoptic(nn.Module):
         ):
             output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
             probabilities = _valid(logits[index], size).float().softmax(dim=0)
-            semantic = resample(probabilities, size, output_size)
+            semantic = resample(probabilities, size, output_size, STRIDE)
             factors = self._factors(query, index, size)
             make = _PanopticMaker(self, probabilities, semantic, found, factors, size)
             results.append(

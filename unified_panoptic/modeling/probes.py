@@ -308,7 +308,7 @@ def panoptic_alone(
         A function that does the work; what it starts from is at hand when it is called.
     """
     size = tuple(found.image_size)
-    semantic_map = meta_arch.resample(semantic, size, size)
+    semantic_map = meta_arch.resample(semantic, size, size, meta_arch.STRIDE)
 
     @torch.no_grad()
     def run() -> tuple[torch.Tensor, list[dict]]:

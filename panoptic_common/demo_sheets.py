@@ -1,0 +1,144 @@
+"""Contact sheets of a data set's pictures: the truth beside what models make of them.
+
+Both take `Predictor`s, so any checkpoint of this project can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import cv2
+import numpy as np
+
+from panoptic_common.media import read_picture
+from panoptic_common.predictor import Predictor
+from panoptic_common.segment_ids import read_id_map
+from panoptic_common.visualize import (
+    contact_sheet,
+    draw_affinities,
+    draw_affinity,
+    draw_boxes,
+    draw_cut_edges,
+    draw_panoptic,
+    draw_semantic,
+    legend,
+)
+
+LEAST_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
+LEAST_SCORE = 0.5  # of the boxes that are drawn
+
+
+def affinity_sheet(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """A row for each record: picture, truth, semantic, boxes, panoptic, affinity of one pixel.
+
+    Args:
+        predictor: of a model with a dense instance affinity.
+        records: dicts of `load_panoptic`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, with a legend of the classes below.
+    """
+    table = predictor.class_table
+    titles = ("picture", "truth", "semantic", "boxes", "panoptic", "affinity of the marked pixel")
+    rows = []
+    for record in records:
+        picture, truth, scale = _read(record)
+        found = predictor(picture)
+        kept = found.scores >= LEAST_SCORE
+        pixel = central_pixel(truth, record["segments_info"])
+        rows.append(
+            [
+                picture,
+                draw_panoptic(picture, truth, record["segments_info"], table, scale=scale),
+                draw_semantic(picture, found.semantic, table, scale=scale),
+                draw_boxes(
+                    picture,
+                    found.boxes[kept],
+                    found.classes[kept].tolist(),
+                    found.scores[kept].tolist(),
+                    table,
+                    scale=scale,
+                ),
+                draw_panoptic(picture, found.id_map, found.segments_info, table, scale=scale),
+                draw_affinity(picture, predictor.affinity(picture, *pixel), pixel, scale=scale),
+            ]
+        )
+    return _with_legend(contact_sheet(rows, titles), table)
+
+
+def solver_sheet(
+    baseline: Predictor, full: Predictor, records: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """A row for each record: what goes into the solver, what comes out, before and after training
+    through it.
+
+    The class argmax, the affinities (the probability that neighbours are parted) and the cut edges
+    are those of `full`.
+
+    Args:
+        baseline: of a model as pre-training left it.
+        full: of the same model, trained through the solver.
+        records: dicts of `load_panoptic`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, with a legend of the classes below.
+
+    Raises:
+        ValueError: the model cuts no graph.
+    """
+    table = full.class_table
+    titles = ("picture", "truth", "class argmax", "affinities", "cut edges", "baseline", "full")
+    rows = []
+    for record in records:
+        picture, truth, scale = _read(record)
+        before, after = baseline(picture), full(picture)
+        if after.affinity_map is None or after.cut_edges is None:
+            raise ValueError("this sheet is for models that cut a graph, such as COPS")
+        rows.append(
+            [
+                picture,
+                draw_panoptic(picture, truth, record["segments_info"], table, scale=scale),
+                draw_semantic(picture, after.semantic, table, scale=scale),
+                draw_affinities(picture, after.affinity_map, scale=scale),
+                draw_cut_edges(picture, after.cut_edges, scale=scale),
+                draw_panoptic(picture, before.id_map, before.segments_info, table, scale=scale),
+                draw_panoptic(picture, after.id_map, after.segments_info, table, scale=scale),
+            ]
+        )
+    return _with_legend(contact_sheet(rows, titles), table)
+
+
+def central_pixel(
+    id_map: np.ndarray, segments_info: Sequence[Mapping[str, Any]]
+) -> tuple[int, int]:
+    """The pixel deepest inside the largest single thing (without one: the largest segment).
+
+    Args:
+        id_map: (H, W) segment ids.
+        segments_info: at least "id", "isthing", "iscrowd" and "area".
+
+    Returns:
+        x, y.
+    """
+    if not segments_info:
+        return id_map.shape[1] // 2, id_map.shape[0] // 2
+    best = max(segments_info, key=lambda s: (s["isthing"] and not s["iscrowd"], s["area"]))
+    inside = (id_map == best["id"]).astype(np.uint8)
+    # A frame of zeros: the border of the picture counts as a border of the segment.
+    depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(x), int(y)
+
+
+def _read(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Picture, true id map, and the factor by which to enlarge."""
+    picture = read_picture(record["file_name"])
+    truth = read_id_map(record["pan_seg_file_name"])
+    return picture, truth, max(1, round(LEAST_WIDTH / picture.shape[1]))
+
+
+def _with_legend(sheet: np.ndarray, table: Sequence[dict]) -> np.ndarray:
+    return np.concatenate([sheet, legend(table, sheet.shape[1])])
