@@ -1,0 +1,117 @@
+"""Configuration keys of COPS. Symbols, sections and equations are those of Abbas and Swoboda,
+"Combinatorial Optimization for Panoptic Segmentation", NeurIPS 2021; what the paper leaves open
+says so."""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+from detectron2.config import CfgNode as CN
+
+from panoptic_common.config import add_panoptic_config
+
+
+def add_cops_config(cfg: CN) -> None:
+    """Add the keys of COPS (and those of `panoptic_common`) to `cfg`, in place.
+
+    Args:
+        cfg: a config from `detectron2.config.get_cfg()`.
+    """
+    add_panoptic_config(cfg)
+    if "COPS" in cfg.MODEL:
+        return
+    # ---- backbone (3.1): `build_cops_resnet_backbone` -------------------------------------------
+    # Detectron2's own keys of MODEL.RESNETS, and two of its DeepLab project:
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"  # three 3x3 convolutions; or "basic", one 7x7
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]  # factors of RES5_DILATION, a block each
+    cfg.MODEL.COPS = CN()
+    _add_network_config(cfg.MODEL.COPS)
+    _add_target_config(cfg.MODEL.COPS)
+    _add_training_config(cfg.MODEL.COPS)
+    _add_inference_config(cfg.MODEL.COPS)
+
+
+add_config = add_cops_config
+
+
+def _add_network_config(node: CN) -> None:
+    # Distances d of the edges, in cells of the stride-4 grid, horizontal and vertical (3.1).
+    node.DISTANCES = (1, 4, 16, 32, 64)
+    for name, channels in (("SEMANTIC", 256), ("AFFINITY", 256)):
+        head = CN()
+        # ---- DeepLabV3+ decoder -----------------------------------------------------------------
+        head.IN_FEATURES = ("res2", "res3", "res5")  # ascending stride; the last goes into the ASPP
+        head.PROJECT_CHANNELS = (32, 64)  # of the features before the last
+        head.DECODER_CHANNELS = channels  # after each fusion
+        head.ASPP_CHANNELS = 256
+        head.ASPP_DILATIONS = (6, 12, 18)
+        head.ASPP_DROPOUT = 0.1
+        # Window of the ASPP's pooling in pixels of the picture, (height, width), as the training
+        # crop in Detectron2's Panoptic-DeepLab; (0, 0): the whole picture.
+        head.ASPP_POOL_SIZE = (0, 0)
+        head.HEAD_CHANNELS = channels  # of the two 3x3 convolutions before the classifiers
+        head.NORM = "BN"
+        node[name] = head
+    # The affinity branch reads the detached class costs beside its own features (3.1).
+    node.AFFINITY.USE_CLASS_COSTS = True
+    # A learned scale and offset of the class costs and of the edge costs of each distance (open in
+    # the paper; the authors' networks have them).
+    node.COST_SCALES = True
+
+
+def _add_target_config(node: CN) -> None:
+    # ---- pre-training (4.2) ---------------------------------------------------------------------
+    node.PRETRAIN = CN()
+    node.PRETRAIN.SEMANTIC_WEIGHT = 1.0
+    node.PRETRAIN.SEMANTIC_TOP_K = 0.2  # share of the hardest pixels; 0.2 Cityscapes, 1.0 COCO
+    node.PRETRAIN.AFFINITY_WEIGHT = 1.0
+    node.PRETRAIN.AFFINITY_TOP_K = 0.25  # of the edges of each distance
+    node.PRETRAIN.THING_WEIGHT = 4.0  # of edges with a thing at either end
+    node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
+    # Below this area, in pixels of the augmented picture, a thing is small (Panoptic-DeepLab's).
+    node.PRETRAIN.SMALL_AREA = 4096
+    # Stride at which the semantic loss is taken: 1 upsamples the logits, 4 reduces the truth.
+    node.PRETRAIN.LOSS_STRIDE = 1
+
+
+def _add_training_config(node: CN) -> None:
+    # ---- what is trained: "pretrain" (the pre-training losses), "surrogate" (panoptic quality
+    # through the solver, 3.3), "separate" (losses on class and edge labels through the solver, A.3)
+    node.TRAINING = "pretrain"
+    # Adds the pre-training losses to the loss through the solver, both gradients at the costs
+    # scaled to an L1 norm of 1; the weight is that of the pre-training losses. 0: not added.
+    node.MIX = 0.0
+    # Trains only the last decoder layers, the heads, the classifiers and the cost scales (4.2).
+    node.FREEZE = False
+
+    node.SOLVER = CN()
+    node.SOLVER.METHOD = "greedy"  # Algorithm 2
+    node.SOLVER.THREADS = 0  # solves that run side by side; 0: one a core
+
+    # ---- backward pass (3.3.1, 3.3.3) -----------------------------------------------------------
+    node.BACKWARD = CN()
+    node.BACKWARD.SAMPLES = 5  # N, interpolation ranges a step
+    node.BACKWARD.LAMBDA_RANGE = (1.0, 5000.0)  # drawn uniformly from here (Table 2)
+    node.BACKWARD.WARM_START = False  # the MWC starts from the forward solution
+
+    # ---- loss through the solver (3.3.2, A.2) ---------------------------------------------------
+    node.LOSS = CN()
+    node.LOSS.WEIGHT = 10.0  # w (Table 2)
+    # "authors": a matched pair also counts (1 - h) / 2 as a miss. "literal": Eq. 6 as printed,
+    # whose slope has the wrong sign below an IoU of 0.5.
+    node.LOSS.FORM = "authors"
+    # Share of costs set to zero in training (A.2): pixels with all their classes, and edges.
+    node.LOSS.COST_DROPOUT = 0.1
+
+
+def _add_inference_config(node: CN) -> None:
+    node.INFERENCE = CN()
+    node.INFERENCE.STRIDE = 4  # of the grid that is solved: 4, 2 or 1 (A.7)
+    # Segments below these areas, in pixels of the result, become void (4.1). Soft in training.
+    node.INFERENCE.THING_AREA_LIMIT = 200
+    node.INFERENCE.STUFF_AREA_LIMIT = 2048
+    # Thresholds on the grid: "geometric" divides both by the squared stride; "authors" divides the
+    # things' by the stride only, as the authors' training does.
+    node.INFERENCE.AREA_DIVISOR = "geometric"
+    # Replaces the class costs by the truth (Table 9); needs the truth at test time.
+    node.INFERENCE.SEMANTIC_ORACLE = False

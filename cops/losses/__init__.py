@@ -1,0 +1,1 @@
+"""Losses: pre-training, and those taken through the solver."""
