@@ -1,0 +1,1 @@
+"""The network of COPS; importing `meta_arch` registers it with Detectron2."""

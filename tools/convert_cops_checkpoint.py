@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Turn a network of the COPS authors (https://github.com/aabbas90/COPS) into a checkpoint of ours.
+
+    python tools/convert_cops_checkpoint.py theirs.pth output/cityscapes.pth \
+        --config-file configs/cops/cityscapes/full.yaml
+    python tools/train_net.py --config-file output/cityscapes.yaml --eval-only
+
+The converted network computes the same class logits and the same edge logits. It is written with
+its config and its class table, so that tools/demo.py needs nothing else, and the config once more
+beside it as YAML. Pixel mean and deviation and the area limits are taken from the file. So is the
+number of edge distances: if the config has another number, the distances become the first ones of
+1, 4, 16, 32, 64, 128, or those of --distances.
+
+Nothing is converted in part: entries of either side without a partner are an error that names them
+all. The data set need not be there if it is COCO or Cityscapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import panoptic_common.compat  # noqa: F401
+
+import numpy as np
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CATEGORIES
+from detectron2.modeling import build_model
+
+from cops import add_cops_config, authors_names
+from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint_files import (
+    CheckpointError,
+    is_own,
+    read_weights_file,
+    write_atomically,
+)
+from panoptic_common.config import fill_classes
+from panoptic_common.panoptic_json import build_class_table
+from panoptic_common.register_datasets import (
+    class_table,
+    register_builtin,
+    register_panoptic,
+    register_scenes,
+)
+
+_KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
+
+
+def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", type=Path, help="their file")
+    parser.add_argument("output", type=Path, help="our checkpoint, a new .pth file")
+    parser.add_argument(
+        "--config-file", required=True, metavar="YAML", help="a config of ours for its data set"
+    )
+    parser.add_argument(
+        "--distances",
+        type=int,
+        nargs="+",
+        metavar="D",
+        help="of the file's classifiers, in their order, in cells of the stride-4 grid",
+    )
+    parser.add_argument(
+        "--register",
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("NAME", "PICTURES", "JSON", "PNGS"),
+        help="register a data set in the COCO panoptic format under NAME; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-unsafe-checkpoint",
+        action="store_true",
+        help="read a file that may run any code; only if you trust it",
+    )
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
+    )
+    args = parser.parse_args(words)
+    if args.output.suffix != ".pth":
+        parser.error(f"the output {args.output} must end in .pth")
+    if len(args.opts) % 2:
+        parser.error("--opts are pairs of key and value")
+    return args
+
+
+def read_their_weights(path: Path, allow_unsafe: bool) -> dict[str, torch.Tensor]:
+    """Parameters of their file by their names; floating-point ones in single precision.
+
+    Raises:
+        CheckpointError: the file is damaged, unsafe or no file of weights; says what to do.
+    """
+    contents = read_weights_file(path, allow_unsafe)
+    if is_own(contents):
+        raise CheckpointError(f"{path} is a checkpoint of this project already")
+    weights = {}
+    for name, value in contents["model"].items():
+        if not isinstance(value, (torch.Tensor, np.ndarray)):
+            kind = type(value).__name__
+            raise CheckpointError(f"{path}: the entry {name!r} is a {kind}, not an array")
+        value = torch.as_tensor(value)
+        name = name.removeprefix("module.")  # of a network wrapped for several processes
+        weights[name] = value.float() if value.is_floating_point() else value
+    return weights
+
+
+def read_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
+    """The config with its classes filled in, and the class table.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyError: something about the config is wrong; says what.
+    """
+    cfg = get_cfg()
+    add_cops_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    register_builtin()
+    register_scenes(settings=cfg.DATASETS.SCENES)
+    for name, pictures, panoptic_json, pngs in args.register:
+        register_panoptic(name, pictures, panoptic_json, pngs)
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names:
+        raise ValueError(f"{args.config_file} names no data set, whose classes are needed")
+    try:
+        table = class_table(names[0])
+    except FileNotFoundError:
+        family = names[0].partition("_")[0]
+        if family not in _KNOWN_CLASSES or args.register:
+            raise
+        print(f"{names[0]} is not on this machine: the class table is Detectron2's.")
+        table = build_class_table(_KNOWN_CLASSES[family], f"Detectron2's classes of {family}")
+    fill_classes(cfg, table)
+    return cfg, table
+
+
+def take_settings(
+    cfg: CfgNode, weights: dict[str, torch.Tensor], distances: list[int] | None, path: Path
+) -> None:
+    """Set what the file says about the network, and check what it does not say.
+
+    Raises:
+        CheckpointError: the config, the option or the classes do not fit the file; says how.
+    """
+    num_classes = authors_names.num_classes(weights, str(path))
+    if num_classes != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise CheckpointError(
+            f"{path} has {num_classes} classes, the data set of the config "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the config of the file's data set"
+        )
+    _require_hidden_settings(cfg, num_classes)
+    _set_distances(cfg, authors_names.num_distances(weights), distances, path)
+    for name, key in (("pixel_mean", "PIXEL_MEAN"), ("pixel_std", "PIXEL_STD")):
+        if name in weights:
+            cfg.MODEL[key] = [float(value) for value in weights[name].flatten()]
+    areas = weights.get(authors_names.CLASS_AREAS)
+    if areas is None:
+        return
+    limits = authors_names.area_limits(areas, cfg.MODEL.PANOPTIC.IS_THING)
+    if limits is None:
+        print(f"{authors_names.CLASS_AREAS} is not used: it has not one value for all things.")
+        return
+    inference = cfg.MODEL.COPS.INFERENCE
+    inference.THING_AREA_LIMIT, inference.STUFF_AREA_LIMIT = (round(limit) for limit in limits)
+
+
+def _require_hidden_settings(cfg: CfgNode, num_classes: int) -> None:
+    expected = dict(authors_names.HIDDEN_SETTINGS)
+    if num_classes in authors_names.POOL_SIZES:
+        for branch in ("SEMANTIC", "AFFINITY"):
+            key = f"MODEL.COPS.{branch}.ASPP_POOL_SIZE"
+            expected[key] = authors_names.POOL_SIZES[num_classes]
+    wrong = []
+    for key, value in expected.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        given = tuple(node) if isinstance(value, (tuple, list)) else node
+        if given != (tuple(value) if isinstance(value, list) else value):
+            wrong.append(f"{key} is {node}, theirs {value}")
+    if wrong:
+        raise CheckpointError(
+            "the config is for another network than the authors':\n  " + "\n  ".join(wrong)
+        )
+
+
+def _set_distances(cfg: CfgNode, count: int, given: list[int] | None, path: Path) -> None:
+    configured = tuple(cfg.MODEL.COPS.DISTANCES)
+    distances = tuple(given) if given else configured
+    if not given and len(configured) != count:
+        distances = authors_names.DISTANCES[:count]
+    if len(distances) != count:
+        raise CheckpointError(
+            f"{path} has classifiers for {count} distances: name as many by --distances"
+        )
+    if distances != configured:
+        print(f"MODEL.COPS.DISTANCES becomes {distances}; the config has {configured}.")
+    cfg.MODEL.COPS.DISTANCES = distances
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, convert, write, and read back."""
+    weights = read_their_weights(args.input, args.allow_unsafe_checkpoint)
+    cfg, table = read_config(args)
+    take_settings(cfg, weights, args.distances, args.input)
+    cfg.MODEL.WEIGHTS = str(args.output)
+    on_cpu = cfg.clone()
+    on_cpu.MODEL.DEVICE = "cpu"
+    model = build_model(on_cpu)
+    network = model.state_dict()
+    converted = authors_names.converted_weights(
+        weights, network, cfg.MODEL.COPS.DISTANCES, str(args.input)
+    )
+    model.load_state_dict({**network, **converted})
+    folder = args.output.parent
+    checkpointer = PanopticCheckpointer(
+        model, str(folder), cfg=cfg, class_table=table, save_to_disk=True
+    )
+    # An iteration of -1: none was run here. No tag: the folder's training is another one.
+    checkpointer.save(args.output.stem, tag=False, iteration=-1)
+    checkpointer.load(str(args.output), checkpointables=[], purpose="evaluate")
+    settings = args.output.with_suffix(".yaml")
+    write_atomically(settings, lambda file: file.write(cfg.dump().encode()))
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{args.input}: {len(weights)} entries, {len(table)} classes, distances "
+        f"{tuple(cfg.MODEL.COPS.DISTANCES)}, {parameters} parameters -> {args.output}, {settings}"
+    )
+
+
+def run(words: Sequence[str] | None = None) -> None:
+    """The program."""
+    args = parse_args(words)
+    try:
+        convert(args)
+    except (CheckpointError, ValueError, OSError, KeyError, yaml.YAMLError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f"convert_cops_checkpoint.py: {text}")
+
+
+if __name__ == "__main__":
+    run()
