@@ -100,6 +100,9 @@ def _add_training_config(node: CN) -> None:
     # "authors": a matched pair also counts (1 - h) / 2 as a miss. "literal": Eq. 6 as printed,
     # whose slope has the wrong sign below an IoU of 0.5.
     node.LOSS.FORM = "authors"
+    # h becomes (1 - s) h(u) + s u: h has no slope at u = 0, so a missed segment is not pulled up.
+    # 0: the paper's.
+    node.LOSS.LINEAR_SHARE = 0.0
     # Share of costs set to zero in training (A.2): pixels with all their classes, and edges.
     node.LOSS.COST_DROPOUT = 0.1
 

@@ -52,10 +52,7 @@ def run_all(
                         continue
                     finished[key] = runs[key].finished() or {}
                     pq = finished[key]["results"]["panoptic_seg/PQ"]
-                    print(
-                        f"{run_label(key)}: PQ {pq:.1f}, {finished[key]['seconds']:.0f} s",
-                        flush=True,
-                    )
+                    say(f"{run_label(key)}: PQ {pq:.1f}, {finished[key]['seconds']:.0f} s")
                 except TrainingFailed as error:
                     failures.append(str(error))
                     say(str(error))

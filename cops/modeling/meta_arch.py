@@ -292,5 +292,10 @@ def _build_solver_training(
         node.INFERENCE.STUFF_AREA_LIMIT,
         node.INFERENCE.AREA_DIVISOR,
     )
-    loss = PanopticQualityLoss(limits, weight=node.LOSS.WEIGHT, form=node.LOSS.FORM)
+    loss = PanopticQualityLoss(
+        limits,
+        weight=node.LOSS.WEIGHT,
+        form=node.LOSS.FORM,
+        linear_share=node.LOSS.LINEAR_SHARE,
+    )
     return AmwcLayer(settings), loss

@@ -1,0 +1,1 @@
+"""Differentiable layers around the solver."""

@@ -1,0 +1,161 @@
+"""Asymmetric multiway cut as a layer that gives class labels and edge labels (A.3).
+
+For the ablation of Abbas and Swoboda, NeurIPS 2021, Table 4: losses on the labels x of the cells
+and y of the edges, each on its own. Both sets of costs have a label of their own, so nothing is
+lifted: the backward pass perturbs both,
+
+    c'_V = c_V + lambda dL/dx,    c'_E = c_E + lambda dL/dy,
+
+and solves AMWC again (Eq. 3, 4). What is said in `amwc.py` on threads, loss scales and second
+derivatives holds here too.
+
+Shapes: N pictures; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from cops.layers.perturbation import (
+    FloatArray,
+    LayerStatistics,
+    SolutionChange,
+    SolverSettings,
+    solution_change,
+)
+from cops.layers.solved_batch import SolvedBatch, batch_maps
+from cops.solver import solve_amwc
+
+if TYPE_CHECKING:
+    from cops.targets import CopsTarget
+
+
+class _AmwcLabelsFunction(torch.autograd.Function):
+    """Costs to class labels and edge labels; see `AmwcLabelsLayer`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, class_costs: Tensor, edge_costs: Tensor, batch: SolvedBatch
+    ) -> tuple[Tensor, Tensor]:
+        batch.solve(class_costs, edge_costs)
+        batch.know([truth.pixel_weights > 0 for truth in batch.truths])
+        num_classes = class_costs.shape[1]
+        nodes, edges = [], []
+        for problem, solution in zip(batch.problems, batch.solutions, strict=True):
+            one_hot = np.zeros((problem.graph.num_nodes, num_classes), dtype=np.float32)
+            one_hot[np.arange(len(one_hot)), solution.node_classes] = 1
+            nodes.append(problem.graph.maps_from_nodes(one_hot))
+            edges.append(problem.graph.maps_from_edges(solution.is_cut.astype(np.float32)))
+        ctx.batch = batch
+        ctx.save_for_backward(class_costs, edge_costs)
+        ctx.set_materialize_grads(False)
+        return batch_maps(nodes, class_costs), batch_maps(edges, edge_costs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, class_gradient: Tensor | None, edge_gradient: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        batch: SolvedBatch = ctx.batch
+        reactions = [
+            _reaction(
+                batch,
+                index,
+                _crop(class_gradient, batch, index),
+                _crop(edge_gradient, batch, index),
+            )
+            for index in range(len(batch.problems))
+        ]
+        return *batch.as_maps(batch.differentiate(reactions), *ctx.saved_tensors), None
+
+
+def _crop(gradient: Tensor | None, batch: SolvedBatch, index: int) -> FloatArray | None:
+    """The incoming gradient (C, h, w) of one picture, on its own grid."""
+    if gradient is None:
+        return None
+    graph = batch.problems[index].graph
+    values = gradient[index, :, : graph.height, : graph.width].to("cpu", torch.float32).numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"the loss's gradient at the labels of picture {index} is not finite")
+    return values
+
+
+def _reaction(
+    batch: SolvedBatch, index: int, class_maps: FloatArray | None, edge_maps: FloatArray | None
+) -> Callable[[float], SolutionChange]:
+    """The function from lambda to the change of one picture's solution.
+
+    Args:
+        class_maps: (K, h, w) dL/dx; None for zero.
+        edge_maps: (2 D, h, w) dL/dy; None for zero.
+    """
+    problem, known = batch.problems[index], (batch.known_nodes[index], batch.known_edges[index])
+    graph, settings = problem.graph, batch.settings
+    node_step = np.zeros_like(problem.node_costs)
+    edge_step = np.zeros_like(problem.edge_costs)
+    if class_maps is not None:
+        node_step += graph.node_costs_from_maps(class_maps) * known[0][:, None]
+    if edge_maps is not None:
+        edge_step += graph.edge_costs_from_maps(edge_maps) * known[1]
+    partitionable = np.array(settings.partitionable, dtype=bool)
+
+    def react(interpolation: float) -> SolutionChange:
+        scale = np.float32(interpolation)
+        solved = solve_amwc(
+            problem.node_costs + scale * node_step,
+            graph.edges,
+            problem.edge_costs + scale * edge_step,
+            partitionable,
+            method=settings.method,
+        )
+        return solution_change(batch.solutions[index], solved.node_classes, solved.is_cut, *known)
+
+    return react
+
+
+class AmwcLabelsLayer(nn.Module):
+    """Class costs and edge costs to class labels x and edge labels y of the AMWC solution.
+
+    Args:
+        settings: of the solver and of the perturbation.
+
+    Attributes:
+        statistics: of the last forward and backward pass.
+    """
+
+    def __init__(self, settings: SolverSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.statistics = LayerStatistics()
+
+    def forward(
+        self,
+        class_costs: Tensor,
+        edge_costs: Tensor,
+        truths: Sequence[CopsTarget],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Solve.
+
+        Args:
+            class_costs: (N, K, h, w).
+            edge_costs: (N, 2 D, h, w).
+            truths: of the N pictures; they say where a gradient is wanted, and how many cells a
+                picture has.
+            generator: on the CPU; gives the lambdas.
+
+        Returns:
+            (N, K, h, w) x, 1 at the class of each cell, and (N, 2 D, h, w) y, 1 where an edge is
+            cut; both 0 in the padding and where there is no edge.
+
+        Raises:
+            ValueError: shapes that do not fit together, or costs that are not finite.
+        """
+        batch = SolvedBatch(truths, self.settings, self.statistics, generator)
+        return _AmwcLabelsFunction.apply(class_costs, edge_costs, batch)

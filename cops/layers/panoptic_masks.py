@@ -1,0 +1,35 @@
+"""What the layer around the solver hands to the loss: the segments of one picture as masks.
+
+Shapes: h, w cells of the grid; S true segments; J labels, that is masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cops.solver import Result
+
+
+@dataclass(frozen=True)
+class PanopticMasks:
+    """The panoptic labelling z of one picture (Eq. 7), one mask a label.
+
+    The first `num_predicted` masks are the segments of the solution, in the order of its clusters.
+    An *empty* mask follows for each true segment that no prediction matches: nothing is there yet,
+    but the loss can tell, by its gradient, what should be.
+
+    Attributes:
+        masks: (J, h, w) float32, 0 or 1; it carries the gradient of the loss back to the costs.
+        classes: (J,) int64 class of each mask.
+        match: (J,) int64 index of the true segment that belongs to each mask, -1 if none.
+        num_predicted: how many masks are segments of the solution.
+        solution: what the solver found; its `node_clusters` number the first masks.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    match: Tensor
+    num_predicted: int
+    solution: Result

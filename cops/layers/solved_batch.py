@@ -1,0 +1,204 @@
+"""The AMWC problems of a batch between the forward and the backward pass of a layer.
+
+Shapes: N pictures; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges;
+S lambdas a picture.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cops.grid_graph import grid_graph
+from cops.layers.perturbation import (
+    FloatArray,
+    LayerStatistics,
+    Problem,
+    SolutionChange,
+    SolverGradient,
+    SolverSettings,
+    average_changes,
+)
+from cops.solver import Result, solve_many
+from cops.solver.parallel import run_all
+
+if TYPE_CHECKING:
+    from cops.targets import CopsTarget
+
+
+class SolvedBatch:
+    """The problems of a batch from the forward to the backward pass.
+
+    Attributes:
+        problems, solutions: of the N pictures.
+        lambdas: N arrays (S,).
+        known_nodes, known_edges: N arrays (V,) and (E,) of bools, where the truth is known.
+    """
+
+    def __init__(
+        self,
+        truths: Sequence[CopsTarget],
+        settings: SolverSettings,
+        statistics: LayerStatistics,
+        generator: torch.Generator,
+    ) -> None:
+        self.truths = truths
+        self.settings = settings
+        self.statistics = statistics
+        # Drawn now, picture by picture: neither the order of the solves nor a backward pass that
+        # never comes can change what later draws give.
+        self.lambdas = [settings.draw_lambdas(generator) for _ in truths]
+        self.problems: list[Problem] = []
+        self.solutions: list[Result] = []
+        self.known_nodes: list[np.ndarray] = []
+        self.known_edges: list[np.ndarray] = []
+
+    @property
+    def num_threads(self) -> int:
+        """As asked for, or one a core."""
+        return self.settings.num_threads or os.cpu_count() or 1
+
+    def solve(self, class_costs: Tensor, edge_costs: Tensor) -> None:
+        """The forward pass."""
+        sizes = [(int(t.sem_seg.shape[0]), int(t.sem_seg.shape[1])) for t in self.truths]
+        self.problems = build_problems(class_costs, edge_costs, sizes, self.settings)
+        began = time.perf_counter()
+        self.solutions = solve_many(
+            [
+                {
+                    "node_costs": problem.node_costs,
+                    "edges": problem.graph.edges,
+                    "edge_costs": problem.edge_costs,
+                    "partitionable": np.array(self.settings.partitionable, dtype=bool),
+                    "method": self.settings.method,
+                }
+                for problem in self.problems
+            ],
+            self.num_threads,
+        )
+        self.statistics.forward_seconds = time.perf_counter() - began
+
+    def know(self, nodes: Sequence[Tensor]) -> None:
+        """Say where the truth is known.
+
+        Args:
+            nodes: (h, w) bools, one map a picture. Edges are known where they have a weight.
+        """
+        self.known_nodes = [known.flatten().cpu().numpy() for known in nodes]
+        self.known_edges = [
+            problem.graph.edge_costs_from_maps((truth.edge_weights > 0).cpu().numpy())
+            for problem, truth in zip(self.problems, self.truths, strict=True)
+        ]
+
+    def differentiate(
+        self, reactions: Sequence[Callable[[float], SolutionChange]]
+    ) -> list[SolverGradient]:
+        """The backward pass: Eq. 4 of every picture.
+
+        Args:
+            reactions: for each picture the function from lambda to the change of its solution.
+        """
+        began = time.perf_counter()
+        tasks = [
+            partial(react, float(interpolation))
+            for react, lambdas in zip(reactions, self.lambdas, strict=True)
+            for interpolation in lambdas
+        ]
+        changes = run_all(tasks, self.num_threads)
+        self.statistics.backward_seconds = time.perf_counter() - began
+        samples = self.settings.num_samples
+        gradients = [
+            average_changes(
+                solution,
+                changes[index * samples : (index + 1) * samples],
+                self.lambdas[index],
+                len(self.settings.partitionable),
+            )
+            for index, solution in enumerate(self.solutions)
+        ]
+        self.statistics.lambdas = np.stack(self.lambdas)
+        self.statistics.reacted = np.stack([g.reacted for g in gradients])
+        self.statistics.class_l1 = np.stack([g.class_l1 for g in gradients])
+        self.statistics.edge_l1 = np.stack([g.edge_l1 for g in gradients])
+        return gradients
+
+    def as_maps(
+        self, gradients: Sequence[SolverGradient], class_costs: Tensor, edge_costs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients as tensors like the costs."""
+        graphs = [problem.graph for problem in self.problems]
+        pairs = list(zip(graphs, gradients, strict=True))
+        nodes = [graph.maps_from_nodes(gradient.node_costs) for graph, gradient in pairs]
+        edges = [graph.maps_from_edges(gradient.edge_costs) for graph, gradient in pairs]
+        return batch_maps(nodes, class_costs), batch_maps(edges, edge_costs)
+
+
+def build_problems(
+    class_costs: Tensor,
+    edge_costs: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    settings: SolverSettings,
+) -> list[Problem]:
+    """The problems of a batch.
+
+    Args:
+        class_costs: (N, K, h, w).
+        edge_costs: (N, 2 D, h, w).
+        sizes: cells of each picture, (rows, columns): a smaller picture of a padded batch is
+            solved on its own grid, at the top left of the batch's.
+        settings: of the layer.
+
+    Raises:
+        ValueError: shapes that do not fit together, or costs that are not finite.
+    """
+    num, num_classes, height, width = class_costs.shape
+    channels = 2 * len(settings.distances)
+    if num_classes != len(settings.partitionable):
+        raise ValueError(
+            f"class costs of {num_classes} classes, but {len(settings.partitionable)} are known"
+        )
+    if tuple(edge_costs.shape) != (num, channels, height, width):
+        raise ValueError(
+            f"edge costs have shape {tuple(edge_costs.shape)}; class costs of shape "
+            f"{tuple(class_costs.shape)} and the distances {settings.distances} need "
+            f"{(num, channels, height, width)}"
+        )
+    if len(sizes) != num:
+        raise ValueError(f"costs of {num} pictures, truths of {len(sizes)}")
+    problems = []
+    node_maps = class_costs.detach().to("cpu", torch.float32).numpy()
+    edge_maps = edge_costs.detach().to("cpu", torch.float32).numpy()
+    for index, (rows, columns) in enumerate(sizes):
+        if rows > height or columns > width:
+            raise ValueError(
+                f"picture {index} of the batch has {rows} x {columns} cells of truth, but costs of "
+                f"{height} x {width}"
+            )
+        nodes, edges = (m[index, :, :rows, :columns] for m in (node_maps, edge_maps))
+        graph = grid_graph(rows, columns, settings.distances)
+        problem = Problem(
+            graph, graph.node_costs_from_maps(nodes), graph.edge_costs_from_maps(edges)
+        )
+        for name, costs in (("class", problem.node_costs), ("edge", problem.edge_costs)):
+            if not np.isfinite(costs).all():
+                raise ValueError(
+                    f"the {name} costs of picture {index} of the batch are not finite: training "
+                    "has diverged; lower SOLVER.BASE_LR"
+                )
+        problems.append(problem)
+    return problems
+
+
+def batch_maps(maps: Sequence[FloatArray], like: Tensor) -> Tensor:
+    """Maps (C, rows, columns) of the pictures as one tensor like `like`, 0 elsewhere."""
+    stacked = torch.zeros(like.shape, dtype=torch.float32)
+    for target, values in zip(stacked, maps, strict=True):
+        target[:, : values.shape[1], : values.shape[2]] = torch.from_numpy(values)
+    return stacked.to(device=like.device, dtype=like.dtype)

@@ -1,0 +1,275 @@
+"""The wiring of COPS: losses, gradients, freezing, inference, and input of all kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cops_factory import IS_THING, C, make_picture, perfect_maps, tiny_config, tiny_model
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from cops.modeling.inference import (
+    VARIANTS,
+    InferenceOptions,
+    SolvedPicture,
+    area_limits_on_grid,
+    build_test_target_function,
+)
+from panoptic_common.quality import PanopticStatistics, match_segments
+
+SURROGATE = {C + "TRAINING": "surrogate", C + "BACKWARD.SAMPLES": 2}
+SEPARATE = {C + "TRAINING": "separate", C + "BACKWARD.SAMPLES": 2}
+
+
+def train_step(model, batch):
+    """Losses of one step, with gradients in the parameters, and what was logged."""
+    model.train()
+    model.zero_grad()
+    torch.manual_seed(5)
+    with EventStorage() as storage:
+        losses = model(batch)
+        sum(losses.values()).backward()
+        return losses, {name: value for name, (value, _) in storage.latest().items()}
+
+
+def gradient_norms(model):
+    return {n: float(p.grad.abs().sum()) for n, p in model.named_parameters() if p.grad is not None}
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, names",
+    [
+        ({}, {"loss_semantic", "loss_affinity"}),
+        (SURROGATE, {"loss_panoptic_quality"}),
+        (SEPARATE, {"loss_class_labels", "loss_edge_labels"}),
+        (
+            {**SURROGATE, C + "MIX": 0.5},
+            {"loss_semantic", "loss_affinity", "loss_panoptic_quality"},
+        ),
+    ],
+    ids=["pretrain", "surrogate", "separate", "mix"],
+)
+def test_each_training_has_its_losses_and_reaches_both_branches(changes, names):
+    # A lambda that makes the solver react surely.
+    model = tiny_model({**changes, C + "BACKWARD.LAMBDA_RANGE": (2000.0, 3000.0)})
+    losses, _ = train_step(model, [make_picture(0), make_picture(1)])
+    assert set(losses) == names
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    norms = gradient_norms(model)
+    for part in ("backbone.res5", "sem_seg_head.", "affinity_head."):
+        assert sum(v for n, v in norms.items() if n.startswith(part)) > 0, part
+
+
+def test_the_semantic_branch_hears_nothing_of_the_affinities():
+    model = tiny_model({C + "PRETRAIN.SEMANTIC_WEIGHT": 0.0})
+    train_step(model, [make_picture(0)])
+    norms = gradient_norms(model)
+    assert sum(v for n, v in norms.items() if n.startswith("sem_seg_head")) == 0
+    assert sum(v for n, v in norms.items() if n.startswith("affinity_head")) > 0
+
+
+def test_a_step_through_the_solver_logs_what_happened():
+    model = tiny_model(SURROGATE)
+    batch = [make_picture(0)]
+    _, first = train_step(model, batch)
+    _, second = train_step(model, batch)
+    for name in ("surrogate", "true", "false_positives", "false_negatives"):
+        assert np.isfinite(first[f"quality/{name}"])
+    # Of the backward pass of the step before.
+    assert 0 <= second["solver/unreacted"] <= 1
+    assert second["solver/seconds_amwc"] > 0 and second["solver/seconds_mwc"] > 0
+
+
+def test_the_same_seed_gives_the_same_step_with_any_number_of_threads():
+    batch = [make_picture(seed) for seed in range(3)]
+    gradients = []
+    for threads in (1, 3):
+        model = tiny_model({**SURROGATE, C + "SOLVER.THREADS": threads})
+        train_step(model, batch)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_mixing_gives_both_losses_the_same_say_at_the_costs():
+    model = tiny_model({**SURROGATE, C + "MIX": 0.25, C + "COST_SCALES": False})
+    model.train()
+    seen = {}
+    predict = model.predict_maps
+
+    def spied(images):
+        maps = predict(images)
+        for name in ("class_logits", "edge_logits"):
+            getattr(maps, name).retain_grad()
+        seen["maps"] = maps
+        return maps
+
+    model.predict_maps = spied
+    with EventStorage():
+        losses = model([make_picture(0)])
+    for names, norm in (
+        (("loss_semantic", "loss_affinity"), 0.25),
+        (("loss_panoptic_quality",), 1.0),
+    ):
+        maps = seen["maps"]
+        maps.class_logits.grad = maps.edge_logits.grad = None
+        sum(losses[name] for name in names).backward(retain_graph=True)
+        total = maps.class_logits.grad.abs().sum() + maps.edge_logits.grad.abs().sum()
+        assert float(total) == pytest.approx(norm, rel=1e-4)
+
+
+def test_finetuning_trains_only_the_last_layers():
+    model = tiny_model({**SURROGATE, C + "FREEZE": True})
+    model.train()
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and not any(n.startswith("backbone") for n in trained)
+    assert {n.split(".")[0] for n in trained} == {"sem_seg_head", "affinity_head", "cost_scale"}
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    train_step(model, [make_picture(0)])
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("changes", [{}, SURROGATE, SEPARATE], ids=["pretrain", "pq", "separate"])
+def test_batches_of_all_kinds_train(changes):
+    model = tiny_model({**changes, C + "DISTANCES": (1, 4, 8)})
+    batches = [
+        [make_picture(0, void=True)],
+        [make_picture(0, things=0)],
+        [make_picture(0, (37, 51)), make_picture(1, (64, 40))],  # odd sizes, padding
+        [make_picture(0, (16, 20), things=1), make_picture(1, void=True)],  # distance 8 fits nobody
+    ]
+    for batch in batches:
+        losses, _ = train_step(model, batch)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_padding_changes_no_gradient_of_the_solver():
+    """A small picture beside a larger one is solved as it is alone."""
+    model = tiny_model(SURROGATE).eval()  # batch norm would mix the pictures
+    picture = make_picture(0, (32, 32))
+    costs = torch.randn(1, 5, 8, 8), torch.randn(1, 6, 8, 8)
+    padded = [torch.nn.functional.pad(c, (0, 4, 0, 3), value=3.0) for c in costs]
+    gradients = []
+    for tensors in (costs, padded):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        masks = model.amwc(*leaves, [picture["cops_target"]], torch.Generator().manual_seed(0))
+        model.solver_loss(masks, [picture["cops_target"]])[0].backward()
+        gradients.append([leaf.grad[..., :8, :8] for leaf in leaves])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+# ---- inference ----------------------------------------------------------------------------------
+
+
+def test_outputs_have_the_size_that_is_asked_for():
+    model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("untrimmed", "stride2", "stride1")}).eval()
+    picture = {**make_picture(0, (37, 51)), "height": 74, "width": 102}
+    with torch.no_grad():
+        (output,) = model([picture])
+    assert output["sem_seg"].shape == (5, 74, 102)
+    torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(74, 102))
+    for id_map, segments in (output["panoptic_seg"], *output["panoptic_variants"].values()):
+        assert id_map.shape == (74, 102) and id_map.dtype == torch.int32
+        ids = set(id_map.unique().tolist()) - {0}
+        assert ids == {s["id"] for s in segments}
+        stuff = [s["category_id"] for s in segments if not s["isthing"]]
+        assert len(stuff) == len(set(stuff))  # one segment a stuff class
+        assert all(IS_THING[s["category_id"]] == s["isthing"] for s in segments)
+    instances = output["instances"]
+    things = [s for s in output["panoptic_seg"][1] if s["isthing"]]
+    assert len(instances) == len(things)
+    assert output["cut_edges"].shape == output["affinity_map"].shape == (10, 13)
+
+
+def test_perfect_maps_give_a_perfect_result():
+    picture = make_picture(3, (64, 96), things=2)
+    target = picture["cops_target"]
+    class_logits, edge_logits = perfect_maps(target, 5)
+    solved = SolvedPicture(
+        class_logits,
+        -class_logits,
+        -edge_logits,
+        distances=(1, 4, 8),
+        is_thing=IS_THING,
+        input_size=(64, 96),
+        output_size=(16, 24),  # the grid itself
+    )
+    for method in ("greedy", "multilevel"):
+        options = InferenceOptions(method=method, thing_area_limit=0, stuff_area_limit=0)
+        id_map, segments = solved.panoptic(options)
+        truth = target.segment_map.numpy() + 1
+        listed = [
+            {"id": i + 1, "category_id": int(c)} for i, c in enumerate(target.classes.tolist())
+        ]
+        matches = match_segments(truth, listed, id_map.numpy(), segments, 5)
+        quality = (PanopticStatistics.zeros(5) + matches.statistics(5)).quality(IS_THING)
+        assert quality.all.pq == 1.0
+
+
+def test_the_semantic_oracle_takes_the_classes_from_the_truth():
+    model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("oracle",)}).eval()
+    picture = make_picture(0)
+    with torch.no_grad():
+        (output,) = model([picture])
+    id_map, segments = output["panoptic_variants"]["oracle"]
+    class_of = np.full(len(segments) + 1, -1)
+    for segment in segments:
+        class_of[segment["id"]] = segment["category_id"]
+    truth = picture["cops_target"].sem_seg.numpy().repeat(4, 0).repeat(4, 1)
+    known = truth != 255
+    assert (class_of[id_map.numpy()] == truth)[known].all()
+    del picture["cops_target"]
+    with pytest.raises(ValueError, match="SEMANTIC_ORACLE"):
+        model([picture])
+
+
+def test_the_truth_is_read_at_test_time_for_the_oracle_only():
+    assert build_test_target_function(tiny_config()) is None
+    assert build_test_target_function(tiny_config({C + "INFERENCE.SEMANTIC_ORACLE": True}))
+    assert build_test_target_function(tiny_config({"TEST.PANOPTIC_VARIANTS": ("oracle",)}))
+
+
+def test_a_single_cell_and_a_tiny_picture_work():
+    model = tiny_model().eval()
+    for size in ((4, 4), (1, 1), (5, 33)):
+        with torch.no_grad():
+            (output,) = model([{"image": torch.zeros(3, *size, dtype=torch.uint8)}])
+        assert output["panoptic_seg"][0].shape == size
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({C + "TRAINING": "both"}, "TRAINING"),
+        ({C + "MIX": 1.0}, "MIX"),
+        ({**SURROGATE, C + "MIX": -1.0}, "MIX"),
+        ({C + "INFERENCE.STRIDE": 3}, "STRIDE"),
+        ({C + "SOLVER.METHOD": "exact"}, "METHOD"),
+        ({C + "PRETRAIN.LOSS_STRIDE": 2}, "LOSS_STRIDE"),
+        ({**SURROGATE, C + "INFERENCE.AREA_DIVISOR": "none"}, "AREA_DIVISOR"),
+        ({**SURROGATE, C + "LOSS.FORM": "other"}, "form"),
+        ({"TEST.PANOPTIC_VARIANTS": ("heuristic",)}, "PANOPTIC_VARIANTS"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(tiny_config(changes))
+
+
+def test_area_limits_shrink_with_the_grid():
+    assert area_limits_on_grid((True, False), 200, 2048, "geometric") == (12.5, 128.0)
+    assert area_limits_on_grid((True, False), 200, 2048, "authors") == (50.0, 128.0)
+
+
+def test_every_variant_is_an_option():
+    for changes in VARIANTS.values():
+        assert InferenceOptions().changed(changes) is not None
