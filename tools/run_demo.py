@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The Unified system from nothing to panoptic pictures on a CPU; `make demo` calls this program.
+"""Both systems from nothing to panoptic pictures on a CPU; `make demo` calls this program.
 
     python tools/run_demo.py
-    python tools/run_demo.py --iterations 3000 --output output/longer
+    python tools/run_demo.py --systems cops --iterations 3000 --output output/longer
 
-Makes synthetic scenes, trains configs/unified/scenes/D2.yaml on them, evaluates on scenes that were
-not trained on, prints the panoptic quality and draws a contact sheet. When it was stopped, the same
-command goes on where it was; when it was finished, it only draws again (--restart repeats it all).
+Makes synthetic scenes; trains the Unified system on them; pre-trains COPS, then fine-tunes it
+through its solver; evaluates each on scenes that were not trained on, prints their panoptic quality
+side by side and draws contact sheets. When it was stopped, the same command goes on where it was;
+what is finished is only drawn again (--restart repeats it all).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,41 +29,75 @@ sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
 import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
 from detectron2.config import CfgNode, get_cfg  # noqa: E402
 
-from panoptic_common.media import read_picture, write_picture  # noqa: E402
+from panoptic_common.demo_sheets import affinity_sheet, solver_sheet  # noqa: E402
+from panoptic_common.media import write_picture  # noqa: E402
 from panoptic_common.predictor import Predictor  # noqa: E402
 from panoptic_common.register_datasets import (  # noqa: E402
     builtin_root,
     load_panoptic,
     register_scenes,
 )
-from panoptic_common.segment_ids import read_id_map  # noqa: E402
+from panoptic_common.systems import add_system_config  # noqa: E402
 from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
-from panoptic_common.visualize import (  # noqa: E402
-    contact_sheet,
-    draw_affinity,
-    draw_boxes,
-    draw_panoptic,
-    draw_semantic,
-    legend,
-)
-from unified_panoptic import add_unified_panoptic_config  # noqa: E402
 
-CONFIG = ROOT / "configs/unified/scenes/D2.yaml"
-SYSTEMS = {"UnifiedPanoptic": "unified_panoptic"}
-TITLES = ("picture", "truth", "semantic", "boxes", "panoptic", "affinity of the marked pixel")
-# The ways to make the panoptic map that are compared, by their names in TEST.PANOPTIC_VARIANTS.
-VARIANTS = {
-    "": "argmax of P (the system)",
-    "residual_off": "residual off: argmax of the potential",
-    "heuristic": "heuristic merger",
-    "stride4": "P at stride 4, then enlarged",
-    "untrimmed": "small stuff kept",
-    "duplicates_kept": "duplicate detections kept",
-}
+TRAIN_NET = ROOT / "tools/train_net.py"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One training of the demo.
+
+    Attributes:
+        name: of its folder.
+        title: in tables.
+        system: "unified" or "cops".
+        config: file below configs/.
+        start: name of the step whose weights it starts from; "": from random weights.
+        variants: ways to make the panoptic map that are compared, by their names in
+            TEST.PANOPTIC_VARIANTS; "" is the system's own.
+    """
+
+    name: str
+    title: str
+    system: str
+    config: str
+    start: str = ""
+    variants: Mapping[str, str] = field(default_factory=dict)
+
+
+STEPS = (
+    Step(
+        "unified",
+        "Unified",
+        "unified",
+        "unified/scenes/D2.yaml",
+        variants={
+            "": "argmax of P (the system)",
+            "residual_off": "residual off: argmax of the potential",
+            "heuristic": "heuristic merger",
+            "stride4": "P at stride 4, then enlarged",
+            "untrimmed": "small stuff kept",
+            "duplicates_kept": "duplicate detections kept",
+        },
+    ),
+    Step(
+        "cops_baseline",
+        "COPS baseline",
+        "cops",
+        "cops/scenes/pretrain.yaml",
+        variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
+    ),
+    Step(
+        "cops_full",
+        "COPS full",
+        "cops",
+        "cops/scenes/full.yaml",
+        start="cops_baseline",
+        variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
+    ),
+)
 # For tests of this program: shows that everything runs, and learns nothing.
 FAST = {
     "DATASETS.SCENES.HEIGHT": 64,
@@ -79,12 +115,16 @@ FAST = {
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
+    systems = sorted({step.system for step in STEPS}, reverse=True)
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--output", default="output/demo", help="folder (default output/demo)")
-    parser.add_argument("--iterations", type=int, help="to train (default: that of the config)")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
+    parser.add_argument(
+        "--systems", nargs="+", choices=systems, default=systems, help="default: both"
+    )
+    parser.add_argument("--iterations", type=int, help="of each training (default: its config's)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (default 0)")
     parser.add_argument("--scenes", help="folder above scenes/ (default: DETECTRON2_DATASETS)")
-    parser.add_argument("--rows", type=int, default=6, help="of the contact sheet (default 6)")
+    parser.add_argument("--rows", type=int, default=6, help="of the contact sheets (default 6)")
     parser.add_argument("--restart", action="store_true", help="repeat what is finished")
     parser.add_argument("--fast", action="store_true", help="tiny: only shows that all runs")
     options = parser.parse_args(arguments)
@@ -97,8 +137,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return options
 
 
-class Stages:
-    """Announces the stages of the demo and keeps their wall times."""
+class Clock:
+    """Says what happens, with the time since the start, and keeps the stages' wall times."""
 
     def __init__(self) -> None:
         self.begin = time.monotonic()
@@ -121,27 +161,31 @@ class Stages:
 # ---- training -----------------------------------------------------------------------------------
 
 
-def demo_config(options: argparse.Namespace) -> tuple[CfgNode, dict[str, Any]]:
-    """The config of the demo, and what it changes about the file."""
+def step_config(options: argparse.Namespace, step: Step) -> tuple[CfgNode, dict[str, Any]]:
+    """The config of a step, and what the demo changes about the file."""
+    file = ROOT / "configs" / step.config
     opts: dict[str, Any] = dict(FAST) if options.fast else {}
     opts["SEED"] = options.seed
     # Whoever stops the demo loses at most a minute.
     opts |= {"SOLVER.CHECKPOINT_PERIOD": 50, "SOLVER.CHECKPOINT_KEEP": 1}
     if options.iterations is not None:
         opts["SOLVER.MAX_ITER"] = options.iterations
-    opts["TEST.PANOPTIC_VARIANTS"] = repr(tuple(name for name in VARIANTS if name))
+    if step.start:
+        opts["MODEL.WEIGHTS"] = str(Path(options.output) / step.start / "model_final.pth")
+    opts["TEST.PANOPTIC_VARIANTS"] = repr(tuple(name for name in step.variants if name))
     cfg = get_cfg()
-    add_unified_panoptic_config(cfg)
-    cfg.merge_from_file(str(CONFIG))
+    architecture = CfgNode.load_yaml_with_base(str(file))["MODEL"]["META_ARCHITECTURE"]
+    add_system_config(cfg, architecture)
+    cfg.merge_from_file(str(file))
     cfg.merge_from_list([word for key, value in opts.items() for word in (key, str(value))])
     return cfg, opts
 
 
-def prepare_training(
-    options: argparse.Namespace, cfg: CfgNode, opts: Mapping[str, Any], stages: Stages
-) -> TrainingRun:
+def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> TrainingRun:
     """The training; an older one with other settings is moved out of its way, not mixed with it."""
-    folder = Path(options.output) / "training"
+    file = ROOT / "configs" / step.config
+    cfg, opts = step_config(options, step)
+    folder = Path(options.output) / step.name
     environment = {
         # train_net.py expects installed packages.
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -150,17 +194,17 @@ def prepare_training(
     flags: list[str] = []
     if (os.cpu_count() or 1) >= 2 and not options.fast:
         # Two processes with a thread each train faster than one with two: much of an iteration is
-        # small steps (proposals, matching) that do not fill two cores.
+        # small steps (proposals, matching, solving) that do not fill two cores.
         flags = ["--num-processes", "2"]
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     run = TrainingRun(
-        ROOT / "tools/train_net.py",
-        CONFIG,
+        TRAIN_NET,
+        file,
         folder,
         cfg.SOLVER.MAX_ITER,
         opts,
         environment,
-        {"config": CfgNode.load_yaml_with_base(str(CONFIG))},
+        {"config": CfgNode.load_yaml_with_base(str(file))},
         flags,
     )
     try:
@@ -170,23 +214,51 @@ def prepare_training(
         changed = str(error)
     if folder.exists() and (changed or options.restart):
         old = next(
-            p for n in range(1, 10**6) if not (p := folder.with_name(f"training.{n}")).exists()
+            p for n in range(1, 10**6) if not (p := folder.with_name(f"{step.name}.{n}")).exists()
         )
         shutil.move(folder, old)
         reason = "Its settings differ" if changed else "Restart"
-        stages.say(f"{reason}: the training of an earlier demo is now in {old}")
+        clock.say(f"{reason}: the training of an earlier demo is now in {old}")
     return run
 
 
-def train(run: TrainingRun, stages: Stages, period: float = 10.0) -> None:
-    """Train and evaluate in a process of its own, and say now and then how far it is.
+def run_step(
+    options: argparse.Namespace, step: Step, repeated: set[str], clock: Clock
+) -> dict[str, float]:
+    """Train and evaluate, if that is not done yet.
+
+    Args:
+        options: of the command line.
+        step: what to train.
+        repeated: names of the steps that were trained in this call; the step joins them if it is.
+        clock: to say how far it is.
+
+    Returns:
+        The results by name.
 
     Raises:
         TrainingFailed: with the end of its log.
     """
+    if step.start in repeated:  # what was trained from the old weights is of no use any more
+        options = argparse.Namespace(**{**vars(options), "restart": True})
+    run = prepare_training(options, step, clock)
+    finished = run.finished()
+    if finished is None:
+        repeated.add(step.name)
+        clock.say(f"{step.title}: training for {run.max_iter} iterations; log: {run.log_path}")
+        train(run, step.title, clock)
+        finished = run.finished()
+        assert finished is not None  # or `train` has raised
+    else:
+        clock.say(f"{step.title}: finished already (--restart repeats it).")
+    return finished["results"]
+
+
+def train(run: TrainingRun, title: str, clock: Clock, period: float = 10.0) -> None:
+    """Train and evaluate in a process of its own, and say now and then how far it is."""
     before = run.progress().get("iteration", -1)
     if before >= 0:
-        stages.say(f"Going on from the last checkpoint (it was at iteration {before + 1:.0f}).")
+        clock.say(f"Going on from the last checkpoint (it was at iteration {before + 1:.0f}).")
     start = last = time.monotonic()
     trained, told = 0.0, before
     run.start()
@@ -196,19 +268,19 @@ def train(run: TrainingRun, stages: Stages, period: float = 10.0) -> None:
             now = time.monotonic()
             if not trained and run.trained():
                 trained = now - start
-                stages.say("Trained; evaluating on the validation scenes.")
+                clock.say("Trained; evaluating on the validation scenes.")
             # The process reports every 20 iterations; nothing new is told once a minute only.
             iteration = run.progress().get("iteration", -1)
             wait = period if iteration != told else 60.0
             if trained or now - last < wait:
                 continue
             last, told = now, iteration
-            stages.say(_progress_line(run, before, now - start))
+            clock.say(_progress_line(run, before, now - start))
     finally:
         run.stop()
     total = time.monotonic() - start
-    stages.seconds["training"] = trained or total
-    stages.seconds["evaluation"] = total - stages.seconds["training"]
+    clock.seconds[f"{title} training"] = trained or total
+    clock.seconds[f"{title} evaluation"] = total - clock.seconds[f"{title} training"]
 
 
 def _progress_line(run: TrainingRun, before: float, seconds: float) -> str:
@@ -228,16 +300,30 @@ def _progress_line(run: TrainingRun, before: float, seconds: float) -> str:
 # ---- results ------------------------------------------------------------------------------------
 
 
-def quality_tables(results: Mapping[str, float]) -> str:
-    """PQ, SQ and RQ of all, things and stuff; then PQ of the ways to make the panoptic map."""
+def quality_tables(results: Mapping[Step, Mapping[str, float]]) -> str:
+    """PQ, SQ and RQ of the trainings side by side; then PQ of the ways to make the map.
+
+    Args:
+        results: of each step, by name.
+    """
+    names = ("PQ", "SQ", "RQ", "mIoU")
+    width = 8 * len(names)
     lines = ["", "Panoptic quality on the validation scenes, in percent", ""]
-    lines.append(f"{'':10}" + "".join(f"{name:>8}" for name in ("PQ", "SQ", "RQ", "mIoU")))
+    lines.append(f"{'':8}" + "".join(f"{step.title:>{width}}" for step in results))
+    lines.append(f"{'':8}" + "".join(f"{name:>8}" for name in names) * len(results))
     for title, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st")):
-        values = [results[f"panoptic_seg/{name}{suffix}"] for name in ("PQ", "SQ", "RQ", "mIoU")]
-        lines.append(f"{title:10}" + "".join(f"{value:8.1f}" for value in values))
-    width = max(len(text) for text in VARIANTS.values()) + 2
-    lines += ["", f"{'PQ by the way it is made':{width}}{'all':>8}{'things':>8}{'stuff':>8}"]
-    for variant, text in VARIANTS.items():
+        values = [r[f"panoptic_seg/{name}{suffix}"] for r in results.values() for name in names]
+        lines.append(f"{title:8}" + "".join(f"{value:8.1f}" for value in values))
+    for step, found in results.items():
+        lines += _variant_table(step, found)
+    return "\n".join([*lines, ""])
+
+
+def _variant_table(step: Step, results: Mapping[str, float]) -> list[str]:
+    heading = f"{step.title}: PQ by the way it is made"
+    width = max(len(text) for text in (*step.variants.values(), heading)) + 2
+    lines = ["", f"{heading:{width}}{'all':>8}{'things':>8}{'stuff':>8}"]
+    for variant, text in step.variants.items():
         output = f"panoptic_seg_{variant}" if variant else "panoptic_seg"
         values = [results.get(f"{output}/PQ{suffix}") for suffix in ("", "_th", "_st")]
         cells = "".join(f"{'-':>8}" if value is None else f"{value:8.1f}" for value in values)
@@ -245,103 +331,64 @@ def quality_tables(results: Mapping[str, float]) -> str:
     parts = [("mIoU of the semantic output", "sem_seg/mIoU"), ("box AP", "bbox/AP")]
     parts.append(("mask AP", "segm/AP"))
     told = [f"{text} {results[key]:.1f}" for text, key in parts if key in results]
-    return "\n".join([*lines, "", ", ".join(told), ""])
+    return [*lines, ", ".join(told)]
 
 
-def draw_sheet(predictor: Predictor, records: Sequence[dict[str, Any]]) -> np.ndarray:
-    """A row for each record: picture, truth, semantic, boxes, panoptic, affinity."""
-    table = predictor.class_table
-    rows = []
-    for record in records:
-        picture = read_picture(record["file_name"])
-        truth = read_id_map(record["pan_seg_file_name"])
-        found = predictor(picture)
-        kept = found.scores >= 0.5
-        pixel = central_pixel(truth, record["segments_info"])
-        scale = max(1, round(512 / picture.shape[1]))
-        rows.append(
-            [
-                picture,
-                draw_panoptic(picture, truth, record["segments_info"], table, scale=scale),
-                draw_semantic(picture, found.semantic, table, scale=scale),
-                draw_boxes(
-                    picture,
-                    found.boxes[kept],
-                    found.classes[kept].tolist(),
-                    found.scores[kept].tolist(),
-                    table,
-                    scale=scale,
-                ),
-                draw_panoptic(picture, found.id_map, found.segments_info, table, scale=scale),
-                draw_affinity(picture, predictor.affinity(picture, *pixel), pixel, scale=scale),
-            ]
-        )
-    sheet = contact_sheet(rows, TITLES)
-    return np.concatenate([sheet, legend(table, sheet.shape[1])])
+def draw_sheets(
+    options: argparse.Namespace, records: Sequence[dict[str, Any]], clock: Clock
+) -> list[Path]:
+    """Write a contact sheet for each system."""
+    output = Path(options.output)
+    paths = []
 
+    def predictor(name: str) -> Predictor:
+        return Predictor.from_checkpoint(str(output / name / "model_final.pth"))
 
-def central_pixel(id_map: np.ndarray, segments_info: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """The pixel deepest inside the largest single thing (without one: the largest segment).
-
-    Args:
-        id_map: (H, W) segment ids.
-        segments_info: at least "id", "isthing", "iscrowd" and "area".
-
-    Returns:
-        x, y.
-    """
-    if not segments_info:
-        return id_map.shape[1] // 2, id_map.shape[0] // 2
-    best = max(segments_info, key=lambda s: (s["isthing"] and not s["iscrowd"], s["area"]))
-    inside = (id_map == best["id"]).astype(np.uint8)
-    # A frame of zeros: the border of the picture counts as a border of the segment.
-    depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(x), int(y)
+    for system in options.systems:
+        path = output / f"contact_sheet_{system}.png"
+        with clock.stage(f"sheet of {system}", f"Drawing {path.name}."):
+            if system == "unified":
+                sheet = affinity_sheet(predictor("unified"), records)
+            else:
+                sheet = solver_sheet(predictor("cops_baseline"), predictor("cops_full"), records)
+            write_picture(path, sheet)
+        paths.append(path)
+    return paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(arguments)
-    stages = Stages()
-    output = Path(options.output)
-    cfg, opts = demo_config(options)
+    clock = Clock()
+    steps = [step for step in STEPS if step.system in options.systems]
     try:
-        run = prepare_training(options, cfg, opts, stages)
-        sizes = cfg.DATASETS.SCENES
+        sizes = step_config(options, steps[0])[0].DATASETS.SCENES
         text = (
             f"Making {sizes.NUM_TRAIN} + {sizes.NUM_VAL} scenes of {sizes.WIDTH} x {sizes.HEIGHT}."
         )
-        with stages.stage("scenes", text):
+        with clock.stage("scenes", text):
             register_scenes(options.scenes or builtin_root(), sizes)
             load_panoptic("scenes_train")
             validation = load_panoptic("scenes_val")
-        finished = run.finished()
-        if finished is None:
-            stages.say(f"Training for {run.max_iter} iterations; full log: {run.log_path}")
-            train(run, stages)
-            finished = run.finished()
-            assert finished is not None  # or `train` has raised
-        else:
-            stages.say("Training and evaluation are finished already (--restart repeats them).")
-        print(quality_tables(finished["results"]), flush=True)
-        path = output / "contact_sheet.png"
-        with stages.stage("contact sheet", "Drawing the contact sheet."):
-            checkpoint = run.output_dir / "model_final.pth"
-            predictor = Predictor.from_checkpoint(str(checkpoint), SYSTEMS)
-            write_picture(path, draw_sheet(predictor, validation[: options.rows]))
+        repeated: set[str] = set()
+        results = {}
+        for step in steps:
+            results[step] = run_step(options, step, repeated, clock)
+            print(quality_tables(results), flush=True)
+        paths = draw_sheets(options, validation[: options.rows], clock)
     except (TrainingFailed, ValueError, OSError) as error:
         print(f"run_demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items())
-    stages.say(f"Done. Wall time: {times}.")
-    print(f"Contact sheet: {path}")
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
+    clock.say(f"Done. Wall time: {times}.")
+    print("\n".join(f"Contact sheet: {path}" for path in paths))
     program = os.path.relpath(sys.executable)
     if program.startswith(".."):
         program = sys.executable
+    checkpoint = Path(options.output) / steps[-1].name / "model_final.pth"
     print(f"Your own: {program} tools/demo.py --checkpoint {checkpoint} PICTURES --output FOLDER")
     return 0
 
