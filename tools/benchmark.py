@@ -281,9 +281,8 @@ def section_argmax(bench: Bench) -> Table:
 
     def at_once() -> torch.Tensor:
         psi = submodule.potential(*arguments)
-        return (psi if residual is None else psi + resample(residual, size, size, STRIDE)).argmax(
-            dim=0
-        )
+        enlarged = 0 if residual is None else resample(residual, size, size, STRIDE)
+        return (psi + enlarged).argmax(dim=0)
 
     with torch.no_grad():
         differing = int((in_strips() != at_once()).sum())

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cops.layers.lifting import algorithm_1
+from cops.layers.matching import count_segment_overlaps, match_by_iou
 from cops.layers.panoptic_masks import PanopticMasks
 from cops.layers.perturbation import LayerStatistics, SolverSettings
 from cops.layers.solved_batch import SolvedBatch
-from cops.layers.matching import count_segment_overlaps, match_by_iou
 from cops.solver import Result
 
 if TYPE_CHECKING:

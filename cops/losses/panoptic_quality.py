@@ -1,8 +1,9 @@
 """A smooth surrogate of panoptic quality (Abbas, Swoboda, NeurIPS 2021, 3.3.2, Eq. 6).
 
 PQ (Eq. 5) counts a predicted segment once its IoU with a true one passes 1/2, and evaluation drops
-small segments first; both are steps. The surrogate matches by maximum IoU (`cops.layers.matching`), and with
-u the IoU of a matched pair, a the area of a mask and t the class's rejection area it softens them,
+small segments first; both are steps. The surrogate matches by maximum IoU
+(`cops.layers.matching`), and with u the IoU of a matched pair, a the area of a mask and t the
+class's rejection area it softens them,
 
     h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-0.1 (a - t))),
 

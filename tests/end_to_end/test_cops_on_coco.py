@@ -1,0 +1,90 @@
+"""COPS on two real COCO pictures, one with a crowd: pre-train, go on through the solver, predict.
+
+A few iterations at a small size show that both stages work from the official files to the official
+files. Learning the pictures by heart takes minutes: see docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs/cops/coco"
+SIZES = ("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96)
+
+
+def run(program: str, *words: object, datasets: Path) -> str:
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(datasets),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(ROOT / "tools" / program), *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pretrained(shared_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pretrained")
+    options = ("SOLVER.MAX_ITER", 24, "SOLVER.WARMUP_ITERS", 2, "OUTPUT_DIR", out)
+    config = CONFIGS / "two_pictures.yaml"
+    run("train_net.py", "--config-file", config, *SIZES, *options, datasets=shared_coco)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finetuned(
+    pretrained: Path, shared_coco: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("finetuned")
+    options = ("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 0, "OUTPUT_DIR", out)
+    start = ("MODEL.WEIGHTS", pretrained / "model_final.pth")
+    config = CONFIGS / "two_pictures_full.yaml"
+    run("train_net.py", "--config-file", config, *SIZES, *options, *start, datasets=shared_coco)
+    return out
+
+
+def test_pretraining_lowers_its_losses(pretrained: Path):
+    losses = [line["total_loss"] for line in metrics(pretrained) if "total_loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_training_through_the_solver_evaluates_and_writes(finetuned: Path):
+    final = metrics(finetuned)[-1]
+    assert 0 <= final["panoptic_seg/PQ"] <= 100 and math.isfinite(final["sem_seg/mIoU"])
+    assert final["solver/seconds_mwc"] > 0 and 0 <= final["quality/surrogate"] <= 1
+    inference = finetuned / "inference" / "coco_2017_val_panoptic"
+    predictions = json.loads((inference / "predictions.json").read_text())
+    assert {a["image_id"] for a in predictions["annotations"]} == {142238, 439180}
+
+
+def test_demo_draws_the_cut_from_the_checkpoint_alone(
+    finetuned: Path, shared_coco: Path, tmp_path: Path
+):
+    picture = shared_coco / "coco/val2017/000000439180.jpg"
+    panels = ("--panels", "panoptic,affinities,cut_edges")
+    checkpoint = finetuned / "model_final.pth"
+    run(
+        *("demo.py", "--checkpoint", checkpoint, "--output", tmp_path, *panels, picture),
+        datasets=tmp_path,  # nothing of the data set is there
+    )
+    written = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(written) == 3
+    for name in written:
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) >= 200
