@@ -30,6 +30,8 @@ else:
     pq = float(open(opts["MODEL.WEIGHTS"]).read()) + {"control": 1, "full_mix": 3}[leaf]
 (out / "model_final.pth").write_text(str(pq))
 results = {"panoptic_seg/PQ": pq, "sem_seg/mIoU": 30.0, "iteration": 1}
+if leaf == "full_mix":
+    results |= {"quality/surrogate": 0.5 + int(opts["SEED"]) / 10, "quality/true": 0.4}
 for name in eval(opts["TEST.PANOPTIC_VARIANTS"]):
     results["panoptic_seg_%s/PQ" % name] = pq - 2
 (out / "metrics.json").write_text(json.dumps(results) + "\\n")
@@ -66,6 +68,9 @@ def test_every_leaf_starts_from_the_baseline_of_its_seed(ablation, tmp_path):
     }
     text = (tmp_path / "out/table.md").read_text()
     assert "| full_mix - control | **+2.0** (+2.0, +2.0) |" in text
+    # Surrogates 0.5 and 0.7 of the seeds 0 and 2.
+    assert tables["curves"] == {"full_mix": [{"iteration": 2, "surrogate": 60, "true": 40}]}
+    assert "| full_mix | 2: 60.0 / 40.0 |" in text
 
 
 def test_variants_are_rows_and_differences_of_their_own(ablation, tmp_path):

@@ -38,7 +38,16 @@ from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E4
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 BASELINE, CONTROL = "pretrain", "control"
-LEAVES = (CONTROL, "full_paper", "full_N1", "full_separate", "full_mix", "full_separate_mix")
+LEAVES = (
+    CONTROL,
+    "control_all",
+    "full",
+    "full_paper",
+    "full_N1",
+    "full_separate",
+    "full_mix",
+    "full_separate_mix",
+)
 # Columns: heading, result, whether it is the panoptic output's (else the network's).
 COLUMNS = (
     ("PQ", "PQ", True),
@@ -180,8 +189,44 @@ def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
     return rows
 
 
+def read_curves(
+    output: Path, leaves: Sequence[str], seeds: Sequence[int]
+) -> dict[str, list[dict[str, float]]]:
+    """The surrogate and true PQ of the training batches, as the runs went (the paper's Fig. 4, 5).
+
+    Both are medians over 20 iterations, which is how Detectron2 logs.
+
+    Args:
+        output: folder of the runs.
+        leaves: those that train no surrogate are left out.
+        seeds: to take the mean of.
+
+    Returns:
+        For each leaf, one dict a logged iteration: "iteration", "surrogate" and "true", in percent.
+    """
+    curves = {}
+    for leaf in leaves:
+        points: dict[int, list[tuple[float, float]]] = {}
+        for seed in seeds:
+            text = (output / f"{leaf}_seed{seed}" / "metrics.json").read_text(encoding="utf-8")
+            for line in map(json.loads, text.splitlines()):
+                if "quality/surrogate" in line:
+                    pair = (100 * line["quality/surrogate"], 100 * line["quality/true"])
+                    points.setdefault(line["iteration"] + 1, []).append(pair)
+        if points:
+            curves[leaf] = [
+                {
+                    "iteration": iteration,
+                    "surrogate": sum(pair[0] for pair in pairs) / len(pairs),
+                    "true": sum(pair[1] for pair in pairs) / len(pairs),
+                }
+                for iteration, pairs in sorted(points.items())
+            ]
+    return curves
+
+
 def as_markdown(tables: Mapping[str, Any]) -> str:
-    """Both tables in Markdown."""
+    """All tables in Markdown."""
     headings = [*(heading for heading, _, _ in COLUMNS), "seconds"]
     lines = [f"Mean ± standard deviation over the seeds {tables['seeds']}, in percent.", ""]
     lines += markdown_rows(
@@ -197,6 +242,17 @@ def as_markdown(tables: Mapping[str, Any]) -> str:
         [
             [entry["of"], *(seed_gaps(entry[heading]) for heading in headings[:3])]
             for entry in tables["differences"]
+        ],
+    )
+    lines += ["", "Surrogate / true PQ of the training batches by iteration, mean over seeds.", ""]
+    lines += markdown_rows(
+        ["", "iteration: surrogate / true"],
+        [
+            [
+                leaf,
+                ", ".join("{iteration}: {surrogate:.1f} / {true:.1f}".format(**p) for p in curve),
+            ]
+            for leaf, curve in tables["curves"].items()
         ],
     )
     return "\n".join(lines) + "\n"
@@ -220,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
         return 130
     tables = make_tables(finished, options.seeds)
+    tables["curves"] = read_curves(output, options.leaves, options.seeds)
     (output / "table.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
     text = as_markdown(tables)
     (output / "table.md").write_text(text, encoding="utf-8")
