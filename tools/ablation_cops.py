@@ -41,7 +41,7 @@ BASELINE, CONTROL = "pretrain", "control"
 LEAVES = (
     CONTROL,
     "control_all",
-    "full",
+    "full_linear_share",
     "full_paper",
     "full_N1",
     "full_separate",

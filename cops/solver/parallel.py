@@ -1,0 +1,40 @@
+"""Many problems at once on a pool of threads.
+
+The kernels release the interpreter (`_jit.py`), so plain threads suffice: no process is forked, no
+array is copied. Each problem is solved by one thread as it would be alone, so the results do not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
+    """Call all tasks and return what they return, in their order.
+
+    Args:
+        tasks: functions without argument.
+        num_threads: how many run at a time, >= 1; with 1 the caller's own thread runs them.
+
+    Raises:
+        ValueError: `num_threads` is not positive.
+        Exception: that of the first task, in their order, that failed. Tasks that have not begun
+            by then are not begun.
+    """
+    if num_threads < 1:
+        raise ValueError(f"num_threads must be at least 1, not {num_threads}")
+    tasks = list(tasks)
+    if num_threads == 1 or len(tasks) < 2:
+        return [task() for task in tasks]
+    with ThreadPoolExecutor(min(num_threads, len(tasks))) as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # also Ctrl-C: leave as soon as the solves under way are done
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

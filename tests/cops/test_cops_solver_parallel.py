@@ -1,0 +1,81 @@
+"""Many problems on threads: results in order, whatever the number of threads; the first error."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from cops.solver import solve_amwc, solve_many, solve_mwc
+from cops.solver.parallel import run_all
+from cops.solver.planted import planted_problem
+
+
+@pytest.fixture(scope="module")
+def problems():
+    """Problems of different sizes, AMWC and MWC."""
+    made = []
+    for seed in range(9):
+        problem = planted_problem(seed, 8 + 3 * seed, 20, 5, (1, 4), noise=4.0, num_things=4)
+        fields = problem._asdict()
+        if seed % 3 == 0:
+            del fields["partitionable"]
+        made.append(fields)
+    return made
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8, 30])
+def test_results_do_not_depend_on_the_number_of_threads(problems, num_threads):
+    results = solve_many(problems, num_threads)
+    assert len(results) == len(problems)
+    for fields, result in zip(problems, results, strict=True):
+        solve = solve_amwc if "partitionable" in fields else solve_mwc
+        for ours, theirs in zip(result, solve(**fields), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_nothing_to_solve():
+    assert solve_many([], 2) == []
+
+
+def test_options_are_part_of_a_problem(problems):
+    with pytest.raises(ValueError, match="not 'fast'"):
+        solve_many([problems[1] | {"method": "fast"}], 1)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_the_first_error_is_raised_and_says_what_it_says(problems, num_threads):
+    broken = [dict(p) for p in problems]
+    broken[5]["node_costs"] = np.full_like(broken[5]["node_costs"], np.nan)
+    broken[7]["edge_costs"] = broken[7]["edge_costs"][:-1]
+    with pytest.raises(ValueError, match="is NaN"):
+        solve_many(broken, num_threads)
+
+
+def test_after_an_error_no_further_task_begins():
+    begun = []
+
+    def task(number: int):
+        begun.append(number)
+        if number == 0:
+            raise RuntimeError("first")
+        time.sleep(0.01)
+
+    with pytest.raises(RuntimeError, match="first"):
+        run_all([lambda n=n: task(n) for n in range(200)], 2)
+    time.sleep(0.05)
+    assert len(begun) < 100
+
+
+def test_tasks_run_side_by_side():
+    # Each waits for the other: one thread alone would wait for ever.
+    barrier = threading.Barrier(2, timeout=20)
+    assert sorted(run_all([barrier.wait, barrier.wait], 2)) == [0, 1]
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_a_number_of_threads_is_positive(num_threads):
+    with pytest.raises(ValueError, match="at least 1"):
+        solve_many([], num_threads)
