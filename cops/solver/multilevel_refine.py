@@ -1,0 +1,226 @@
+"""Local moving under the stuff rule: how the multilevel method improves a feasible labelling.
+
+A labelling of a graph is a pair of arrays: `clusters` (n,) and `class_of`, the class of each
+cluster. Cluster numbers below K are set aside: number k is *the* cluster of class k if k is not
+partitionable (and not used otherwise); clusters of partitionable classes have numbers from K on. So
+the rule "one cluster for a class outside P" holds by construction, and joining that cluster uncuts
+the edges to all its nodes, wherever they are.
+
+What node v gains over standing alone for nothing (its reduced node costs have a zero) is
+
+    in a cluster c of some neighbour:     sum of edge costs between v and c  -  cost of c's class
+    in the cluster of a class outside P
+        in which it has no neighbour:     - cost of that class
+    in a new cluster of a class in P:     - cost of that class
+
+and it moves to where it gains most. Each move lowers the cost of the labelling, so moves end.
+
+The same kernel moves nodes of the input, parts of clusters and whole clusters: they are all nodes
+of some graph. Moving a whole cluster changes its class, or merges it with another.
+
+Shapes: n nodes of a graph, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cops.solver._jit import jit
+from cops.solver.multilevel_graph import contract, find_components
+from cops.solver.multilevel_sweep import RELATIVE_GAIN
+
+
+@jit
+def move_constrained(graph, partitionable, clusters, class_of, max_passes):  # type: ignore[no-untyped-def]
+    """Move each node to where it gains most until no move gains, or for `max_passes`.
+
+    Args:
+        graph: with forward and backward links.
+        partitionable: (K,) bool.
+        clusters: (n,) int32, changed in place.
+        class_of: (at least K + n,) int32, changed in place.
+        max_passes: after the first pass, only nodes are looked at for which the move of a neighbour
+            may have changed the best.
+
+    Returns:
+        What the moves have gained in sum; 0 if there was none.
+    """
+    num_nodes, num_classes = graph.node_costs.shape
+    num_numbers = num_classes + num_nodes
+    size = np.zeros(num_numbers, np.int32)
+    for v in range(num_nodes):
+        size[clusters[v]] += 1
+    unused = np.empty(num_nodes, np.int32)
+    num_unused = 0
+    for c in range(num_numbers - 1, num_classes - 1, -1):
+        if size[c] == 0:
+            unused[num_unused] = c
+            num_unused += 1
+    weight = np.empty(num_numbers, np.float32)
+    stamp = np.full(num_numbers, -1, np.int64)
+    touched = np.empty(num_numbers, np.int32)
+    waiting = np.ones(num_nodes, np.bool_)
+    total = np.float64(0.0)
+    for number in range(max_passes):
+        before = total
+        for v in range(num_nodes):
+            if not waiting[v]:
+                continue
+            waiting[v] = False
+            own = clusters[v]
+            # Deep inside a segment the node stays: nothing can gain more than the sum of the other
+            # positive edges, and nothing without contact more than 0.
+            inside = np.float32(0.0)
+            outside = np.float32(0.0)
+            for i in range(graph.first[v], graph.first[v + 1]):
+                link = graph.links[i]
+                cost = link["cost"]
+                if clusters[link["node"]] == own:
+                    inside += cost
+                elif cost > 0.0:
+                    outside += cost
+            stay = inside - graph.node_costs[v, class_of[own]]
+            if stay >= outside:
+                continue
+
+            now = number * num_nodes + v
+            num_touched = 0
+            stamp[own] = now
+            for i in range(graph.first[v], graph.first[v + 1]):
+                link = graph.links[i]
+                c = clusters[link["node"]]
+                if stamp[c] != now:
+                    stamp[c] = now
+                    weight[c] = link["cost"]
+                    touched[num_touched] = c
+                    num_touched += 1
+                else:
+                    weight[c] += link["cost"]
+            best = own
+            threshold = stay + np.float32(RELATIVE_GAIN) * abs(stay)
+            for t in range(num_touched):
+                c = touched[t]
+                if weight[c] > threshold:
+                    gain = weight[c] - graph.node_costs[v, class_of[c]]
+                    if gain > threshold:
+                        threshold = gain
+                        best = c
+            alone = -1
+            if threshold < 0.0:
+                for k in range(num_classes):
+                    gain = -graph.node_costs[v, k]
+                    if gain > threshold and (partitionable[k] or stamp[k] != now):
+                        threshold = gain
+                        alone = k
+            if alone >= 0:
+                if not partitionable[alone]:
+                    best = alone
+                elif size[own] == 1 and own >= num_classes:
+                    # Alone already: a change of class.
+                    class_of[own] = alone
+                    total += threshold - stay
+                    for i in range(graph.first[v], graph.first[v + 1]):
+                        waiting[graph.links[i]["node"]] = True
+                    continue
+                else:
+                    num_unused -= 1
+                    best = unused[num_unused]
+                    class_of[best] = alone
+            if best == own:
+                continue
+            total += threshold - stay
+            size[own] -= 1
+            if size[own] == 0 and own >= num_classes:
+                unused[num_unused] = own
+                num_unused += 1
+            size[best] += 1
+            clusters[v] = best
+            for i in range(graph.first[v], graph.first[v + 1]):
+                link = graph.links[i]
+                # Those in the new cluster that are glad to have v there have no reason to move.
+                if clusters[link["node"]] != best or link["cost"] < 0.0:
+                    waiting[link["node"]] = True
+        if total == before:
+            break
+    return total
+
+
+@jit
+def renumber(clusters, class_of, num_classes, capacity):  # type: ignore[no-untyped-def]
+    """The same labelling with its instances numbered K, K + 1, ... by their first nodes.
+
+    Returns:
+        clusters (n,) int32 and class_of (K + capacity,) int32.
+    """
+    new = np.full(class_of.size, -1, np.int32)
+    compact = np.empty(clusters.size, np.int32)
+    classes = np.zeros(num_classes + capacity, np.int32)
+    for k in range(num_classes):
+        new[k] = k
+        classes[k] = k
+    count = num_classes
+    for v in range(clusters.size):
+        c = clusters[v]
+        if new[c] < 0:
+            new[c] = count
+            classes[count] = class_of[c]
+            count += 1
+        compact[v] = new[c]
+    return compact, classes
+
+
+@jit
+def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: ignore[no-untyped-def]
+    """Move parts of clusters as wholes, first small ones, then connected clusters.
+
+    In the first round a part is a connected set of nodes that have one cluster *and* one best class
+    of their own: where a segment has swallowed another, this is what its class costs still show.
+    Later rounds take the connected parts of the clusters that have come out.
+
+    Args:
+        graph: backward rows suffice.
+        partitionable: (K,) bool.
+        clusters: (n,) int32, changed in place.
+        class_of: (K + n,) int32, changed in place.
+        max_rounds: how often at most to contract.
+
+    Returns:
+        What the moves have gained in sum; 0 if there was none.
+    """
+    num_nodes, num_classes = graph.node_costs.shape
+    # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
+    # are the labelling of the latter.
+    small = graph
+    parts = np.arange(num_nodes).astype(np.int32)
+    coarse = clusters.copy()
+    classes = class_of.copy()
+    total = np.float64(0.0)
+    for number in range(max_rounds):
+        joined, num_parts = find_components(small, coarse, number == 0)
+        representative = np.empty(num_parts, np.int32)
+        for v in range(joined.size):
+            representative[joined[v]] = coarse[v]
+        for v in range(num_nodes):
+            parts[v] = joined[parts[v]]
+        small = contract(small, joined, num_parts)
+        coarse, classes = renumber(representative, classes, num_classes, num_parts)
+        gain = move_constrained(small, partitionable, coarse, classes, 20)
+        total += gain
+        if gain == 0.0 and number > 0:
+            break
+    for v in range(num_nodes):
+        clusters[v] = coarse[parts[v]]
+    class_of[: classes.size] = classes
+    return total
+
+
+@jit
+def labelling_cost(graph, clusters, class_of):  # type: ignore[no-untyped-def]
+    """The cost of a labelling in reduced node costs, summed in float64."""
+    cost = np.float64(0.0)
+    for v in range(clusters.size):
+        cost += graph.node_costs[v, class_of[clusters[v]]]
+        for i in range(graph.first[v], graph.middle[v]):
+            if clusters[graph.links[i]["node"]] != clusters[v]:
+                cost += graph.links[i]["cost"]
+    return cost
