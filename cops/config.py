@@ -116,5 +116,8 @@ def _add_inference_config(node: CN) -> None:
     # Thresholds on the grid: "geometric" divides both by the squared stride; "authors" divides the
     # things' by the stride only, as the authors' training does.
     node.INFERENCE.AREA_DIVISOR = "geometric"
+    # Added to every edge cost; above 0 joins more. A control of one number: pre-training may leave
+    # the affinities biased, and docs/results.md shows what that costs.
+    node.INFERENCE.EDGE_OFFSET = 0.0
     # Replaces the class costs by the truth (Table 9); needs the truth at test time.
     node.INFERENCE.SEMANTIC_ORACLE = False

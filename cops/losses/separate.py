@@ -45,7 +45,9 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     known = torch.where(counted, truth.long(), torch.zeros_like(truth, dtype=torch.long))
     target = torch.zeros_like(labels).scatter_(1, known[:, None], 1.0)
     distance = (labels - target).abs().sum(dim=1)
-    return (distance * weights).sum() / weights.sum().clamp(min=torch.finfo(labels.dtype).tiny)
+    total = weights.sum()
+    # Not clamped to something tiny: times the loss's weight its inverse would be inf, and inf * 0 nan.
+    return (distance * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:

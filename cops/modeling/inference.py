@@ -44,6 +44,7 @@ class InferenceOptions:
     stride: int = 4
     thing_area_limit: int = 200
     stuff_area_limit: int = 2048
+    edge_offset: float = 0.0
     semantic_oracle: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class InferenceOptions:
             stride=node.INFERENCE.STRIDE,
             thing_area_limit=node.INFERENCE.THING_AREA_LIMIT,
             stuff_area_limit=node.INFERENCE.STUFF_AREA_LIMIT,
+            edge_offset=node.INFERENCE.EDGE_OFFSET,
             semantic_oracle=node.INFERENCE.SEMANTIC_ORACLE,
         )
 
@@ -83,6 +85,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "multilevel_stride2": {"method": "multilevel", "stride": 2},
     "multilevel_stride1": {"method": "multilevel", "stride": 1},
     "untrimmed": {"thing_area_limit": 0, "stuff_area_limit": 0},
+    "edges_0.5": {"edge_offset": 0.5},
+    "edges_0.75": {"edge_offset": 0.75},
+    "edges_1": {"edge_offset": 1.0},
     "oracle": {"semantic_oracle": True},
 }
 
@@ -155,14 +160,14 @@ class SolvedPicture:
         self.input_size = input_size
         self.output_size = output_size
         self.truth = truth
-        self._solved: dict[tuple[str, int, bool], tuple[GridGraph, Any, Result]] = {}
+        self._solved: dict[tuple[str, int, float, bool], tuple[GridGraph, Any, Result]] = {}
 
     def solve(self, options: InferenceOptions) -> tuple[GridGraph, Any, Result]:
         """The grid that is solved, its costs (`RefinedCosts`) and the solution."""
-        key = (options.method, options.stride, options.semantic_oracle)
+        key = (options.method, options.stride, options.edge_offset, options.semantic_oracle)
         if key in self._solved:
             return self._solved[key]
-        class_costs = self.class_costs
+        class_costs, edge_costs = self.class_costs, self.edge_costs + options.edge_offset
         if options.semantic_oracle:
             if self.truth is None:
                 raise ValueError(
@@ -170,9 +175,9 @@ class SolvedPicture:
                     "on a data set has: set MODEL.COPS.INFERENCE.SEMANTIC_ORACLE False"
                 )
             truth = self.truth.padded((class_costs.shape[-2], class_costs.shape[-1]))
-            class_costs = oracle_class_costs(class_costs, self.edge_costs, truth.sem_seg.cpu())
+            class_costs = oracle_class_costs(class_costs, edge_costs, truth.sem_seg.cpu())
         costs = refine_costs(
-            class_costs, self.edge_costs, self.distances, self.input_size, options.stride
+            class_costs, edge_costs, self.distances, self.input_size, options.stride
         )
         graph = grid_graph(*costs.class_costs.shape[-2:], costs.distances)
         result = solve_amwc(

@@ -212,6 +212,24 @@ def test_perfect_maps_give_a_perfect_result():
         assert quality.all.pq == 1.0
 
 
+def test_an_offset_of_the_edge_costs_joins_more():
+    torch.manual_seed(0)
+    solved = SolvedPicture(
+        torch.zeros(5, 8, 12),
+        torch.randn(5, 8, 12),
+        torch.randn(6, 8, 12),
+        distances=(1, 4, 8),
+        is_thing=IS_THING,
+        input_size=(32, 48),
+        output_size=(32, 48),
+    )
+    counts = []
+    for offset in (-50.0, 0.0, 50.0):
+        options = InferenceOptions(thing_area_limit=0, stuff_area_limit=0, edge_offset=offset)
+        counts.append(len(solved.panoptic(options)[1]))
+    assert counts[0] > counts[1] > counts[2] == 1
+
+
 def test_the_semantic_oracle_takes_the_classes_from_the_truth():
     model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("oracle",)}).eval()
     picture = make_picture(0)
