@@ -46,7 +46,7 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     target = torch.zeros_like(labels).scatter_(1, known[:, None], 1.0)
     distance = (labels - target).abs().sum(dim=1)
     total = weights.sum()
-    # Not clamped to something tiny: its inverse times the weight of the loss is inf, and inf * 0 nan.
+    # Not clamped to a tiny number: its inverse times a weight is inf, and inf * 0 is nan.
     return (distance * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
