@@ -134,7 +134,8 @@ def test_growth_has_a_row_for_each_size_and_number(report):
 def test_growth_of_the_counted_work_by_hand(benchmark, tmp_path):
     path = tmp_path / "growth.json"
     sections = ["--section", "growth", "--repeat", "1", "--json", str(path)]
-    assert benchmark.main([*SMALL, *sections, *OPTIONS, "MODEL.MASK_ON", "False"]) == 0
+    options = ["MODEL.MASK_ON", "False", "MODEL.UNIFIED.INFERENCE.COVERED_THRESH", "1.0"]
+    assert benchmark.main([*SMALL, *sections, *OPTIONS, *options]) == 0
     rows = json.loads(path.read_text())["sections"]["growth"]
     n, channels = 24 * 40, 16
     for row in rows:

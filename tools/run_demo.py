@@ -55,6 +55,7 @@ class Step:
         system: "unified" or "cops".
         config: file below configs/.
         start: name of the step whose weights it starts from; "": from random weights.
+        split_batch: whether two processes may share a batch.
         variants: ways to make the panoptic map that are compared, by their names in
             TEST.PANOPTIC_VARIANTS; "" is the system's own.
     """
@@ -64,6 +65,7 @@ class Step:
     system: str
     config: str
     start: str = ""
+    split_batch: bool = True
     variants: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,6 +97,8 @@ STEPS = (
         "cops",
         "cops/scenes/full.yaml",
         start="cops_baseline",
+        # Panoptic quality is no mean over pictures, so two losses of four are not one of eight.
+        split_batch=False,
         variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
     ),
 )
@@ -192,9 +196,9 @@ def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> T
         "DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve()),
     }
     flags: list[str] = []
-    if (os.cpu_count() or 1) >= 2 and not options.fast:
+    if (os.cpu_count() or 1) >= 2 and step.split_batch and not options.fast:
         # Two processes with a thread each train faster than one with two: much of an iteration is
-        # small steps (proposals, matching, solving) that do not fill two cores.
+        # small steps (proposals, matching) that do not fill two cores.
         flags = ["--num-processes", "2"]
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     run = TrainingRun(
