@@ -161,11 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"median of {options.repeat} steps, seconds",
         flush=True,
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in options.methods:
         for threads in options.threads:
             rows.append(measure(options, method, threads))
-    print("\n".join(markdown_rows(list(rows[0]), [[str(v) for v in row.values()] for row in rows])))
+            header, line, row = markdown_rows(list(rows[-1]), [[*map(str, rows[-1].values())]])
+            print("\n".join([row] if rows[1:] else [header, line, row]), flush=True)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
