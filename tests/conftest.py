@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,3 +53,23 @@ def shared_coco() -> Path:
             "coco/annotations/panoptic_val2017.json, coco/panoptic_val2017/ and coco/val2017/"
         )
     return root
+
+
+@pytest.fixture
+def coco_paths(tmp_path: Path) -> SimpleNamespace:
+    """Three small pictures with their truth, in COCO's panoptic format."""
+    from dataset_factory import make_coco_panoptic
+
+    return make_coco_panoptic(tmp_path, num_images=3)
+
+
+@pytest.fixture
+def tiny_dataset(coco_paths: SimpleNamespace) -> Iterator[str]:
+    """The name under which `coco_paths` is registered."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from evaluation_outputs import register
+
+    name = register("evaluation_tiny", coco_paths)
+    yield name
+    DatasetCatalog.pop(name)
+    MetadataCatalog.pop(name)

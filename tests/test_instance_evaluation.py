@@ -1,0 +1,102 @@
+"""Box and mask AP on perfect, wrong and damaged detections."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from evaluation_outputs import nothing_output, perfect_output, run
+
+from panoptic_common.instance_evaluation import InstanceEvaluator, encode_masks
+
+
+def test_perfect_detections_have_ap_100(tiny_dataset, tmp_path):
+    results = run(InstanceEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    assert set(results) == {"bbox", "segm"}
+    for figures in results.values():
+        assert figures["AP"] == pytest.approx(100) and figures["AP-bus"] == pytest.approx(100)
+    truth = json.loads((tmp_path / "instances_truth.json").read_text())
+    assert len(truth["annotations"]) == 3 * 5  # 2 cars, person, bus, crowd
+    assert sum(a["iscrowd"] for a in truth["annotations"]) == 3
+    assert min(a["id"] for a in truth["annotations"]) == 1
+
+
+def test_detections_in_a_crowd_cost_nothing_and_elsewhere_they_do(tiny_dataset):
+    def with_extra(box):
+        def make(record, table):
+            output = perfect_output(record, table)
+            old = output["instances"]
+            masks = torch.zeros(1, 48, 64, dtype=torch.bool)
+            masks[0, box[1] : box[3], box[0] : box[2]] = True
+            extra = Instances((48, 64))
+            extra.pred_boxes = Boxes(torch.tensor([box], dtype=torch.float32))
+            extra.scores = torch.tensor([0.99])
+            extra.pred_classes = torch.tensor([0])  # person
+            extra.pred_masks = masks
+            output["instances"] = Instances.cat([extra, old])
+            return output
+
+        return make
+
+    inside = run(InstanceEvaluator(tiny_dataset), tiny_dataset, with_extra([54, 42, 62, 45]))
+    assert inside["segm"]["AP-person"] == pytest.approx(100)
+    outside = run(InstanceEvaluator(tiny_dataset), tiny_dataset, with_extra([2, 36, 20, 40]))
+    assert outside["segm"]["AP-person"] < 75
+
+
+def test_no_detection_at_all_is_0_and_without_masks_there_is_only_box_ap(tiny_dataset):
+    figures = run(InstanceEvaluator(tiny_dataset), tiny_dataset, nothing_output)["bbox"]
+    assert figures["AP"] == figures["APs"] == 0
+    assert math.isnan(figures["APl"])  # the pictures hold no large thing
+
+    def boxes_only(record, table):
+        output = perfect_output(record, table)
+        output["instances"].remove("pred_masks")
+        return output
+
+    results = run(InstanceEvaluator(tiny_dataset), tiny_dataset, boxes_only)
+    assert list(results) == ["bbox"] and results["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_a_model_without_instances_is_no_error_but_half_of_them_is(tiny_dataset):
+    def none(record, table):
+        return {}
+
+    assert run(InstanceEvaluator(tiny_dataset), tiny_dataset, none) == {}
+
+    def some(record, table):
+        return {} if record["image_id"] == 101 else perfect_output(record, table)
+
+    with pytest.raises(ValueError, match=r"1 pictures have no 'instances'.* picture 101 "):
+        run(InstanceEvaluator(tiny_dataset), tiny_dataset, some)
+
+
+def test_bad_detections_name_the_picture(tiny_dataset):
+    def wrong_class(record, table):
+        output = perfect_output(record, table)
+        output["instances"].pred_classes += 1
+        return output
+
+    with pytest.raises(ValueError, match=r"picture 100 .* numbered 0\.\.2"):
+        run(InstanceEvaluator(tiny_dataset), tiny_dataset, wrong_class)
+
+    def wrong_size(record, table):
+        return {"instances": Instances((10, 10))}
+
+    with pytest.raises(ValueError, match=r"picture 100 .*\(10, 10\)"):
+        run(InstanceEvaluator(tiny_dataset), tiny_dataset, wrong_size)
+
+
+def test_encoded_masks_decode_to_themselves():
+    import pycocotools.mask as mask_util
+
+    masks = np.random.default_rng(0).random((4, 13, 7)) > 0.5
+    encoded = json.loads(json.dumps(encode_masks(masks)))
+    np.testing.assert_array_equal(mask_util.decode(encoded).transpose(2, 0, 1), masks)
+    assert encode_masks(np.zeros((0, 3, 3), bool)) == []
