@@ -2,7 +2,7 @@
 
 The training runs in children of a fork server that has everything imported, so that a kill costs
 little. The moments come from a seeded generator; those that matter most, inside the writing of a
-checkpoint, are also hit one by one in tests/test_checkpoint.py.
+checkpoint, are also hit one by one in tests/test_checkpoint_damage.py.
 """
 
 from __future__ import annotations
