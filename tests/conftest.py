@@ -73,3 +73,16 @@ def tiny_dataset(coco_paths: SimpleNamespace) -> Iterator[str]:
     yield name
     DatasetCatalog.pop(name)
     MetadataCatalog.pop(name)
+
+
+@pytest.fixture
+def tiny_root(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the registered data set "tiny" of 5 pictures, for runs of the tiny system.
+
+    Two data sets of that name never live at once.
+    """
+    from tiny_system import forget_tiny, register_tiny
+
+    register_tiny(tmp_path)
+    yield tmp_path
+    forget_tiny()

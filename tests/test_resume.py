@@ -1,0 +1,143 @@
+"""Runs that are stopped and resumed: the same bits, and what their folders keep and tell."""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import pytest
+import torch
+from dataset_factory import CATEGORIES
+from tiny_runs import assert_identical, final_state, train
+from tiny_system import TinyTrainer, tiny_config
+
+from panoptic_common.checkpoint_files import CheckpointError
+from panoptic_common.hooks import BEST_NAME
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        (),
+        ("SOLVER.OPTIMIZER", "ADAMW", "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
+        ("SOLVER.AMP.ENABLED", True, "DATALOADER.NUM_WORKERS", 1),
+        ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
+    ],
+    ids=["sgd", "adamw", "amp", "clipping"],
+)
+def test_resumed_run_ends_in_the_same_bits(tiny_root, opts):
+    whole = tiny_config(tiny_root / "whole", *opts)
+    train(whole)
+    parts = tiny_config(tiny_root / "parts", *opts)
+    train(parts, until=7)  # the last checkpoint is that of iteration 3
+    resumed = train(parts, resume=True, until=9)
+    assert resumed.start_iter == 4
+    assert train(parts, resume=True).start_iter == 8
+    a, b = final_state(whole), final_state(parts)
+    assert a["iteration"] == 11
+    for key in ("model", "optimizer", "scheduler", "iteration", "seed", "class_table"):
+        assert_identical(a[key], b[key], key)
+
+
+def test_the_tiny_system_would_notice_other_random_numbers(tiny_root, monkeypatch):
+    """Without seeding each step, the test above fails: it can fail."""
+    cfgs = [tiny_config(tiny_root / name) for name in ("whole", "parts")]
+    monkeypatch.setattr("panoptic_common.hooks.SeedEveryStep.before_step", lambda self: None)
+    train(cfgs[0])
+    train(cfgs[1], until=7)
+    train(cfgs[1], resume=True)
+    a, b = (final_state(cfg)["model"] for cfg in cfgs)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- checkpoints of a run -----------------------------------------------------------------------
+
+
+def test_old_checkpoints_are_deleted_across_resumes(tiny_root):
+    cfg = tiny_config(
+        tiny_root, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.CHECKPOINT_KEEP", 2, "DATASETS.TEST", ()
+    )
+    train(cfg, until=5)
+    train(cfg, resume=True, until=8)
+    names = sorted(path.name for path in (tiny_root / "out").glob("*.pth"))
+    assert names == ["model_0000005.pth", "model_0000007.pth"]
+    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000007.pth"
+
+
+def test_finished_run_is_only_evaluated_again(tiny_root):
+    cfg = tiny_config(tiny_root)
+    first = train(cfg)
+    again = train(cfg, resume=True)
+    assert again.start_iter == 12 and again.checkpointer.model.steps_seen == []
+    assert first._last_eval_results["panoptic_seg"] == again._last_eval_results["panoptic_seg"]
+
+
+def test_longer_schedule_goes_on_from_the_final_model(tiny_root):
+    train(tiny_config(tiny_root))
+    longer = train(tiny_config(tiny_root, "SOLVER.MAX_ITER", 15), resume=True)
+    assert longer.start_iter == 12 and len(longer.checkpointer.model.steps_seen) == 3
+
+
+def test_best_model_is_kept_across_resumes(tiny_root, monkeypatch):
+    """PQ 30, 50, [resume] 40, 45: the best is that of iteration 3, and stays."""
+    values = iter([30.0, 50.0, 40.0, 45.0])
+    monkeypatch.setattr(
+        TinyTrainer, "test", classmethod(lambda *_: {"panoptic_seg": {"PQ": next(values)}})
+    )
+    cfg = tiny_config(
+        tiny_root,
+        *("TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 2),
+    )
+    cfg.TEST.BEST_METRIC = "panoptic_seg/PQ"
+    train(cfg, until=5)
+    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000003.pth"
+    train(cfg, resume=True)
+    best = torch.load(tiny_root / f"out/{BEST_NAME}.pth", weights_only=True)
+    assert (best["iteration"], best["value"]) == (3, 50.0)
+
+
+def test_drawn_seed_is_stored_and_used_again(tiny_root):
+    cfg = tiny_config(tiny_root, "SEED", -1)
+    first = train(cfg, until=7)
+    assert first.seed >= 0
+    resumed = train(cfg, resume=True)
+    assert resumed.seed == first.seed
+    named = tiny_config(tiny_root / "named", "SEED", first.seed)
+    train(named)
+    assert_identical(final_state(cfg)["model"], final_state(named)["model"])
+    assert final_state(cfg)["seed"] == first.seed
+
+
+def test_resume_reports_changed_settings(tiny_root, caplog):
+    train(tiny_config(tiny_root), until=7)
+    train(tiny_config(tiny_root, "SOLVER.IMS_PER_BATCH", 1, "SOLVER.GAMMA", 0.5), resume=True)
+    assert "SOLVER.IMS_PER_BATCH 2 -> 1" in caplog.text and "SOLVER.GAMMA 0.1 -> 0.5" in caplog.text
+    assert "INPUT.MIN_SIZE_TRAIN" not in caplog.text  # a tuple here, a list in the file
+
+
+def test_new_run_in_a_used_folder_warns(tiny_root, caplog):
+    train(tiny_config(tiny_root), until=7)
+    TinyTrainer(tiny_config(tiny_root)).resume_or_load(resume=False)
+    assert "which this one will overwrite" in caplog.text
+
+
+def test_resuming_with_another_optimizer_is_explained(tiny_root):
+    train(tiny_config(tiny_root), until=7)
+    other = tiny_config(tiny_root, "SOLVER.LR_MULTIPLIERS", "[['backbone.', 0.1]]")
+    with pytest.raises(CheckpointError, match="optimizer of .* does not fit this config"):
+        train(other, resume=True)
+
+
+def test_fine_tuning_reports_another_class_table(tiny_root, caplog):
+    train(tiny_config(tiny_root / "first"))
+    weights = tiny_root / "first/out/model_final.pth"
+    contents = torch.load(weights)
+    contents["class_table"][0]["name"] = "pedestrian"
+    torch.save(contents, weights)
+    cfg = tiny_config(tiny_root / "second", "MODEL.WEIGHTS", weights)
+    trainer = TinyTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert "class 0 is 'pedestrian' (thing) there, 'person' (thing) here" in caplog.text
+    model = trainer.checkpointer.model
+    assert torch.equal(model.backbone[0].weight, contents["model"]["backbone.0.weight"])
+    assert not torch.equal(model.predictor.weight, contents["model"]["predictor.weight"])
+    assert trainer.checkpointer.class_table[0]["name"] == CATEGORIES[1]["name"] == "person"
