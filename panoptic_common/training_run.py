@@ -29,6 +29,12 @@ class TrainingFailed(RuntimeError):
     """A training ended without results; the message shows the end of what it printed."""
 
 
+def with_packages(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """The variable with which a process finds the packages in a folder, installed or not."""
+    path = [os.fspath(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
 class TrainingRun:
     """One call of train_net.py.
 

@@ -99,16 +99,6 @@ def test_results_of_another_budget_are_refused(ablation, tmp_path, capsys):
     assert "opts.SOLVER.MAX_ITER: 7 -> 8" in capsys.readouterr().err
 
 
-def test_spread_ignores_what_is_not_there(ablation):
-    assert ablation.spread([1.0, None, float("nan"), 3.0]) == {
-        "mean": 2.0,
-        "std": pytest.approx(math.sqrt(2)),
-        "min": 1.0,
-        "max": 3.0,
-    }
-    assert ablation.spread([None, float("nan")]) is None
-
-
 def test_other_leaves_are_compared_with_what_they_vary(ablation, tmp_path):
     leaves = ["--leaves", "D2", "control_no_affinity", "--seeds", "0"]
     assert ablation.main(words(tmp_path, *leaves)) == 0

@@ -83,7 +83,13 @@ def test_variants_are_rows_and_differences_of_their_own(ablation, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--leaves", "pretrain"], ["--leaves", "absent"], ["--seeds", "1", "1"]]
+    "wrong",
+    [
+        ["--leaves", "pretrain"],
+        ["--leaves", "absent"],
+        ["--seeds", "1", "1"],
+        ["--baseline-iterations", "0"],
+    ],
 )
 def test_wrong_calls_are_refused(ablation, tmp_path, wrong, capsys):
     with pytest.raises(SystemExit):

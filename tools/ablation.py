@@ -17,8 +17,6 @@ is repeated; a finished one is not repeated.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +27,20 @@ sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
 import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
+from detectron2.config import CfgNode  # noqa: E402
 
-from panoptic_common.register_datasets import load_panoptic, register_scenes  # noqa: E402
-from panoptic_common.seed_tables import markdown_rows, plus_minus, seed_gaps, spread  # noqa: E402
+from panoptic_common.leaf_runs import (  # noqa: E402
+    check_leaf_arguments,
+    leaf_config,
+    leaf_run,
+    prepare_scenes,
+)
+from panoptic_common.seed_tables import (  # noqa: E402
+    Column,
+    SeedTable,
+    comparison_in_markdown,
+    write_tables,
+)
 from panoptic_common.training_queue import Finished, run_all, run_label  # noqa: E402
 from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
 from unified_panoptic import add_unified_panoptic_config  # noqa: E402
@@ -62,19 +70,19 @@ SUFFIXES = {
     "stride4": ("P at stride 4", "P at output resolution"),
     "untrimmed": ("untrimmed", "trimming of small stuff"),
 }
-# Columns: heading, result, whether it is the panoptic output's (else the network's, the same for
-# all variants).
 COLUMNS = (
-    ("PQ", "PQ", True),
-    ("PQ th", "PQ_th", True),
-    ("PQ st", "PQ_st", True),
-    ("SQ", "SQ", True),
-    ("RQ", "RQ", True),
-    ("mIoU", "mIoU", True),
-    ("mIoU sem", "sem_seg/mIoU", False),
-    ("AP box", "bbox/AP", False),
-    ("AP mask", "segm/AP", False),
+    Column("PQ", "PQ", True),
+    Column("PQ th", "PQ_th", True),
+    Column("PQ st", "PQ_st", True),
+    Column("SQ", "SQ", True),
+    Column("RQ", "RQ", True),
+    Column("mIoU", "mIoU", True),
+    Column("mIoU sem", "sem_seg/mIoU", False),
+    Column("AP box", "bbox/AP", False),
+    Column("AP mask", "segm/AP", False),
 )
+# In the table of differences.
+COMPARED = COLUMNS[:3]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,18 +96,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--configs", default=str(ROOT / "configs/unified/scenes"))
     parser.add_argument("opts", nargs="*", help="config keys and values for all runs, after --")
     parsed = parser.parse_args(arguments)
-    if len(parsed.opts) % 2:
-        parser.error("opts are pairs of key and value")
-    for name in ("leaves", "seeds"):
-        if len(set(getattr(parsed, name))) != len(getattr(parsed, name)):
-            parser.error(f"--{name} names one twice")
     for leaf in parsed.leaves:
         if leaf in MERGED:
             parser.error(f"{leaf} is {MERGED[leaf]} with the heuristic merger: name {MERGED[leaf]}")
-        if not (Path(parsed.configs) / f"{leaf}.yaml").is_file():
-            parser.error(f"--leaves: there is no {leaf}.yaml in {parsed.configs}")
-    if parsed.jobs < 1 or (parsed.iterations is not None and parsed.iterations < 1):
-        parser.error("--jobs and --iterations must be at least 1")
+    check_leaf_arguments(parser, parsed, parsed.leaves, ("jobs", "iterations"))
     return parsed
 
 
@@ -109,33 +109,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def make_runs(arguments: argparse.Namespace) -> dict[tuple[str, int], TrainingRun]:
     """All trainings, seed by seed, and the scenes that they need."""
     runs = {}
-    pairs = zip(arguments.opts[::2], arguments.opts[1::2], strict=True)
-    common = {"DATASETS.TEST": "('scenes_test',)", "DATALOADER.NUM_WORKERS": 0, **dict(pairs)}
-    threads = str(max(1, (os.cpu_count() or 1) // arguments.jobs))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    # train_net.py expects installed packages.
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(path)
     for seed in arguments.seeds:
         for leaf in arguments.leaves:
-            file = Path(arguments.configs) / f"{leaf}.yaml"
-            cfg = get_cfg()
-            add_unified_panoptic_config(cfg)
-            cfg.merge_from_file(str(file))
-            cfg.merge_from_list(arguments.opts)
-            runs[leaf, seed] = TrainingRun(
+            cfg = leaf_config(arguments, leaf, add_unified_panoptic_config)
+            runs[leaf, seed] = leaf_run(
                 TRAIN_NET,
-                file,
-                Path(arguments.output) / f"{leaf}_seed{seed}",
+                ROOT,
+                arguments,
+                leaf,
+                seed,
                 arguments.iterations or cfg.SOLVER.MAX_ITER,
-                {"SEED": seed, **common, "TEST.PANOPTIC_VARIANTS": repr(variants_of(cfg))},
-                environment,
-                # A changed config must not be mixed with results of the old one.
-                {"config": CfgNode.load_yaml_with_base(str(file))},
+                opts={"TEST.PANOPTIC_VARIANTS": repr(variants_of(cfg))},
+                defaults={"DATALOADER.NUM_WORKERS": 0},
             )
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    for name in ("scenes_train", "scenes_test"):  # once, before the runs ask for them together
-        print(f"{name}: {len(load_panoptic(name))} scenes", flush=True)
+    prepare_scenes(cfg.DATASETS.SCENES, say)
     return runs
 
 
@@ -175,40 +162,23 @@ def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
 def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
     """Rows and differences as plain numbers, all in percent."""
     rows = make_rows(finished)
-
-    def value(row: str, seed: int, result: str, of_output: bool) -> float | None:
-        leaf, output = rows[row]
-        if (leaf, seed) not in finished:
-            return None
-        return finished[leaf, seed]["results"].get(f"{output}/{result}" if of_output else result)
-
+    table = SeedTable(finished, rows, seeds)
     wanted = list(DIFFERENCES)
     for row, (leaf, output) in rows.items():
         meaning = SUFFIXES.get(output.removeprefix("panoptic_seg_"), ("", ""))[1]
         wanted += [(leaf, row, meaning)] if meaning else []
-    differences = []
-    for more, less, meaning in wanted:
-        if more not in rows or less not in rows:
-            continue
-        entry: dict[str, Any] = {
-            "of": f"{more} - ({less})" if "," in less else f"{more} - {less}",
-            "meaning": meaning,
-        }
-        for heading, key, own in COLUMNS[:3]:
-            pairs = [(value(more, s, key, own), value(less, s, key, own)) for s in seeds]
-            gaps = [None if a is None or b is None else a - b for a, b in pairs]
-            entry[heading] = {"seeds": gaps, **(spread(gaps) or {})}
-        differences.append(entry)
     return {
         "seeds": list(seeds),
-        "rows": {
-            row: {
-                heading: spread([value(row, s, key, own) for s in seeds])
-                for heading, key, own in COLUMNS
+        "rows": {row: table.spreads(row, COLUMNS) for row in rows},
+        "differences": [
+            {
+                "of": f"{more} - ({less})" if "," in less else f"{more} - {less}",
+                "meaning": meaning,
+                **table.differences(more, less, COMPARED),
             }
-            for row in rows
-        },
-        "differences": differences,
+            for more, less, meaning in wanted
+            if more in rows and less in rows
+        ],
         "seconds": {
             run_label(key): round(done["seconds"]) for key, done in sorted(finished.items())
         },
@@ -217,26 +187,11 @@ def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
 
 def as_markdown(tables: Mapping[str, Any]) -> str:
     """Both tables in Markdown."""
-    headings = [heading for heading, _, _ in COLUMNS]
-    lines = [f"Mean ± standard deviation over the seeds {tables['seeds']}, in percent.", ""]
-    lines += markdown_rows(
-        ["", *headings],
-        [
-            [name, *(plus_minus(row[heading]) for heading in headings)]
-            for name, row in tables["rows"].items()
-        ],
-    )
-    lines += ["", "Differences, seed by seed (mean in bold).", ""]
-    lines += markdown_rows(
-        ["", "what it shows", *headings[:3]],
-        [
-            [
-                entry["of"],
-                entry["meaning"],
-                *(seed_gaps(entry[heading]) for heading in headings[:3]),
-            ]
-            for entry in tables["differences"]
-        ],
+    lines = comparison_in_markdown(
+        tables,
+        [column.heading for column in COLUMNS],
+        [column.heading for column in COMPARED],
+        {"": "of", "what it shows": "meaning"},
     )
     return "\n".join(lines) + "\n"
 
@@ -249,7 +204,6 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(arguments)
-    output = Path(options.output)
     try:
         finished = run_all(make_runs(options), options.jobs, say)
     except (ValueError, OSError, TrainingFailed) as error:
@@ -259,10 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
         return 130
     tables = make_tables(finished, options.seeds)
-    (output / "table.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
-    text = as_markdown(tables)
-    (output / "table.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nWritten to {output / 'table.md'} and {output / 'table.json'}")
+    print(write_tables(Path(options.output), tables, as_markdown(tables)))
     return 0
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +27,23 @@ sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
 import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
-
 from cops import add_cops_config  # noqa: E402
-from panoptic_common.register_datasets import load_panoptic, register_scenes  # noqa: E402
-from panoptic_common.seed_tables import markdown_rows, plus_minus, seed_gaps, spread  # noqa: E402
+from panoptic_common.leaf_runs import (  # noqa: E402
+    check_leaf_arguments,
+    cores_each,
+    leaf_config,
+    leaf_run,
+    prepare_scenes,
+    run_folder,
+)
+from panoptic_common.seed_tables import (  # noqa: E402
+    Column,
+    SeedTable,
+    comparison_in_markdown,
+    markdown_rows,
+    spread,
+    write_tables,
+)
 from panoptic_common.training_queue import Finished, run_all  # noqa: E402
 from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
 
@@ -48,16 +59,17 @@ LEAVES = (
     "full_mix",
     "full_separate_mix",
 )
-# Columns: heading, result, whether it is the panoptic output's (else the network's).
 COLUMNS = (
-    ("PQ", "PQ", True),
-    ("PQ th", "PQ_th", True),
-    ("PQ st", "PQ_st", True),
-    ("SQ", "SQ", True),
-    ("RQ", "RQ", True),
-    ("mIoU sem", "sem_seg/mIoU", False),
-    ("AP mask", "segm/AP", False),
+    Column("PQ", "PQ", True),
+    Column("PQ th", "PQ_th", True),
+    Column("PQ st", "PQ_st", True),
+    Column("SQ", "SQ", True),
+    Column("RQ", "RQ", True),
+    Column("mIoU sem", "sem_seg/mIoU", False),
+    Column("AP mask", "segm/AP", False),
 )
+# In the table of differences.
+COMPARED = COLUMNS[:3]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -72,64 +84,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--variants", nargs="*", default=[], help="of TEST.PANOPTIC_VARIANTS")
     parser.add_argument("opts", nargs="*", help="config keys and values for all runs, after --")
     parsed = parser.parse_args(arguments)
-    if len(parsed.opts) % 2:
-        parser.error("opts are pairs of key and value")
-    for name in ("leaves", "seeds"):
-        if len(set(getattr(parsed, name))) != len(getattr(parsed, name)):
-            parser.error(f"--{name} names one twice")
-    for leaf in (BASELINE, *parsed.leaves):
-        if not (Path(parsed.configs) / f"{leaf}.yaml").is_file():
-            parser.error(f"--leaves: there is no {leaf}.yaml in {parsed.configs}")
+    leaves = (BASELINE, *parsed.leaves)
+    check_leaf_arguments(parser, parsed, leaves, ("jobs", "baseline_iterations"))
     if BASELINE in parsed.leaves:
         parser.error(f"--leaves: {BASELINE} is always trained, as the others start from it")
-    if parsed.jobs < 1 or (parsed.baseline_iterations or 1) < 1:
-        parser.error("--jobs and --baseline-iterations must be at least 1")
     return parsed
 
 
 def make_run(arguments: argparse.Namespace, leaf: str, seed: int) -> TrainingRun:
     """One training; all but the baseline start from the weights of the baseline of their seed."""
-    pairs = zip(arguments.opts[::2], arguments.opts[1::2], strict=True)
-    opts: dict[str, Any] = {"SEED": seed, "DATASETS.TEST": "('scenes_test',)", **dict(pairs)}
-    opts["TEST.PANOPTIC_VARIANTS"] = repr(tuple(arguments.variants))
-    opts["MODEL.COPS.SOLVER.THREADS"] = threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
-    folder = Path(arguments.output)
-    file = Path(arguments.configs) / f"{leaf}.yaml"
-    cfg = read_config(file, arguments.opts)
-    iterations = cfg.SOLVER.MAX_ITER
+    opts: dict[str, Any] = {
+        "TEST.PANOPTIC_VARIANTS": repr(tuple(arguments.variants)),
+        "MODEL.COPS.SOLVER.THREADS": cores_each(arguments.jobs),
+    }
+    iterations = leaf_config(arguments, leaf, add_cops_config).SOLVER.MAX_ITER
     if leaf != BASELINE:
-        opts["MODEL.WEIGHTS"] = str(folder / f"{BASELINE}_seed{seed}" / "model_final.pth")
+        opts["MODEL.WEIGHTS"] = str(run_folder(arguments, BASELINE, seed) / "model_final.pth")
     elif arguments.baseline_iterations:
         iterations = arguments.baseline_iterations
-    # train_net.py expects installed packages.
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(path),
-    }
-    # A changed config must not be mixed with results of the old one.
-    settings = {"config": CfgNode.load_yaml_with_base(str(file))}
-    return TrainingRun(
-        TRAIN_NET, file, folder / f"{leaf}_seed{seed}", iterations, opts, environment, settings
-    )
-
-
-def read_config(file: Path, opts: Sequence[str]) -> CfgNode:
-    """The config of a leaf with options."""
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(str(file))
-    cfg.merge_from_list(list(opts))
-    return cfg
+    return leaf_run(TRAIN_NET, ROOT, arguments, leaf, seed, iterations, opts)
 
 
 def run_pipeline(arguments: argparse.Namespace) -> Finished:
     """The baselines of all seeds, then everything that starts from them."""
-    cfg = read_config(Path(arguments.configs) / f"{BASELINE}.yaml", arguments.opts)
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    for name in ("scenes_train", "scenes_test"):  # once, before the runs ask for them together
-        print(f"{name}: {len(load_panoptic(name))} scenes", flush=True)
+    cfg = leaf_config(arguments, BASELINE, add_cops_config)
+    prepare_scenes(cfg.DATASETS.SCENES, say)
     finished: Finished = {}
     for leaves in ((BASELINE,), arguments.leaves):
         runs = {(x, s): make_run(arguments, x, s) for s in arguments.seeds for x in leaves}
@@ -148,33 +127,25 @@ def make_tables(finished: Finished, seeds: Sequence[int]) -> dict[str, Any]:
         seeds: in the order of the columns.
     """
     rows = make_rows(finished)
-
-    def value(row: str, seed: int, result: str, of_output: bool) -> float | None:
-        leaf, output = rows[row]
-        if (leaf, seed) not in finished:
-            return None
-        return finished[leaf, seed]["results"].get(f"{output}/{result}" if of_output else result)
-
+    table = SeedTable(finished, rows, seeds)
     leaves = [row for row, (_, output) in rows.items() if output == "panoptic_seg"]
     wanted = [(x, CONTROL) for x in leaves if x not in (BASELINE, CONTROL) and CONTROL in leaves]
     wanted += [(x, BASELINE) for x in leaves if x != BASELINE]
     wanted += [(row, leaf) for row, (leaf, output) in rows.items() if output != "panoptic_seg"]
-    differences = []
-    for more, less in wanted:
-        entry: dict[str, Any] = {"of": f"{more} - {less}"}
-        for heading, key, own in COLUMNS[:3]:
-            pairs = [(value(more, s, key, own), value(less, s, key, own)) for s in seeds]
-            gaps = [None if a is None or b is None else a - b for a, b in pairs]
-            entry[heading] = {"seeds": gaps, **(spread(gaps) or {})}
-        differences.append(entry)
-    table = {
-        row: {
-            **{h: spread([value(row, s, key, own) for s in seeds]) for h, key, own in COLUMNS},
-            "seconds": spread([finished[leaf, s]["seconds"] for s in seeds]),
-        }
-        for row, (leaf, _) in rows.items()
+    return {
+        "seeds": list(seeds),
+        "rows": {
+            row: {
+                **table.spreads(row, COLUMNS),
+                "seconds": spread([finished[leaf, s]["seconds"] for s in seeds]),
+            }
+            for row, (leaf, _) in rows.items()
+        },
+        "differences": [
+            {"of": f"{more} - {less}", **table.differences(more, less, COMPARED)}
+            for more, less in wanted
+        ],
     }
-    return {"seeds": list(seeds), "rows": table, "differences": differences}
 
 
 def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
@@ -227,22 +198,11 @@ def read_curves(
 
 def as_markdown(tables: Mapping[str, Any]) -> str:
     """All tables in Markdown."""
-    headings = [*(heading for heading, _, _ in COLUMNS), "seconds"]
-    lines = [f"Mean ± standard deviation over the seeds {tables['seeds']}, in percent.", ""]
-    lines += markdown_rows(
-        ["", *headings],
-        [
-            [name, *(plus_minus(row[heading]) for heading in headings)]
-            for name, row in tables["rows"].items()
-        ],
-    )
-    lines += ["", "Differences, seed by seed (mean in bold).", ""]
-    lines += markdown_rows(
-        ["", *headings[:3]],
-        [
-            [entry["of"], *(seed_gaps(entry[heading]) for heading in headings[:3])]
-            for entry in tables["differences"]
-        ],
+    lines = comparison_in_markdown(
+        tables,
+        [*(column.heading for column in COLUMNS), "seconds"],
+        [column.heading for column in COMPARED],
+        {"": "of"},
     )
     lines += ["", "Surrogate / true PQ of the training batches by iteration, mean over seeds.", ""]
     lines += markdown_rows(
@@ -266,7 +226,6 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(arguments)
-    output = Path(options.output)
     try:
         finished = run_pipeline(options)
     except (ValueError, OSError, TrainingFailed) as error:
@@ -276,11 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
         return 130
     tables = make_tables(finished, options.seeds)
-    tables["curves"] = read_curves(output, options.leaves, options.seeds)
-    (output / "table.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
-    text = as_markdown(tables)
-    (output / "table.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nWritten to {output / 'table.md'} and {output / 'table.json'}")
+    tables["curves"] = read_curves(Path(options.output), options.leaves, options.seeds)
+    print(write_tables(Path(options.output), tables, as_markdown(tables)))
     return 0
 
 

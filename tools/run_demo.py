@@ -40,7 +40,7 @@ from panoptic_common.register_datasets import (  # noqa: E402
     register_scenes,
 )
 from panoptic_common.systems import add_system_config  # noqa: E402
-from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
+from panoptic_common.training_run import TrainingFailed, TrainingRun, with_packages  # noqa: E402
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 
@@ -191,8 +191,7 @@ def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> T
     cfg, opts = step_config(options, step)
     folder = Path(options.output) / step.name
     environment = {
-        # train_net.py expects installed packages.
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **with_packages(ROOT),
         "DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve()),
     }
     flags: list[str] = []
