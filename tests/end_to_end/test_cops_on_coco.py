@@ -8,34 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from programs import ROOT, metrics, run
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs/cops/coco"
 SIZES = ("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96)
-
-
-def run(program: str, *words: object, datasets: Path) -> str:
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(datasets),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(ROOT / "tools" / program), *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -8,30 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from programs import ROOT, metrics, run
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/unified/coco/two_pictures.yaml"
 ITERATIONS = 24
-
-
-def run(program: str, *words: object, datasets: Path) -> str:
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(datasets),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(ROOT / "tools" / program), *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +28,7 @@ def trained(shared_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_losses_fall_and_results_are_written(trained: Path):
-    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    lines = metrics(trained)
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
     assert losses[-1] < losses[0]
     final = lines[-1]
