@@ -37,6 +37,7 @@ from cops.modeling.inference import VARIANTS, InferenceOptions, SolvedPicture, a
 from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
 from cops.targets import CopsTarget
+from panoptic_common.network_input import normalised_batch
 
 STRIDE = 4
 TRAININGS = ("pretrain", "surrogate", "separate")
@@ -195,10 +196,8 @@ class COPS(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalised pictures, padded to one size that the backbone can divide."""
-        images = [x["image"].to(self.device).float() for x in batched_inputs]
-        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         divisibility = max(self.backbone.size_divisibility, STRIDE)
-        return ImageList.from_tensors(images, divisibility)
+        return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std, divisibility)
 
     def predict_maps(self, images: torch.Tensor) -> Maps:
         """Logits and costs of a batch (N, 3, H, W)."""

@@ -22,6 +22,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from panoptic_common.network_input import normalised_batch
 from panoptic_common.resampling import resample
 from unified_panoptic.modeling.backbone import build_unified_resnet_fpn_backbone  # noqa: F401
 from unified_panoptic.modeling.inference import (
@@ -219,9 +220,9 @@ class UnifiedPanoptic(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalised pictures, padded to one size that the FPN can divide."""
-        images = [x["image"].to(self.device).float() for x in batched_inputs]
-        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        return normalised_batch(
+            batched_inputs, self.pixel_mean, self.pixel_std, self.backbone.size_divisibility
+        )
 
     def _panoptic_loss(
         self,

@@ -1,0 +1,30 @@
+"""Pictures of several sizes as one batch for a network, against values by hand."""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import pytest
+import torch
+
+from panoptic_common.network_input import normalised_batch
+
+MEAN = torch.tensor([100.0, 50.0, 0.0]).view(3, 1, 1)
+STD = torch.tensor([10.0, 1.0, 2.0]).view(3, 1, 1)
+
+
+@pytest.mark.parametrize(("divisibility", "size"), [(0, (7, 8)), (1, (7, 8)), (4, (8, 8))])
+def test_pictures_are_normalised_then_padded(divisibility: int, size: tuple[int, int]) -> None:
+    """A pixel (120, 40, 6) becomes ((120 - 100) / 10, (40 - 50) / 1, (6 - 0) / 2) = (2, -10, 3)."""
+    pixel = torch.tensor([120, 40, 6], dtype=torch.uint8).view(3, 1, 1)
+    shapes = [(7, 5), (3, 8)]
+    batch = normalised_batch(
+        [{"image": pixel.expand(3, *shape)} for shape in shapes], MEAN, STD, divisibility
+    )
+    assert batch.tensor.shape == (2, 3, *size) and batch.tensor.dtype == torch.float32
+    assert [tuple(shape) for shape in batch.image_sizes] == shapes
+    for padded, (height, width) in zip(batch.tensor, shapes, strict=True):
+        inside = padded[:, :height, :width]
+        assert inside.flatten(1).T.unique(dim=0).tolist() == [[2.0, -10.0, 3.0]]
+        assert padded.sum() == inside.sum()  # 0 elsewhere
+        assert padded.count_nonzero() == inside.numel()
