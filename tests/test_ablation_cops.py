@@ -26,6 +26,9 @@ leaf = pathlib.Path(words[1]).stem
 if leaf == "pretrain":
     assert "MODEL.WEIGHTS" not in opts
     pq = 50 + int(opts["SEED"])
+elif leaf == "single_stage":
+    assert "MODEL.WEIGHTS" not in opts
+    pq = float(opts["SOLVER.MAX_ITER"])
 else:
     pq = float(open(opts["MODEL.WEIGHTS"]).read()) + {"control": 1, "full_mix": 3}[leaf]
 (out / "model_final.pth").write_text(str(pq))
@@ -73,6 +76,17 @@ def test_every_leaf_starts_from_the_baseline_of_its_seed(ablation, tmp_path):
     assert "| full_mix | 2: 60.0 / 40.0 |" in text
 
 
+def test_a_leaf_without_weights_starts_afresh(ablation, tmp_path):
+    arguments = ["--leaves", "single_stage", "control", "--seeds", "0"]
+    assert ablation.main(words(tmp_path, *arguments, "--iterations", "single_stage=7")) == 0
+    rows = json.loads((tmp_path / "out/table.json").read_text())["rows"]
+    assert {name: row["PQ"]["mean"] for name, row in rows.items()} == {
+        "pretrain": 50,
+        "single_stage": 7,
+        "control": 51,
+    }
+
+
 def test_variants_are_rows_and_differences_of_their_own(ablation, tmp_path):
     arguments = ["--leaves", "control", "--seeds", "1", "--variants", "untrimmed"]
     assert ablation.main(words(tmp_path, *arguments)) == 0
@@ -88,7 +102,9 @@ def test_variants_are_rows_and_differences_of_their_own(ablation, tmp_path):
         ["--leaves", "pretrain"],
         ["--leaves", "absent"],
         ["--seeds", "1", "1"],
-        ["--baseline-iterations", "0"],
+        ["--iterations", "pretrain=0"],
+        ["--iterations", "full_mix=7", "--leaves", "control"],
+        ["--iterations", "7"],
     ],
 )
 def test_wrong_calls_are_refused(ablation, tmp_path, wrong, capsys):

@@ -4,9 +4,9 @@
     python tools/ablation_cops.py --seeds 0 1 2 --jobs 2
 
 For each seed, pre-trains the leaf `pretrain` of configs/cops/scenes, then trains every other leaf
-from its weights: `control` goes on with the pre-training losses for as long as the others take,
-which is what a gain must be measured against. All are evaluated on `scenes_test`, which neither
-training nor tuning saw.
+from its weights, or from random ones if the config names none (`single_stage`). `control` goes on
+with the pre-training losses for as long as the others take, which is what a gain must be measured
+against. All are evaluated on `scenes_test`, which neither training nor tuning saw.
 
 Prints, and writes to table.md and table.json of the output folder: mean and spread over the seeds,
 and the differences to the control and to the baseline seed by seed. A run that was stopped goes on
@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
 import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+
+from detectron2.config import CfgNode  # noqa: E402
 
 from cops import add_cops_config  # noqa: E402
 from panoptic_common.leaf_runs import (  # noqa: E402
@@ -78,39 +80,70 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--leaves", nargs="+", default=list(LEAVES), help=f"default {LEAVES}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side (default 2)")
-    parser.add_argument("--baseline-iterations", type=int, help="default: those of the config")
+    parser.add_argument(
+        "--iterations",
+        nargs="+",
+        default=[],
+        metavar="LEAF=N",
+        help="of pretrain and of other leaves; default: those of their configs",
+    )
     parser.add_argument("--output", default="output/ablation_cops")
     parser.add_argument("--configs", default=str(ROOT / "configs/cops/scenes"))
     parser.add_argument("--variants", nargs="*", default=[], help="of TEST.PANOPTIC_VARIANTS")
     parser.add_argument("opts", nargs="*", help="config keys and values for all runs, after --")
     parsed = parser.parse_args(arguments)
     leaves = (BASELINE, *parsed.leaves)
-    check_leaf_arguments(parser, parsed, leaves, ("jobs", "baseline_iterations"))
+    check_leaf_arguments(parser, parsed, leaves, ("jobs",))
+    try:
+        parsed.iterations = read_iterations(parsed.iterations, leaves)
+    except ValueError as error:
+        parser.error(f"--iterations: {error}")
     if BASELINE in parsed.leaves:
         parser.error(f"--leaves: {BASELINE} is always trained, as the others start from it")
     return parsed
 
 
+def read_iterations(words: Sequence[str], leaves: Sequence[str]) -> dict[str, int]:
+    """Numbers of iterations by leaf from LEAF=N.
+
+    Raises:
+        ValueError: a word has another form, a number below 1, or a leaf that is not trained.
+    """
+    iterations = {}
+    for word in words:
+        leaf, _, number = word.partition("=")
+        if leaf not in leaves or not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"{word!r} is not LEAF=N with N of at least 1 and one of {leaves}")
+        iterations[leaf] = int(number)
+    return iterations
+
+
+def starts_from_baseline(cfg: CfgNode) -> bool:
+    """Whether a leaf goes on from the baseline: its config names weights, or it starts afresh."""
+    return bool(cfg.MODEL.WEIGHTS)
+
+
 def make_run(arguments: argparse.Namespace, leaf: str, seed: int) -> TrainingRun:
-    """One training; all but the baseline start from the weights of the baseline of their seed."""
+    """One training, from random weights or from those of the baseline of its seed."""
     opts: dict[str, Any] = {
         "TEST.PANOPTIC_VARIANTS": repr(tuple(arguments.variants)),
         "MODEL.COPS.SOLVER.THREADS": cores_each(arguments.jobs),
     }
-    iterations = leaf_config(arguments, leaf, add_cops_config).SOLVER.MAX_ITER
-    if leaf != BASELINE:
+    cfg = leaf_config(arguments, leaf, add_cops_config)
+    iterations = arguments.iterations.get(leaf, cfg.SOLVER.MAX_ITER)
+    if starts_from_baseline(cfg):
         opts["MODEL.WEIGHTS"] = str(run_folder(arguments, BASELINE, seed) / "model_final.pth")
-    elif arguments.baseline_iterations:
-        iterations = arguments.baseline_iterations
     return leaf_run(TRAIN_NET, ROOT, arguments, leaf, seed, iterations, opts)
 
 
 def run_pipeline(arguments: argparse.Namespace) -> Finished:
-    """The baselines of all seeds, then everything that starts from them."""
-    cfg = leaf_config(arguments, BASELINE, add_cops_config)
-    prepare_scenes(cfg.DATASETS.SCENES, say)
+    """What starts from random weights, the baselines among it, then what starts from these."""
+    configs = {x: leaf_config(arguments, x, add_cops_config) for x in arguments.leaves}
+    later = [leaf for leaf, cfg in configs.items() if starts_from_baseline(cfg)]
+    first = [BASELINE, *(leaf for leaf in configs if leaf not in later)]
+    prepare_scenes(leaf_config(arguments, BASELINE, add_cops_config).DATASETS.SCENES, say)
     finished: Finished = {}
-    for leaves in ((BASELINE,), arguments.leaves):
+    for leaves in (first, later):
         runs = {(x, s): make_run(arguments, x, s) for s in arguments.seeds for x in leaves}
         finished.update(run_all(runs, arguments.jobs, say))
     return finished

@@ -88,6 +88,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edges_0.5": {"edge_offset": 0.5},
     "edges_0.75": {"edge_offset": 0.75},
     "edges_1": {"edge_offset": 1.0},
+    "multilevel_edges_0.5": {"method": "multilevel", "edge_offset": 0.5},
+    "multilevel_edges_1": {"method": "multilevel", "edge_offset": 1.0},
+    "multilevel_edges_1.5": {"method": "multilevel", "edge_offset": 1.5},
     "oracle": {"semantic_oracle": True},
 }
 
