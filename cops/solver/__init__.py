@@ -30,8 +30,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver.greedy import contract_greedily
-from cops.solver.parallel import run_all
-from cops.solver.problem import Problem, Result, check_problem, energy, finish, is_feasible
+from cops.solver.grid import solve_amwc_grid
+from cops.solver.parallel import call_beside, run_all
+from cops.solver.problem import (
+    Problem,
+    Result,
+    check_problem,
+    energy,
+    finish,
+    is_feasible,
+    survey_problem,
+)
 
 __all__ = [
     "METHODS",
@@ -40,6 +49,7 @@ __all__ = [
     "energy",
     "is_feasible",
     "solve_amwc",
+    "solve_amwc_grid",
     "solve_many",
     "solve_mwc",
 ]
@@ -55,6 +65,7 @@ def solve_amwc(
     *,
     method: str = "greedy",
     refine: int = 1,
+    num_threads: int = 1,
 ) -> Result:
     """Give each node a class and divide the nodes into clusters at a low cost (AMWC, Eq. 2).
 
@@ -69,17 +80,24 @@ def solve_amwc(
         method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
             moves on coarser and coarser graphs (`cops.solver.multilevel`).
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
+        num_threads: of "multilevel" only: threads for this one problem. The result does not depend
+            on it. For many problems at once `solve_many` is the better use of threads.
 
     Raises:
         ValueError, TypeError: see `check_problem`; or the method is unknown.
     """
-    problem = check_problem(node_costs, edges, edge_costs, partitionable)
-    if _checked(method) == "greedy":
-        return finish(problem, *contract_greedily(problem))
-    # Imported on first use: the module compiles (or loads) a good many kernels.
-    from cops.solver.multilevel import multilevel_amwc
+    _check_method(method)
 
-    return finish(problem, *multilevel_amwc(*_without_infinity(problem), refine=refine))
+    def solve() -> Result:
+        problem, survey = survey_problem(node_costs, edges, edge_costs, partitionable)
+        if method == "greedy":
+            return finish(problem, *contract_greedily(problem))
+        # Imported on first use: the module compiles (or loads) a good many kernels.
+        from cops.solver.multilevel import solve_multilevel
+
+        return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)
+
+    return call_beside(solve)
 
 
 def solve_mwc(
@@ -90,6 +108,7 @@ def solve_mwc(
     method: str = "greedy",
     start: npt.ArrayLike | None = None,
     refine: int = 1,
+    num_threads: int = 1,
 ) -> Result:
     """Give each node a class at a low cost (MWC): AMWC where no class has two clusters.
 
@@ -100,6 +119,8 @@ def solve_mwc(
         method: "greedy" or "multilevel".
         start: (V,) classes from which "multilevel" starts, instead of from single nodes.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
+        num_threads: of "multilevel" only: threads for this one problem. The result does not depend
+            on it. For many problems at once `solve_many` is the better use of threads.
 
     Returns:
         A result whose clusters are the classes that occur.
@@ -107,17 +128,22 @@ def solve_mwc(
     Raises:
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start.
     """
-    problem = check_problem(node_costs, edges, edge_costs)
-    if _checked(method) == "greedy":
-        if start is not None:
-            raise ValueError("the greedy method has no start; use method='multilevel'")
-        return finish(problem, *contract_greedily(problem))
-    from cops.solver.multilevel import multilevel_mwc
+    _check_method(method)
+    if method == "greedy" and start is not None:
+        raise ValueError("the greedy method has no start; use method='multilevel'")
 
-    first = None if start is None else _check_start(start, problem)
-    node_costs, edges, edge_costs, _ = _without_infinity(problem)
-    node_classes = multilevel_mwc(node_costs, edges, edge_costs, start=first, refine=refine)
-    return finish(problem, node_classes, np.zeros_like(node_classes))
+    def solve() -> Result:
+        problem, survey = survey_problem(node_costs, edges, edge_costs)
+        if method == "greedy":
+            return finish(problem, *contract_greedily(problem))
+        from cops.solver.multilevel import solve_multilevel
+
+        first = None if start is None else _check_start(start, problem)
+        return solve_multilevel(
+            problem, survey, start=first, refine=refine, num_threads=num_threads
+        )
+
+    return call_beside(solve)
 
 
 def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[Result]:
@@ -141,10 +167,9 @@ def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[
     return run_all(tasks, num_threads)
 
 
-def _checked(method: str) -> str:
+def _check_method(method: str) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    return method
 
 
 def _check_start(start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32]:
@@ -158,17 +183,3 @@ def _check_start(start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32
     if classes.min() < 0 or classes.max() >= num_classes:
         raise ValueError(f"start must hold classes 0 .. {num_classes - 1}")
     return np.ascontiguousarray(classes, dtype=np.int32)
-
-
-def _without_infinity(problem: Problem) -> Problem:
-    """The same problem with "never" as a finite cost above all that a solution could save.
-
-    Greedy contraction reads +inf as it is. Local moves subtract costs, and inf - inf is NaN.
-    """
-    never = np.isposinf(problem.node_costs)
-    if not never.any():
-        return problem
-    finite = np.where(never, 0.0, problem.node_costs.astype(np.float64))
-    spread = (finite.max(axis=1) - finite.min(axis=1)).sum()
-    barrier = finite.max() + 2.0 * (spread + np.abs(problem.edge_costs).sum(dtype=np.float64)) + 1.0
-    return problem._replace(node_costs=np.where(never, barrier, finite))

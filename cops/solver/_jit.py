@@ -16,6 +16,7 @@ that wrap around.
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,3 +51,7 @@ def _forget_stale_kernels(sources: Path, cache_path: str | None) -> None:
         for index in Path(cache_path).glob("*.nbi"):
             if index.stat().st_mtime < newest:
                 index.unlink(missing_ok=True)
+                # Numba writes an index first and then what it names. Whoever is killed between the
+                # two must not leave an index that names a kernel of the past.
+                for kernel in Path(cache_path).glob(f"{glob.escape(index.stem)}.*.nbc"):
+                    kernel.unlink(missing_ok=True)

@@ -34,17 +34,20 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_graph import (
+from cops.solver.multilevel_certificate import finish_best
+from cops.solver.multilevel_graph import contract, find_components
+from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts
+from cops.solver.multilevel_rows import (
     Graph,
-    contract,
-    find_components,
     find_scale,
     make_graph,
+    make_stencil_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts
-from cops.solver.multilevel_sweep import first_sweep, move_freely, number_by_first
+from cops.solver.multilevel_split import split_clusters
+from cops.solver.multilevel_sweep import first_sweep, move_freely
 from cops.solver.parallel import run_all
+from cops.solver.problem import Problem, Result, Survey, energy, survey_costs
 
 # Bounds on passes, reached on hard problems only; all passes but the first visit few nodes.
 FREE_PASSES = 4
@@ -57,6 +60,65 @@ MAX_RANGES = 16
 Labels = npt.NDArray[np.int32]
 
 
+def solve_multilevel(
+    problem: Problem,
+    survey: Survey,
+    *,
+    start: Labels | None = None,
+    refine: int = 1,
+    num_threads: int = 1,
+) -> Result:
+    """Solve a problem that `cops.solver.problem.survey_problem` has checked.
+
+    Args:
+        problem: AMWC; or MWC, which is AMWC with P empty.
+        survey: what the check has seen.
+        start: for MWC only: (V,) int32 classes. If given, step 4 begins with them, and steps 1 to 3
+            are left out. The result is at least as good as the start.
+        refine: cycles of refinement; 0 = as fast as possible, 1 = usual, 2 or 3 = still better on
+            problems with much noise.
+        num_threads: threads for this one problem; the result does not depend on it. Many problems
+            at once are better solved on a thread each (`solve_many`).
+
+    Raises:
+        ValueError: `refine` is negative or `num_threads` not positive.
+    """
+    _check_counts(refine, num_threads)
+    if survey.largest_node_cost == np.inf:
+        finite, survey = _without_infinity(problem, survey)
+        result = solve_multilevel(
+            finite, survey, start=start, refine=refine, num_threads=num_threads
+        )
+        cost = energy(*problem[:3], result.node_classes, result.is_cut)
+        return result._replace(energy=cost)
+    partitionable = problem.partitionable
+    num_nodes, num_classes = problem.node_costs.shape
+    graph, scale = _input_graph(problem, survey, both=refine > 0)
+    # What "all nodes in one cluster" costs at least; unknown until some graph says so.
+    together = -np.inf
+    if start is None:
+        parts, count = _sweep_ranges(graph, num_threads)
+        clusters, class_of, small, taken = _solve_parts(graph, partitionable, parts, count)
+        # The sums are of non-negative costs in float32, whose rounding is below 1e-6 of them.
+        sums = small.node_costs.sum(axis=0, dtype=np.float64)
+        together = (1.0 - 1e-6) * (taken + sums.min()) / scale
+    else:
+        # Outside P, the number of a class is the number of its cluster.
+        clusters = start.copy()
+        class_of = np.arange(num_classes + num_nodes, dtype=np.int32)
+    _refine(graph, partitionable, clusters, class_of, refine)
+    classes = class_of[clusters]
+    result = finish_best(problem, survey.stencil, graph.best, together, classes, clusters)
+    if start is not None:
+        # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
+        given = finish_best(
+            problem, survey.stencil, graph.best, -np.inf, start.copy(), start.copy()
+        )
+        if given.energy < result.energy:
+            return given
+    return result
+
+
 def multilevel_amwc(
     node_costs: npt.NDArray[Any],
     edges: npt.NDArray[np.int32],
@@ -65,34 +127,14 @@ def multilevel_amwc(
     refine: int = 1,
     num_threads: int = 1,
 ) -> tuple[Labels, Labels]:
-    """Solve an AMWC problem that `cops.solver.check_problem` has checked and that has no infinity.
+    """Class (V,) int32 and cluster (V,) int32 of each node: `solve_multilevel` for checked arrays.
 
-    Args:
-        node_costs: (V, K) float32 or float64, finite, C-contiguous.
-        edges: (E, 2) int32.
-        edge_costs: (E,) float32 or float64, finite.
-        partitionable: (K,) bool.
-        refine: cycles of refinement; 0 = as fast as possible, 1 = usual, 2 or 3 = still better on
-            problems with much noise.
-        num_threads: threads for step 1 of this one problem; the result does not depend on it. Many
-            problems at once are better solved on a thread each (`solve_many`).
-
-    Returns:
-        Class (V,) int32 and cluster (V,) int32 of each node; the clusters are numbered 0 .. M-1 by
-        their first nodes, each has one class, and each class outside P has one at most.
-
-    Raises:
-        ValueError: `refine` is negative or `num_threads` not positive.
+    The clusters are numbered 0 .. M-1 by their first nodes, each has one class, and each class
+    outside P has one at most.
     """
-    _check_counts(refine, num_threads)
-    graph = _input_graph(node_costs, edges, edge_costs, both=refine > 0)
-    parts, count = _sweep_ranges(graph, num_threads)
-    clusters, class_of, _ = _solve_parts(graph, partitionable, parts, count)
-    _refine(graph, partitionable, clusters, class_of, refine)
-    classes = class_of[clusters]
-    _take_trivial_if_better(node_costs, edges, edge_costs, partitionable, classes, clusters)
-    number_by_first(clusters, sum(node_costs.shape))
-    return classes, clusters
+    problem = Problem(node_costs, edges, edge_costs, partitionable)
+    survey = survey_costs(problem)
+    return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)[:2]
 
 
 def multilevel_mwc(
@@ -103,37 +145,14 @@ def multilevel_mwc(
     refine: int = 1,
     num_threads: int = 1,
 ) -> Labels:
-    """Solve an MWC problem: AMWC with P empty, so the clusters are the classes that occur.
-
-    Args:
-        node_costs, edges, edge_costs, refine, num_threads: as for `multilevel_amwc`.
-        start: (V,) int32 classes; if given, step 4 begins with them, and steps 1 to 3 are left out.
-            The result is at least as good as the start.
-
-    Returns:
-        (V,) int32 class of each node.
-
-    Raises:
-        ValueError: as for `multilevel_amwc`.
-    """
-    num_nodes, num_classes = node_costs.shape
-    nowhere = np.zeros(num_classes, dtype=bool)
-    if start is None:
-        return multilevel_amwc(node_costs, edges, edge_costs, nowhere, refine, num_threads)[0]
-    _check_counts(refine, num_threads)
-    # Outside P, the number of a class is the number of its cluster.
-    clusters = np.array(start, dtype=np.int32)
-    if refine > 0:
-        graph = _input_graph(node_costs, edges, edge_costs, both=True)
-        class_of = np.arange(num_classes + num_nodes, dtype=np.int32)
-        _refine(graph, nowhere, clusters, class_of, refine)
-        # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
-        if _cost(node_costs, edges, edge_costs, start, start) < _cost(
-            node_costs, edges, edge_costs, clusters, clusters
-        ):
-            clusters[:] = start
-    _take_trivial_if_better(node_costs, edges, edge_costs, nowhere, clusters, clusters.copy())
-    return clusters
+    """(V,) int32 class of each node of an MWC problem: AMWC with P empty."""
+    nowhere = np.zeros(node_costs.shape[1], dtype=bool)
+    problem = Problem(node_costs, edges, edge_costs, nowhere)
+    first = None if start is None else np.array(start, dtype=np.int32)
+    survey = survey_costs(problem)
+    return solve_multilevel(
+        problem, survey, start=first, refine=refine, num_threads=num_threads
+    ).node_classes
 
 
 def _check_counts(refine: int, num_threads: int) -> None:
@@ -143,15 +162,29 @@ def _check_counts(refine: int, num_threads: int) -> None:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
 
 
-def _input_graph(
-    node_costs: npt.NDArray[Any],
-    edges: npt.NDArray[np.int32],
-    edge_costs: npt.NDArray[Any],
-    both: bool,
-) -> Graph:
-    scale = find_scale(node_costs, edge_costs)
-    reduced = reduce_node_costs(node_costs, scale)
-    return make_graph(edges, edge_costs, scale, reduced, both)
+def _without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:
+    """The same problem with "never" as a finite cost above all that a solution could save.
+
+    Greedy contraction reads +inf as it is. Local moves subtract costs, and inf - inf is NaN.
+    """
+    never = np.isposinf(problem.node_costs)
+    finite = np.where(never, 0.0, problem.node_costs.astype(np.float64))
+    spread = (finite.max(axis=1) - finite.min(axis=1)).sum()
+    barrier = finite.max() + 2.0 * (spread + np.abs(problem.edge_costs).sum(dtype=np.float64))
+    barrier = barrier if barrier > 0.0 else 1.0  # not more: tiny costs must not vanish beside it
+    finite[never] = barrier
+    largest = float(np.abs(finite).max())
+    return problem._replace(node_costs=finite), survey._replace(largest_node_cost=largest)
+
+
+def _input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, float]:
+    """The graph of the input, with backward rows and, if `both`, forward rows; and its scale."""
+    scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
+    reduced, best = reduce_node_costs(problem.node_costs, scale)
+    stencil = survey.stencil
+    if len(stencil.offsets):
+        return make_stencil_graph(stencil, problem.edge_costs, scale, reduced, best), scale
+    return make_graph(problem.edges, problem.edge_costs, scale, reduced, best, both), scale
 
 
 def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
@@ -181,11 +214,12 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
         num_parts: M.
 
     Returns:
-        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (multilevel_refine.py), and
-        the contracted graph.
+        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (multilevel_refine.py); the
+        contracted graph and the sum of what its node costs were reduced by.
     """
     num_nodes, num_classes = graph.node_costs.shape
-    levels = [contract(graph, parts, num_parts)]
+    small, taken = contract(graph, parts, num_parts)
+    levels = [small]
     # Invariant: parents[i] leads from the nodes of the level above levels[i] to those of levels[i].
     parents = [parts]
     while True:
@@ -193,7 +227,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
         joined, count = move_freely(level, FREE_PASSES)
         if count == level.node_costs.shape[0]:
             break
-        levels.append(contract(level, joined, count))
+        levels.append(contract(level, joined, count)[0])
         parents.append(joined)
 
     smallest = levels[-1].node_costs
@@ -202,7 +236,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
         class_of[k] = k
     clusters = np.empty(smallest.shape[0], np.int32)
     for c in range(smallest.shape[0]):
-        best = np.argmin(smallest[c])
+        best = levels[-1].best[c]
         clusters[c] = num_classes + c if partitionable[best] else best
         class_of[num_classes + c] = best
     for i in range(len(levels) - 1, -1, -1):
@@ -211,7 +245,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
         for v in range(finer.size):
             finer[v] = clusters[parents[i][v]]
         clusters = finer
-    return clusters, class_of, levels[0]
+    return clusters, class_of, small, taken
 
 
 @jit
@@ -222,7 +256,7 @@ def _solve_again(graph, partitionable, clusters, class_of):  # type: ignore[no-u
         Another labelling (clusters, class_of), and by how much it costs more (or less, if < 0).
     """
     parts, num_parts = find_components(graph, clusters, True)
-    new_clusters, new_class_of, small = _solve_parts(graph, partitionable, parts, num_parts)
+    new_clusters, new_class_of, small, _ = _solve_parts(graph, partitionable, parts, num_parts)
     # Both labellings give one cluster to each part, so their costs are compared on the small graph.
     old = np.empty(num_parts, np.int32)
     new = np.empty(num_parts, np.int32)
@@ -256,55 +290,7 @@ def _improve(
     graph: Graph, partitionable: npt.NDArray[np.bool_], clusters: Labels, class_of: Labels
 ) -> float:
     gain = move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
+    if partitionable.any():
+        gain += split_clusters(graph, clusters, class_of)
     gain += move_parts(graph, partitionable, clusters, class_of, PART_ROUNDS)
     return float(gain)
-
-
-@jit
-def _cost(node_costs, edges, edge_costs, classes, clusters):  # type: ignore[no-untyped-def]
-    """The cost of a labelling, summed in float64."""
-    cost = np.float64(0.0)
-    for v in range(node_costs.shape[0]):
-        cost += node_costs[v, classes[v]]
-    for e in range(edges.shape[0]):
-        if clusters[edges[e, 0]] != clusters[edges[e, 1]]:
-            cost += edge_costs[e]
-    return cost
-
-
-@jit
-def _take_trivial_if_better(  # type: ignore[no-untyped-def]
-    node_costs, edges, edge_costs, partitionable, classes, clusters
-):
-    """Step 5: put a trivial labelling in the place of `classes` and `clusters` if it costs less."""
-    num_nodes, num_classes = node_costs.shape
-    best = np.empty(num_nodes, np.int32)
-    alone = np.empty(num_nodes, np.int32)
-    # Costs over those of the best class of each node, which all three have in common.
-    sums = np.zeros(num_classes, np.float64)
-    cost = np.float64(0.0)
-    cost_alone = np.float64(0.0)
-    for v in range(num_nodes):
-        k = 0
-        for j in range(1, num_classes):
-            if node_costs[v, j] < node_costs[v, k]:
-                k = j
-        best[v] = k
-        alone[v] = num_classes + v if partitionable[k] else k
-        low = np.float64(node_costs[v, k])
-        for j in range(num_classes):
-            sums[j] += node_costs[v, j] - low
-        cost += node_costs[v, classes[v]] - low
-    for e in range(edges.shape[0]):
-        a = edges[e, 0]
-        b = edges[e, 1]
-        edge_cost = np.float64(edge_costs[e])
-        cost += edge_cost if clusters[a] != clusters[b] else 0.0
-        cost_alone += edge_cost if alone[a] != alone[b] else 0.0
-    if cost_alone < cost:
-        cost = cost_alone
-        classes[:] = best
-        clusters[:] = alone
-    if sums.min() < cost:
-        classes[:] = np.argmin(sums)
-        clusters[:] = 0

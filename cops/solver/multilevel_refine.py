@@ -27,7 +27,17 @@ import numpy as np
 
 from cops.solver._jit import jit
 from cops.solver.multilevel_graph import contract, find_components
+from cops.solver.multilevel_rows import (
+    MISSING,
+    jit_pass,
+    load_labels,
+    row_capacity,
+    wake_neighbours,
+)
 from cops.solver.multilevel_sweep import RELATIVE_GAIN
+
+# Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
+RESTLESS_BLOCK = 1024
 
 
 @jit
@@ -51,98 +61,193 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):  # t
     for v in range(num_nodes):
         size[clusters[v]] += 1
     unused = np.empty(num_nodes, np.int32)
-    num_unused = 0
+    num_unused = np.zeros(1, np.int64)
     for c in range(num_numbers - 1, num_classes - 1, -1):
         if size[c] == 0:
-            unused[num_unused] = c
-            num_unused += 1
+            unused[num_unused[0]] = c
+            num_unused[0] += 1
     weight = np.empty(num_numbers, np.float32)
     stamp = np.full(num_numbers, -1, np.int64)
-    touched = np.empty(num_numbers, np.int32)
-    waiting = np.ones(num_nodes, np.bool_)
+    capacity = row_capacity(graph)
+    labels = np.empty(capacity, np.int32)
+    costs = np.empty(capacity, np.float32)
+    touched = np.empty(capacity, np.int32)
+    waiting = find_restless(graph, clusters, class_of)
     total = np.float64(0.0)
     for number in range(max_passes):
-        before = total
-        for v in range(num_nodes):
-            if not waiting[v]:
-                continue
-            waiting[v] = False
-            own = clusters[v]
-            # Deep inside a segment the node stays: nothing can gain more than the sum of the other
-            # positive edges, and nothing without contact more than 0.
-            inside = np.float32(0.0)
-            outside = np.float32(0.0)
-            for i in range(graph.first[v], graph.first[v + 1]):
-                link = graph.links[i]
-                cost = link["cost"]
-                if clusters[link["node"]] == own:
-                    inside += cost
-                elif cost > 0.0:
-                    outside += cost
-            stay = inside - graph.node_costs[v, class_of[own]]
-            if stay >= outside:
-                continue
-
-            now = number * num_nodes + v
-            num_touched = 0
-            stamp[own] = now
-            for i in range(graph.first[v], graph.first[v + 1]):
-                link = graph.links[i]
-                c = clusters[link["node"]]
-                if stamp[c] != now:
-                    stamp[c] = now
-                    weight[c] = link["cost"]
-                    touched[num_touched] = c
-                    num_touched += 1
-                else:
-                    weight[c] += link["cost"]
-            best = own
-            threshold = stay + np.float32(RELATIVE_GAIN) * abs(stay)
-            for t in range(num_touched):
-                c = touched[t]
-                if weight[c] > threshold:
-                    gain = weight[c] - graph.node_costs[v, class_of[c]]
-                    if gain > threshold:
-                        threshold = gain
-                        best = c
-            alone = -1
-            if threshold < 0.0:
-                for k in range(num_classes):
-                    gain = -graph.node_costs[v, k]
-                    if gain > threshold and (partitionable[k] or stamp[k] != now):
-                        threshold = gain
-                        alone = k
-            if alone >= 0:
-                if not partitionable[alone]:
-                    best = alone
-                elif size[own] == 1 and own >= num_classes:
-                    # Alone already: a change of class.
-                    class_of[own] = alone
-                    total += threshold - stay
-                    for i in range(graph.first[v], graph.first[v + 1]):
-                        waiting[graph.links[i]["node"]] = True
-                    continue
-                else:
-                    num_unused -= 1
-                    best = unused[num_unused]
-                    class_of[best] = alone
-            if best == own:
-                continue
-            total += threshold - stay
-            size[own] -= 1
-            if size[own] == 0 and own >= num_classes:
-                unused[num_unused] = own
-                num_unused += 1
-            size[best] += 1
-            clusters[v] = best
-            for i in range(graph.first[v], graph.first[v + 1]):
-                link = graph.links[i]
-                # Those in the new cluster that are glad to have v there have no reason to move.
-                if clusters[link["node"]] != best or link["cost"] < 0.0:
-                    waiting[link["node"]] = True
-        if total == before:
+        gain = pass_constrained(
+            graph,
+            partitionable,
+            number,
+            clusters,
+            class_of,
+            size,
+            unused,
+            num_unused,
+            waiting,
+            weight,
+            stamp,
+            labels,
+            costs,
+            touched,
+        )
+        total += gain
+        if gain == 0.0:
             break
     return total
+
+
+@jit_pass
+def pass_constrained(  # type: ignore[no-untyped-def]
+    graph,
+    partitionable,
+    number,
+    clusters,
+    class_of,
+    size,
+    unused,
+    num_unused,
+    waiting,
+    weight,
+    stamp,
+    labels,
+    costs,
+    touched,
+):
+    """One pass of `move_constrained`; returns what its moves have gained."""
+    num_nodes, num_classes = graph.node_costs.shape
+    total = np.float64(0.0)
+    for v in range(num_nodes):
+        if not waiting[v]:
+            continue
+        waiting[v] = False
+        own = clusters[v]
+        # Deep inside a segment the node stays: nothing can gain more than the sum of the other
+        # positive edges, and nothing without contact more than 0.
+        count = load_labels(graph, v, 0, True, clusters, labels, costs)
+        inside = np.float32(0.0)
+        outside = np.float32(0.0)
+        for i in range(count):
+            if labels[i] == own:
+                inside += costs[i]
+            else:
+                outside += max(costs[i], np.float32(0.0))
+        stay = inside - graph.node_costs[v, class_of[own]]
+        if stay >= outside:
+            continue
+
+        now = number * num_nodes + v
+        num_touched = 0
+        stamp[own] = now
+        for i in range(count):
+            c = labels[i]
+            if stamp[c] != now:
+                stamp[c] = now
+                weight[c] = costs[i]
+                touched[num_touched] = c
+                num_touched += 1
+            else:
+                weight[c] += costs[i]
+        best = own
+        threshold = stay + np.float32(RELATIVE_GAIN) * abs(stay)
+        for t in range(num_touched):
+            c = touched[t]
+            if weight[c] > threshold:
+                gain = weight[c] - graph.node_costs[v, class_of[c]]
+                if gain > threshold:
+                    threshold = gain
+                    best = c
+        alone = -1
+        if threshold < 0.0:
+            for k in range(num_classes):
+                gain = -graph.node_costs[v, k]
+                if gain > threshold and (partitionable[k] or stamp[k] != now):
+                    threshold = gain
+                    alone = k
+        if alone >= 0:
+            if not partitionable[alone]:
+                best = alone
+            elif size[own] == 1 and own >= num_classes:
+                # Alone already: a change of class.
+                class_of[own] = alone
+                total += threshold - stay
+                wake_neighbours(graph, v, clusters, waiting)
+                continue
+            else:
+                num_unused[0] -= 1
+                best = unused[num_unused[0]]
+                class_of[best] = alone
+        if best == own:
+            continue
+        total += threshold - stay
+        size[own] -= 1
+        if size[own] == 0 and own >= num_classes:
+            unused[num_unused[0]] = own
+            num_unused[0] += 1
+        size[best] += 1
+        clusters[v] = best
+        wake_neighbours(graph, v, clusters, waiting)
+    return total
+
+
+@jit
+def find_restless(graph, clusters, class_of):  # type: ignore[no-untyped-def]
+    """(n,) bool: False for nodes that stay where they are as long as no neighbour moves.
+
+    That is the first test of `move_constrained`, for a graph with a stencil for many nodes at a
+    time, run by run, in loops that compilers make vector instructions of. The terms of a node are
+    added in the order of its row, so both tests have the same outcome to the last bit. In other
+    graphs every node is restless.
+    """
+    num_nodes = graph.node_costs.shape[0]
+    restless = np.ones(num_nodes, np.bool_)
+    if graph.offsets.size == 0:
+        return restless
+    inside = np.empty(RESTLESS_BLOCK, np.float32)
+    outside = np.empty(RESTLESS_BLOCK, np.float32)
+    mark_restless(graph, clusters, class_of, inside, outside, restless)
+    return restless
+
+
+@jit_pass
+def mark_restless(graph, clusters, class_of, inside, outside, restless):  # type: ignore[no-untyped-def]
+    """The pass of `find_restless`."""
+    num_nodes = restless.size
+    zero = np.float32(0.0)
+    for begin in range(0, num_nodes, RESTLESS_BLOCK):
+        end = min(begin + RESTLESS_BLOCK, num_nodes)
+        inside[:] = zero
+        outside[:] = zero
+        own = clusters[begin:end]
+        for r in range(2 * graph.offsets.size):
+            backward = r < graph.offsets.size
+            offset = graph.offsets[r if backward else r - graph.offsets.size]
+            # Nodes from .. to - 1 of the block may have a neighbour there.
+            low = max(offset - begin, 0) if backward else 0
+            high = end - begin if backward else min(end, num_nodes - offset) - begin
+            if high <= low:
+                continue
+            shift = begin - offset if backward else begin
+            costs = graph.run_costs[r if backward else r - graph.offsets.size]
+            costs = costs[shift + low : shift + high]
+            others = begin - offset if backward else begin + offset
+            other = clusters[others + low : others + high]
+            add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
+        for v in range(begin, end):
+            i = v - begin
+            restless[v] = inside[i] - graph.node_costs[v, class_of[own[i]]] < outside[i]
+    return 0
+
+
+@jit_pass
+def add_sides(own, other, costs, inside, outside):  # type: ignore[no-untyped-def]
+    """Add costs[i] to inside[i] where own[i] == other[i], else its positive part to outside[i]."""
+    zero = np.float32(0.0)
+    for i in range(own.size):
+        same = own[i] == other[i]
+        cost = costs[i] if costs[i] > MISSING else zero
+        inside[i] += cost if same else zero
+        outside[i] += zero if same else max(cost, zero)
 
 
 @jit
@@ -202,7 +307,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: i
             representative[joined[v]] = coarse[v]
         for v in range(num_nodes):
             parts[v] = joined[parts[v]]
-        small = contract(small, joined, num_parts)
+        small, _ = contract(small, joined, num_parts)
         coarse, classes = renumber(representative, classes, num_classes, num_parts)
         gain = move_constrained(small, partitionable, coarse, classes, 20)
         total += gain
@@ -217,10 +322,19 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: i
 @jit
 def labelling_cost(graph, clusters, class_of):  # type: ignore[no-untyped-def]
     """The cost of a labelling in reduced node costs, summed in float64."""
+    capacity = row_capacity(graph)
+    labels = np.empty(capacity, np.int32)
+    costs = np.empty(capacity, np.float32)
+    return sum_labelling(graph, clusters, class_of, labels, costs)
+
+
+@jit_pass
+def sum_labelling(graph, clusters, class_of, labels, costs):  # type: ignore[no-untyped-def]
+    """The pass of `labelling_cost`."""
     cost = np.float64(0.0)
     for v in range(clusters.size):
         cost += graph.node_costs[v, class_of[clusters[v]]]
-        for i in range(graph.first[v], graph.middle[v]):
-            if clusters[graph.links[i]["node"]] != clusters[v]:
-                cost += graph.links[i]["cost"]
+        count = load_labels(graph, v, 0, False, clusters, labels, costs)
+        for i in range(count):
+            cost += costs[i] if labels[i] != clusters[v] else 0.0
     return cost

@@ -7,6 +7,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -30,11 +31,38 @@ def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
     tasks = list(tasks)
     if num_threads == 1 or len(tasks) < 2:
-        return [task() for task in tasks]
+        return [call_beside(task) for task in tasks]
     with ThreadPoolExecutor(min(num_threads, len(tasks))) as pool:
-        futures = [pool.submit(task) for task in tasks]
         try:
+            futures = [pool.submit(task) for task in tasks]
             return [future.result() for future in futures]
         except BaseException:  # also Ctrl-C: leave as soon as the solves under way are done
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def call_beside(task: Callable[[], T]) -> T:
+    """Call a task that runs kernels, so that Ctrl-C neither waits for it nor falls into a kernel.
+
+    Python handles signals in the main thread only. While a kernel runs there, Ctrl-C has to wait,
+    and when a kernel that was interrupted hands over arrays, Numba raises SystemError or, with a
+    NamedTuple, crashes. So the main thread lets another one work, and waits for that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return task()
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(task())
+        except BaseException as error:
+            errors.append(error)
+
+    # A daemon: the end of the program does not wait for a solve that nobody waits for.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]

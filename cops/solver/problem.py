@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
+from cops.solver.stencil import Stencil, find_cut_in_pieces, find_stencil, no_stencil
 
 # Sums of this many times the largest cost must stay finite; see `_check_magnitude`.
 LARGEST_SUM = 1e300
@@ -43,6 +44,20 @@ class Problem(NamedTuple):
     edges: npt.NDArray[np.int32]
     edge_costs: npt.NDArray[Any]
     partitionable: npt.NDArray[np.bool_]
+
+
+class Survey(NamedTuple):
+    """What the checks of a problem have seen, so that no method must look for it again.
+
+    Attributes:
+        largest_node_cost: largest magnitude; +inf if one of them is "never".
+        largest_edge_cost: largest magnitude, 0 without an edge.
+        stencil: the pieces of the list of edges.
+    """
+
+    largest_node_cost: float
+    largest_edge_cost: float
+    stencil: Stencil
 
 
 class Result(NamedTuple):
@@ -83,7 +98,17 @@ def check_problem(
         ValueError: a shape, an index or a value is not as said; the message says which and where.
         TypeError: something is of another type (complex or text costs, broken indices).
     """
-    nodes = _float_array("node_costs", node_costs)
+    return survey_problem(node_costs, edges, edge_costs, partitionable)[0]
+
+
+def survey_problem(
+    node_costs: npt.ArrayLike,
+    edges: npt.ArrayLike,
+    edge_costs: npt.ArrayLike,
+    partitionable: npt.ArrayLike | None = None,
+) -> tuple[Problem, Survey]:
+    """`check_problem`, and what it has seen on the way."""
+    nodes = float_array("node_costs", node_costs)
     if nodes.ndim != 2 or nodes.shape[0] < 1:
         raise ValueError(
             f"node_costs must have shape (V, K) with at least one node, not {nodes.shape}"
@@ -91,33 +116,85 @@ def check_problem(
     num_nodes, num_classes = nodes.shape
     if num_classes < 1:
         raise ValueError("node_costs must have a column for at least one class: K is 0")
-    ends = _check_edges(edges, num_nodes)
-    costs = _float_array("edge_costs", edge_costs)
+    ends, stencil = _check_edges(edges, num_nodes)
+    costs = float_array("edge_costs", edge_costs)
     if costs.shape != (len(ends),):
         raise ValueError(
             f"edge_costs must have shape ({len(ends)},), one cost an edge, not {costs.shape}"
         )
-    if partitionable is None:
-        flags = np.zeros(num_classes, dtype=bool)
-    else:
-        flags = np.ascontiguousarray(partitionable)
-        if flags.shape != (num_classes,) or flags.dtype != bool:
-            raise ValueError(
-                f"partitionable must be {num_classes} bools, one a class (not a list of class "
-                f"numbers), but has shape {flags.shape} and type {flags.dtype}"
-            )
-    _check_node_values(nodes)
-    if costs.size and not np.isfinite(costs.min() + costs.max()):
-        edge = int(np.flatnonzero(~np.isfinite(costs))[0])
+    flags = check_partitionable(partitionable, num_classes)
+    return Problem(nodes, ends, costs, flags), survey_values(nodes, costs, stencil)
+
+
+def survey_values(
+    node_costs: npt.NDArray[Any], edge_costs: npt.NDArray[Any], stencil: Stencil
+) -> Survey:
+    """Check the values of costs of the right shape and type.
+
+    Raises:
+        ValueError: a cost is not possible, or too large.
+    """
+    largest_node_cost = check_node_values(node_costs)
+    largest_edge_cost = largest_magnitude(edge_costs)
+    if not np.isfinite(largest_edge_cost):
+        edge = int(np.flatnonzero(~np.isfinite(edge_costs))[0])
         raise ValueError(
-            f"edge_costs[{edge}] is {costs[edge]}; edge costs must be finite. A large positive "
-            "cost keeps two nodes together, a large negative one apart"
+            f"edge_costs[{edge}] is {edge_costs[edge]}; edge costs must be finite. A large "
+            "positive cost keeps two nodes together, a large negative one apart"
         )
-    _check_magnitude(nodes, costs)
-    return Problem(nodes, ends, costs, flags)
+    survey = Survey(largest_node_cost, largest_edge_cost, stencil)
+    _check_magnitude(node_costs, len(edge_costs), survey)
+    return survey
 
 
-def _float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+def survey_costs(problem: Problem) -> Survey:
+    """The survey of a problem that is known to be right."""
+    return Survey(
+        largest_magnitude(problem.node_costs),
+        largest_magnitude(problem.edge_costs),
+        find_stencil(problem.edges, len(problem.node_costs))[0],
+    )
+
+
+def check_partitionable(
+    partitionable: npt.ArrayLike | None, num_classes: int
+) -> npt.NDArray[np.bool_]:
+    """`partitionable` as (K,) bool; None means none."""
+    if partitionable is None:
+        return np.zeros(num_classes, dtype=bool)
+    # Writable, if need be a copy: for read-only flags all kernels would be compiled again.
+    flags = np.require(partitionable, requirements=["C", "W"])
+    if flags.shape != (num_classes,) or flags.dtype != bool:
+        raise ValueError(
+            f"partitionable must be {num_classes} bools, one a class (not a list of class "
+            f"numbers), but has shape {flags.shape} and type {flags.dtype}"
+        )
+    return flags
+
+
+def largest_magnitude(values: npt.NDArray[Any]) -> float:
+    """The largest absolute value of a C-contiguous array of floats; NaN if there is a NaN.
+
+    Without their sign bit, floats are ordered as the integers that their bits spell, with infinity
+    above all numbers and NaN above infinity. So one pass of integer maxima answers everything.
+    """
+    if values.size == 0:
+        return 0.0
+    word = np.uint32 if values.dtype == np.float32 else np.uint64
+    bits = values.reshape(-1).view(word)
+    magnitude = _largest_masked(bits, word(np.iinfo(word).max >> 1))
+    return float(np.array([magnitude], word).view(values.dtype)[0])
+
+
+@jit
+def _largest_masked(bits, mask):  # type: ignore[no-untyped-def]
+    largest = mask ^ mask
+    for i in range(bits.size):
+        largest = max(largest, bits[i] & mask)
+    return largest
+
+
+def float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     """`values` as C-contiguous float32 or float64; not copied where they already are."""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
@@ -129,17 +206,22 @@ def _float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> npt.NDArray[np.int32]:
-    """`edges` as (E, 2) int32 with every index valid and no self-loop."""
+def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> tuple[npt.NDArray[np.int32], Stencil]:
+    """`edges` as (E, 2) int32 with every index valid and no self-loop; and its pieces."""
     ends = np.asarray(edges)
     if ends.size == 0 and ends.shape in ((0,), (0, 2)):
-        return np.zeros((0, 2), dtype=np.int32)
+        return np.zeros((0, 2), dtype=np.int32), no_stencil()
     if ends.ndim != 2 or ends.shape[1] != 2:
         raise ValueError(f"edges must have shape (E, 2), not {ends.shape}")
     if ends.dtype.kind not in "iu":
         raise TypeError(f"edges must hold integers, not {ends.dtype}")
     if num_nodes >= 2**30 or len(ends) >= 2**30:
         raise ValueError("at most 2^30 - 1 nodes and edges are possible: indices are int32")
+    if ends.dtype == np.int32:
+        ends = np.ascontiguousarray(ends, dtype=np.int32)
+        stencil, valid = find_stencil(ends, num_nodes)
+        if valid:
+            return ends, stencil
     if ends.min() < 0 or ends.max() >= num_nodes:
         wrong = int(np.flatnonzero(((ends < 0) | (ends >= num_nodes)).any(axis=1))[0])
         raise ValueError(
@@ -153,19 +235,18 @@ def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> npt.NDArray[np.int32]:
             f"edges[{wrong}] joins node {ends[wrong, 0]} to itself: such an edge is never cut, "
             "leave it out"
         )
-    return ends
+    return ends, find_stencil(ends, num_nodes)[0]
 
 
-def _check_node_values(nodes: npt.NDArray[Any]) -> None:
-    """Refuse NaN, -inf, and a node without any possible class."""
-    # min and max hand NaN on and need no temporary array: 2 ms for 2.5 million costs.
-    low, high = nodes.min(), nodes.max()
-    if np.isfinite(low) and np.isfinite(high):
-        return
-    if np.isnan(low):
+def check_node_values(nodes: npt.NDArray[Any]) -> float:
+    """Refuse NaN, -inf, and a node without any possible class; returns the largest magnitude."""
+    largest = largest_magnitude(nodes)
+    if np.isfinite(largest):
+        return largest
+    if np.isnan(largest):
         node, column = np.argwhere(np.isnan(nodes))[0]
         raise ValueError(f"node_costs[{node}, {column}] is NaN")
-    if low == -np.inf:
+    if np.isneginf(nodes).any():
         node, column = np.argwhere(nodes == -np.inf)[0]
         raise ValueError(
             f"node_costs[{node}, {column}] is -inf; for a node that surely has a class, give its "
@@ -176,16 +257,16 @@ def _check_node_values(nodes: npt.NDArray[Any]) -> None:
         raise ValueError(
             f"node_costs[{impossible[0]}] is +inf for every class: the node may take none"
         )
+    return largest
 
 
-def _check_magnitude(nodes: npt.NDArray[Any], costs: npt.NDArray[Any]) -> None:
+def _check_magnitude(nodes: npt.NDArray[Any], num_edges: int, survey: Survey) -> None:
     """Refuse finite costs whose sums might overflow float64."""
-    largest = max(float(nodes.max()), -float(nodes.min()))
+    largest = survey.largest_node_cost
     if largest == np.inf:
         largest = float(np.abs(nodes[np.isfinite(nodes)]).max())
-    if costs.size:
-        largest = max(largest, float(costs.max()), -float(costs.min()))
-    if largest * (2 * len(nodes) + len(costs)) > LARGEST_SUM:
+    largest = max(largest, survey.largest_edge_cost)
+    if largest * (2 * len(nodes) + num_edges) > LARGEST_SUM:
         raise ValueError(
             f"a cost of magnitude {largest:.3g} is too large: sums over the graph would overflow; "
             "rescale the costs, or use +inf for a class that a node must not take"
@@ -209,15 +290,15 @@ def energy(
         is_cut: (E,) bools.
     """
     node_costs, edge_costs = np.asarray(node_costs), np.asarray(edge_costs)
-    classes = np.asarray(node_classes, dtype=np.intp)
+    classes = np.asarray(node_classes, dtype=np.int32)
     cut = np.asarray(is_cut, dtype=bool)
     if not len(edges) == len(edge_costs) == len(cut):
         raise ValueError(
             f"{len(edges)} edges, {len(edge_costs)} edge costs and {len(cut)} cut flags must be "
             "equally many"
         )
-    chosen = np.take_along_axis(node_costs, classes[:, None], axis=1)
-    return float(chosen.sum(dtype=np.float64) + edge_costs[cut].sum(dtype=np.float64))
+    chosen = np.take_along_axis(node_costs, classes[:, None].astype(np.intp), axis=1)
+    return float(sum_all(chosen[:, 0]) + sum_cut(edge_costs, cut))
 
 
 def is_feasible(
@@ -252,7 +333,10 @@ def is_feasible(
 
 
 def finish(
-    problem: Problem, node_classes: npt.NDArray[Any], node_clusters: npt.NDArray[Any]
+    problem: Problem,
+    node_classes: npt.NDArray[Any],
+    node_clusters: npt.NDArray[Any],
+    stencil: Stencil | None = None,
 ) -> Result:
     """The result that belongs to a clustering: one cluster for each class outside P, then counted.
 
@@ -261,16 +345,63 @@ def finish(
     Args:
         problem: a checked problem.
         node_classes: (V,) integers in 0 .. K-1.
-        node_clusters: (V,) integers in 0 .. V-1 without further meaning; all nodes of a cluster
+        node_clusters: (V,) integers in 0 .. K+V-1 without further meaning; all nodes of a cluster
             have one class.
+        stencil: of the edges, where it is known.
     """
     classes = np.ascontiguousarray(node_classes, dtype=np.int32)
     clusters = _number_clusters(
         classes, np.ascontiguousarray(node_clusters, dtype=np.int32), problem.partitionable
     )
-    is_cut = clusters[problem.edges[:, 0]] != clusters[problem.edges[:, 1]]
+    is_cut = find_cut(problem.edges, clusters, stencil)
     cost = energy(problem.node_costs, problem.edges, problem.edge_costs, classes, is_cut)
     return Result(classes, clusters, is_cut, cost)
+
+
+def find_cut(
+    edges: npt.NDArray[np.int32], clusters: npt.NDArray[np.int32], stencil: Stencil | None = None
+) -> npt.NDArray[np.bool_]:
+    """(E,) bool, whether the ends of each edge lie in two clusters."""
+    if stencil is None or len(stencil.offsets) == 0:
+        cut: npt.NDArray[np.bool_] = _find_cut(edges, clusters)
+        return cut
+    is_cut = np.empty(len(edges), dtype=bool)
+    find_cut_in_pieces(stencil, clusters, is_cut)
+    return is_cut
+
+
+@jit
+def _find_cut(edges, clusters):  # type: ignore[no-untyped-def]
+    is_cut = np.empty(edges.shape[0], np.bool_)
+    for e in range(edges.shape[0]):
+        is_cut[e] = clusters[edges[e, 0]] != clusters[edges[e, 1]]
+    return is_cut
+
+
+@jit
+def sum_cut(edge_costs, is_cut):  # type: ignore[no-untyped-def]
+    """The sum of the costs of the cut edges, in float64 and in one fixed order."""
+    # Four sums side by side, so that an addition need not wait for the one before; and products
+    # instead of branches, which nobody could predict.
+    a = b = c = d = np.float64(0.0)
+    size = edge_costs.size
+    for e in range(0, size - 3, 4):
+        a += np.float64(edge_costs[e]) * is_cut[e]
+        b += np.float64(edge_costs[e + 1]) * is_cut[e + 1]
+        c += np.float64(edge_costs[e + 2]) * is_cut[e + 2]
+        d += np.float64(edge_costs[e + 3]) * is_cut[e + 3]
+    for e in range(size - size % 4, size):
+        a += np.float64(edge_costs[e]) * is_cut[e]
+    return (a + b) + (c + d)
+
+
+@jit
+def sum_all(costs):  # type: ignore[no-untyped-def]
+    """The sum of (V,) costs, in float64 and in their order."""
+    total = np.float64(0.0)
+    for v in range(costs.size):
+        total += costs[v]
+    return total
 
 
 @jit
@@ -279,7 +410,7 @@ def _number_clusters(node_classes, node_clusters, partitionable):  # type: ignor
     num_nodes = node_classes.size
     num_classes = partitionable.size
     # A key for each cluster: its class if the class may have one cluster only, else K + its number.
-    number = np.full(num_classes + num_nodes, -1, dtype=np.int32)
+    number = np.full(2 * num_classes + num_nodes, -1, dtype=np.int32)
     numbered = np.empty(num_nodes, dtype=np.int32)
     count = 0
     for node in range(num_nodes):

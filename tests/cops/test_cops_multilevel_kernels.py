@@ -7,17 +7,16 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from cops.solver.multilevel_graph import (
+from cops.solver.multilevel_graph import contract, find_components
+from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts, renumber
+from cops.solver.multilevel_rows import (
     MAX_RUNS,
     NODES_PER_BLOCK,
     Graph,
-    contract,
-    find_components,
     find_scale,
     make_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts, renumber
 from cops.solver.multilevel_sweep import first_sweep, move_freely, number_by_first
 from cops.solver.planted import grid_edges
 
@@ -32,7 +31,7 @@ def random_graph(
     edges = np.stack([first, second], axis=1).astype(np.int32)
     costs = generator.integers(-4, 6, num_edges).astype(np.float32)
     nodes = generator.integers(0, 9, (num_nodes, num_classes)).astype(np.float32)
-    return make_graph(edges, costs, 1.0, reduce_node_costs(nodes, 1.0), both), edges, costs
+    return make_graph(edges, costs, 1.0, *reduce_node_costs(nodes, 1.0), both), edges, costs
 
 
 def dense(graph: Graph, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -40,8 +39,8 @@ def dense(graph: Graph, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     num_nodes = len(graph.middle)
     matrix = np.zeros((num_nodes, num_nodes))
     for v in range(num_nodes):
-        for link in graph.links[begin[v] : end[v]]:
-            matrix[v, link["node"]] += link["cost"]
+        for i in range(begin[v], end[v]):
+            matrix[v, graph.link_node[i]] += graph.link_cost[i]
     return matrix
 
 
@@ -53,7 +52,7 @@ def test_rows_hold_each_edge_once_backward_and_once_forward(num_edges: int) -> N
     assert np.array_equal(dense(graph, graph.first, graph.middle), expected)
     assert np.array_equal(dense(graph, graph.middle, graph.first[1:]), expected.T)
     half, _, _ = random_graph(num_edges, 30, num_edges, 3, both=False)
-    assert len(half.links) == num_edges
+    assert half.first[-1] == num_edges
     assert np.array_equal(dense(half, half.first, half.middle), expected)
 
 
@@ -62,28 +61,29 @@ def test_blocks_and_runs_do_not_change_the_rows() -> None:
     edges = grid_edges(40, 2 * NODES_PER_BLOCK // 40 + 7, (1, 4))
     num_nodes = int(edges.max()) + 1
     assert num_nodes > 2 * NODES_PER_BLOCK
-    node_costs = np.zeros((num_nodes, 1), np.float32)
+    nodes = np.zeros((num_nodes, 1), np.float32), np.zeros(num_nodes, np.int32)
     costs = np.arange(len(edges), dtype=np.float32)
-    in_runs = make_graph(edges, costs, 1.0, node_costs, True)
+    in_runs = make_graph(edges, costs, 1.0, *nodes, True)
     order = np.random.default_rng(0).permutation(len(edges))
     small, large = np.sort(edges[order], axis=1).T
     assert ((np.diff(small) < 0) | (np.diff(large) < 0)).sum() > MAX_RUNS
-    shuffled = make_graph(edges[order], costs[order], 1.0, node_costs, True)
+    shuffled = make_graph(edges[order], costs[order], 1.0, *nodes, True)
     assert np.array_equal(in_runs.first, shuffled.first)
     assert np.array_equal(in_runs.middle, shuffled.middle)
     rows = np.repeat(np.arange(num_nodes), np.diff(in_runs.first))
     for graph in (in_runs, shuffled):
-        assert np.all((graph.links["node"] < rows) == (np.arange(len(rows)) < graph.middle[rows]))
+        assert np.all((graph.link_node < rows) == (np.arange(len(rows)) < graph.middle[rows]))
     # Each cost names its edge, so rows are compared as sets by sorting them.
-    key = [np.lexsort((graph.links["cost"], rows)) for graph in (in_runs, shuffled)]
-    assert np.array_equal(in_runs.links[key[0]], shuffled.links[key[1]])
+    key = [np.lexsort((graph.link_cost, rows)) for graph in (in_runs, shuffled)]
+    assert np.array_equal(in_runs.link_node[key[0]], shuffled.link_node[key[1]])
+    assert np.array_equal(in_runs.link_cost[key[0]], shuffled.link_cost[key[1]])
     # Within a row and direction, edges keep their order.
     for v in range(0, num_nodes, 97):
         for begin, end in (
             (in_runs.first[v], in_runs.middle[v]),
             (in_runs.middle[v], in_runs.first[v + 1]),
         ):
-            assert np.all(np.diff(in_runs.links["cost"][begin:end]) > 0)
+            assert np.all(np.diff(in_runs.link_cost[begin:end]) > 0)
 
 
 def test_contraction_keeps_the_cost_of_every_labelling() -> None:
@@ -93,7 +93,11 @@ def test_contraction_keeps_the_cost_of_every_labelling() -> None:
         graph, _, _ = random_graph(seed, 40, 200, 4)
         clusters = generator.integers(0, 12, 40).astype(np.int32)
         num_clusters = number_by_first(clusters, 12)
-        small = contract(graph, clusters, num_clusters)
+        small, taken = contract(graph, clusters, num_clusters)
+        assert np.all(small.node_costs[np.arange(num_clusters), small.best] == 0.0)
+        sums = np.zeros((num_clusters, 4))
+        np.add.at(sums, clusters, graph.node_costs)
+        assert taken == sums.min(axis=1).sum()
         assert np.all(small.node_costs.min(axis=1) == 0.0)
         differences = set()
         for _ in range(5):
@@ -171,7 +175,7 @@ def test_sweeps_lower_the_cost_without_the_stuff_rule() -> None:
         assert set(moved.tolist()) == set(range(num_moved))
         costs = []
         for clusters in (alone, swept, moved):
-            classes = contract(graph, clusters, clusters.max() + 1).node_costs.argmin(axis=1)
+            classes = contract(graph, clusters, clusters.max() + 1)[0].node_costs.argmin(axis=1)
             costs.append(labelling_cost(graph, clusters, classes.astype(np.int32)))
         assert costs[1] < costs[0] and costs[2] < costs[0]
 
@@ -188,10 +192,9 @@ def test_ranges_do_not_see_each_other() -> None:
 
 
 def test_scale_is_a_power_of_two_and_seldom_needed() -> None:
-    ordinary = np.array([[-1e6, 3.0]])
-    assert find_scale(ordinary, np.array([1e-6])) == 1.0
-    assert find_scale(np.zeros((2, 2)), np.zeros(0)) == 1.0
+    for ordinary in (1e6, 1e-6, 0.0):
+        assert find_scale(ordinary) == 1.0
     for largest in (1e250, 1e-250):
-        scale = find_scale(np.array([[0.0, largest]]), np.zeros(0))
+        scale = find_scale(largest)
         assert np.log2(scale) == round(np.log2(scale))
         assert 0.5 < scale * largest <= 2.0

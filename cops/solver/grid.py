@@ -1,0 +1,75 @@
+"""AMWC straight from the maps of a network, on the graph of `cops.grid_graph`.
+
+The result is that of `solve_amwc(..., method="multilevel")` for the lists that the maps stand for,
+with the edges in the order of `GridGraph.edges`. A convenience more than a gain: the edges are not
+checked anew for each picture, which is the smallest part of the time (docs/benchmark.md).
+
+Shapes: K classes, h, w cells, V = h w nodes in raster order, D distances, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy.typing as npt
+
+from cops.grid_graph import GridGraph, grid_graph
+from cops.solver.parallel import call_beside
+from cops.solver.problem import (
+    Problem,
+    Result,
+    check_partitionable,
+    float_array,
+    survey_values,
+)
+from cops.solver.stencil import Stencil, find_stencil
+
+
+def solve_amwc_grid(
+    class_costs: npt.ArrayLike,
+    edge_costs: npt.ArrayLike,
+    distances: Sequence[int],
+    partitionable: npt.ArrayLike,
+    *,
+    refine: int = 1,
+    num_threads: int = 1,
+) -> Result:
+    """Solve AMWC on a grid by local moves (`method="multilevel"`).
+
+    Args:
+        class_costs: (K, h, w), what each cell pays for each class; +inf means "never".
+        edge_costs: (2 D, h, w), what is paid if an edge is cut, at the cells that `cops.grid_graph`
+            says: channel 2 i holds the horizontal edges of distances[i], channel 2 i + 1 the
+            vertical ones. Cells without an edge are not read.
+        distances: D distances, in cells.
+        partitionable: (K,) bools.
+        refine, num_threads: as for `solve_amwc`.
+
+    Returns:
+        A result whose edges are those of `grid_graph(h, w, distances).edges`, in that order.
+
+    Raises:
+        ValueError, TypeError: as for `solve_amwc`; node v is cell (v // w, v % w).
+    """
+
+    def solve() -> Result:
+        from cops.solver.multilevel import solve_multilevel
+
+        classes = float_array("class_costs", class_costs)
+        if classes.ndim != 3 or 0 in classes.shape:
+            raise ValueError(f"class_costs must have shape (K, h, w), none 0, not {classes.shape}")
+        graph = grid_graph(classes.shape[1], classes.shape[2], distances)
+        costs = graph.edge_costs_from_maps(float_array("edge_costs", edge_costs))
+        flags = check_partitionable(partitionable, len(classes))
+        nodes = graph.node_costs_from_maps(classes)
+        survey = survey_values(nodes, costs, _stencil_of(graph))
+        problem = Problem(nodes, graph.edges, costs, flags)
+        return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)
+
+    return call_beside(solve)
+
+
+@lru_cache(maxsize=8)
+def _stencil_of(graph: GridGraph) -> Stencil:
+    return find_stencil(graph.edges, graph.num_nodes)[0]

@@ -1,0 +1,74 @@
+"""The end of the multilevel method: the result is compared with two trivial labellings.
+
+They are: each node alone in its best class (those of one class outside P joined), and all nodes in
+one cluster. The comparison is made in float64 and with the costs as given, so that no rounding on
+the way can make the result worse than they are.
+
+Shapes: V nodes, K classes, E edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver._jit import jit
+from cops.solver.problem import Problem, Result, find_cut, finish, sum_cut
+from cops.solver.stencil import Stencil
+
+Labels = npt.NDArray[np.int32]
+
+
+def finish_best(
+    problem: Problem,
+    stencil: Stencil,
+    best: Labels,
+    together: float,
+    classes: Labels,
+    clusters: Labels,
+) -> Result:
+    """The result of a labelling, or of a trivial one if that costs less.
+
+    Args:
+        problem: without infinity.
+        stencil: of its edges.
+        best: (V,) the first class of lowest cost of each node.
+        together: a lower bound of the cost of one cluster, where each node pays only what its class
+            costs more than its best; -inf if not known.
+        classes, clusters: (V,) the labelling.
+    """
+    result = finish(problem, classes, clusters, stencil)
+    lowest = _sum_chosen(problem.node_costs, best)
+    cost = result.energy - lowest
+    # Nodes of one class outside P have the same label, all others have one of their own.
+    numbers = np.arange(len(best), dtype=np.int32)
+    alone = np.where(problem.partitionable[best], len(problem.partitionable) + numbers, best)
+    cost_alone = sum_cut(problem.edge_costs, find_cut(problem.edges, alone, stencil))
+    if cost_alone < cost:
+        result = finish(problem, best, numbers, stencil)
+        cost = cost_alone
+    if together < cost:
+        sums = _sum_excess(problem.node_costs, best)
+        if sums.min() < cost:
+            one = np.full_like(best, sums.argmin())
+            result = finish(problem, one, np.zeros_like(best), stencil)
+    return result
+
+
+@jit
+def _sum_chosen(node_costs, classes):  # type: ignore[no-untyped-def]
+    total = np.float64(0.0)
+    for v in range(classes.size):
+        total += node_costs[v, classes[v]]
+    return total
+
+
+@jit
+def _sum_excess(node_costs, best):  # type: ignore[no-untyped-def]
+    """(K,) float64: the costs of each class in sum over the nodes, over those of their best."""
+    sums = np.zeros(node_costs.shape[1], np.float64)
+    for v in range(best.size):
+        low = np.float64(node_costs[v, best[v]])
+        for k in range(sums.size):
+            sums[k] += node_costs[v, k] - low
+    return sums
