@@ -11,6 +11,7 @@ what was decided badly is mended later:
 3.  Now the stuff rule: each cluster takes its best class, and those of one class outside P become
     one cluster. From the smallest graph up to that of step 2, nodes move under this rule.
 4.  `refine` cycles. In the first, single nodes of the input move, then parts of clusters as wholes.
+    Between them clusters are split, and chains of nodes move that gain only together.
     Each later one does steps 2 and 3 again, for those parts, then moves as the first, and is kept
     if that has lowered the cost; if not, the first cycle's moves go on. Without a move, it ends.
 5.  The result is compared with each node alone in its best class (those of one class outside P
@@ -35,8 +36,14 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit
 from cops.solver.multilevel_certificate import finish_best
+from cops.solver.multilevel_chain import chain_budget, move_chains
 from cops.solver.multilevel_graph import contract, find_components
-from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts
+from cops.solver.multilevel_refine import (
+    find_restless,
+    labelling_cost,
+    move_constrained,
+    move_parts,
+)
 from cops.solver.multilevel_rows import (
     Graph,
     find_scale,
@@ -53,6 +60,10 @@ from cops.solver.problem import Problem, Result, Survey, energy, survey_costs
 FREE_PASSES = 4
 CONSTRAINED_PASSES = 10
 PART_ROUNDS = 4
+# A chain of single nodes ends when so many have brought nothing better.
+CHAIN_PATIENCE = 32
+# Splitting may visit one in so many of the links that chains may.
+SPLIT_PART = 2
 # Step 1 takes ranges of about this many nodes. With fewer, their seams would show.
 NODES_PER_RANGE = 1 << 16
 MAX_RANGES = 16
@@ -290,7 +301,13 @@ def _improve(
     graph: Graph, partitionable: npt.NDArray[np.bool_], clusters: Labels, class_of: Labels
 ) -> float:
     gain = move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
+    budget = chain_budget(graph)
     if partitionable.any():
-        gain += split_clusters(graph, clusters, class_of)
+        gain += split_clusters(graph, clusters, class_of, budget // SPLIT_PART)
+    waiting = find_restless(graph, clusters, class_of)
+    chained = move_chains(graph, clusters, class_of, waiting, CHAIN_PATIENCE, budget, True)
+    if chained > 0.0:
+        gain += chained
+        gain += move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
     gain += move_parts(graph, partitionable, clusters, class_of, PART_ROUNDS)
     return float(gain)

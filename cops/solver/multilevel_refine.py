@@ -26,6 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from cops.solver._jit import jit
+from cops.solver.multilevel_chain import chain_budget, move_chains
 from cops.solver.multilevel_graph import contract, find_components
 from cops.solver.multilevel_rows import (
     MISSING,
@@ -38,6 +39,10 @@ from cops.solver.multilevel_sweep import RELATIVE_GAIN
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024
+# A chain of parts (multilevel_chain.py) ends when so many have brought nothing better. In a round,
+# chains of parts may visit this share of the links that those of nodes may.
+PART_PATIENCE = 8
+PART_BUDGET = 0.3
 
 
 @jit
@@ -276,7 +281,7 @@ def renumber(clusters, class_of, num_classes, capacity):  # type: ignore[no-unty
 
 @jit
 def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: ignore[no-untyped-def]
-    """Move parts of clusters as wholes, first small ones, then connected clusters.
+    """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
 
     In the first round a part is a connected set of nodes that have one cluster *and* one best class
     of their own: where a segment has swallowed another, this is what its class costs still show.
@@ -300,6 +305,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: i
     coarse = clusters.copy()
     classes = class_of.copy()
     total = np.float64(0.0)
+    budget = np.int64(PART_BUDGET * chain_budget(graph))
     for number in range(max_rounds):
         joined, num_parts = find_components(small, coarse, number == 0)
         representative = np.empty(num_parts, np.int32)
@@ -310,6 +316,11 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: i
         small, _ = contract(small, joined, num_parts)
         coarse, classes = renumber(representative, classes, num_classes, num_parts)
         gain = move_constrained(small, partitionable, coarse, classes, 20)
+        chained = move_chains(
+            small, coarse, classes, np.ones(num_parts, np.bool_), PART_PATIENCE, budget, False
+        )
+        if chained > 0.0:
+            gain += chained + move_constrained(small, partitionable, coarse, classes, 20)
         total += gain
         if gain == 0.0 and number > 0:
             break

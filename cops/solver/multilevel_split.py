@@ -40,7 +40,7 @@ PATIENCE = 64
 
 
 @jit
-def split_clusters(graph, clusters, class_of):  # type: ignore[no-untyped-def]
+def split_clusters(graph, clusters, class_of, budget):  # type: ignore[no-untyped-def]
     """Split clusters of classes in P where that lowers the cost.
 
     A pass over the links finds the seeds; growing a part costs its links, and log n for each.
@@ -49,6 +49,8 @@ def split_clusters(graph, clusters, class_of):  # type: ignore[no-untyped-def]
         graph: with forward and backward links.
         clusters: (n,) int32, changed in place; numbers below K are of classes outside P.
         class_of: (K + n,) int32, changed in place.
+        budget: links to visit; no part begins to grow when they are spent. Seeds with the weakest
+            hold on their cluster go first. The pass that finds them is not counted.
 
     Returns:
         What the splits have gained in sum; 0 if there was none.
@@ -76,9 +78,12 @@ def split_clusters(graph, clusters, class_of):  # type: ignore[no-untyped-def]
     taken = np.full(num_nodes, -1, np.int32)
     part = np.empty(num_nodes, np.int32)
     total = 0.0
+    visits = 0
     for number in np.argsort(inside[seeds[:num_seeds]], kind="mergesort"):
         seed = seeds[number]
         own = clusters[seed]
+        if visits >= budget:
+            break
         if visited[seed] or grown[own] == SEEDS_PER_CLUSTER:
             continue
         grown[own] += 1
@@ -105,7 +110,9 @@ def split_clusters(graph, clusters, class_of):  # type: ignore[no-untyped-def]
             if gain > best_gain + RELATIVE_GAIN * mass:
                 best_gain = gain
                 best_size = count
-            for i in range(load_labels(graph, u, 0, True, nodes, row, costs)):
+            num_links = load_labels(graph, u, 0, True, nodes, row, costs)
+            visits += num_links
+            for i in range(num_links):
                 other = row[i]
                 if clusters[other] != own or taken[other] == number:
                     continue
