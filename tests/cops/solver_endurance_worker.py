@@ -173,4 +173,6 @@ def solve_in_forks() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # A process that a shell has started in the background ignores Ctrl-C, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])), flush=True)

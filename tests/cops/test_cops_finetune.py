@@ -219,7 +219,7 @@ def test_logs_how_much_is_trained(caplog):
     model = make_model()
     with caplog.at_level(logging.INFO, logger="cops.finetune"):
         freeze_for_finetuning(model)
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.name == "cops.finetune"]
     message = record.getMessage()
     total = sum(p.numel() for p in model.backbone.parameters())
     assert f"backbone 0 of {total:,}" in message and "cost_scale 6 of 6" in message
