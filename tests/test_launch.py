@@ -53,10 +53,13 @@ def fail_on_rank_1() -> None:
 
 def test_failure_of_one_process_ends_all_and_is_reported() -> None:
     start = time.monotonic()
+    before = set(torch.multiprocessing.active_children())  # other tests may have left some
     with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to report"):
         compat.launch(fail_on_rank_1, 2, num_processes=2)
-    assert time.monotonic() - start < 600  # not the half hour of the timeout
-    assert not torch.multiprocessing.active_children()
+    # What is terminated takes a moment to end; not the half hour of the timeout.
+    while set(torch.multiprocessing.active_children()) - before:
+        assert time.monotonic() - start < 600
+        time.sleep(0.1)
 
 
 def make_job(folder: Path) -> launch_module._Job:
