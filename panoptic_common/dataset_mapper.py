@@ -26,7 +26,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
 from panoptic_common.augmentations import build_augmentations, check_format
-from panoptic_common.segment_ids import (
+from panoptic_common.coco.segment_ids import (
     VOID_ID,
     compact_ids,
     id_to_rgb,

@@ -13,9 +13,9 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import cv2
 import numpy as np
 
+from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.media import read_picture
 from panoptic_common.predictor import Predictor
-from panoptic_common.segment_ids import read_id_map
 from panoptic_common.visualize import (
     contact_sheet,
     draw_affinities,

@@ -3,7 +3,7 @@
 Detectron2's own panoptic evaluator collects the PNGs of all processes on one and calls panopticapi
 when the last is there. Here every picture is compared with its truth as soon as it is predicted, on
 the process that predicted it, and what travels between processes are sums per class
-(`panoptic_common.quality`). The official files are written all the same: `predictions.json` and the
+(`panoptic_common.coco.quality`). The official files are written all the same: `predictions.json` and the
 folder `predictions/` of PNGs are what panopticapi and the test servers read.
 
 `build_evaluator` puts everything together that suits a data set; box and mask AP is in
@@ -32,6 +32,13 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from panoptic_common.cityscapes_evaluation import cityscapes_evaluators
+from panoptic_common.coco.overlaps import Overlaps, class_confusion, class_iou, count_overlaps
+from panoptic_common.coco.quality import (
+    GroupQuality,
+    PanopticQuality,
+    PanopticStatistics,
+    match_segments,
+)
 from panoptic_common.evaluation_truth import (
     PanopticTruth,
     describe,
@@ -40,15 +47,8 @@ from panoptic_common.evaluation_truth import (
     segment_classes,
 )
 from panoptic_common.instance_evaluation import InstanceEvaluator
-from panoptic_common.label_overlaps import Overlaps, class_confusion, class_iou, count_overlaps
 from panoptic_common.picture_writer import PictureWriter
 from panoptic_common.prediction_files import PredictionFiles
-from panoptic_common.quality import (
-    GroupQuality,
-    PanopticQuality,
-    PanopticStatistics,
-    match_segments,
-)
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
+from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.evaluation_truth import PanopticTruth
-from panoptic_common.segment_ids import write_id_map
 
 logger = logging.getLogger(__name__)
 

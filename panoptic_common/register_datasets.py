@@ -29,8 +29,8 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from panoptic_common.panoptic_json import PanopticPaths, build_class_table, read_panoptic_json
-from panoptic_common.panoptic_records import read_records
+from panoptic_common.coco.annotations import PanopticPaths, build_class_table, read_panoptic_json
+from panoptic_common.coco.records import read_records
 
 logger = logging.getLogger(__name__)
 

@@ -216,7 +216,7 @@ def _write_one(job: tuple[Path, int, int, SceneConfig]) -> dict:
     # Imported here: storing needs it, making scenes does not.
     from pycocotools import mask as rle  # type: ignore[import-untyped]
 
-    from panoptic_common.segment_ids import write_id_map
+    from panoptic_common.coco.segment_ids import write_id_map
 
     folder, index, seed, config = job
     scene = make_scene(seed, config)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from panoptic_common.panoptic_json import PanopticPaths
-from panoptic_common.segment_ids import update_segments, write_id_map
+from panoptic_common.coco.annotations import PanopticPaths
+from panoptic_common.coco.segment_ids import update_segments, write_id_map
 
 # Dataset ids have gaps and are not sorted, and stuff ids lie between thing ids: the order in the
 # class table is person 1, road 4, car 7, bus 12, sky 90.

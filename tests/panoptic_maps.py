@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from panoptic_common.quality import PanopticStatistics, match_segments
-from panoptic_common.segment_ids import update_segments
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.segment_ids import update_segments
 
 
 def statistics_of(pictures, num_classes: int, **keywords) -> PanopticStatistics:

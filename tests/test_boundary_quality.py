@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from panoptic_maps import listed, random_picture, statistics_of
 
-from panoptic_common.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 
 def boundary_statistics_by_masks(picture, num_classes: int, ratio: float) -> PanopticStatistics:

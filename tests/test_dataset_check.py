@@ -17,10 +17,10 @@ import pytest
 from dataset_factory import make_cityscapes, make_coco_panoptic
 from PIL import Image
 
-from panoptic_common import dataset_check
-from panoptic_common.dataset_check import check_dataset
-from panoptic_common.panoptic_json import PanopticPaths
-from panoptic_common.segment_ids import read_id_map, write_id_map
+from panoptic_common.coco import check as dataset_check
+from panoptic_common.coco.annotations import PanopticPaths
+from panoptic_common.coco.check import check_dataset
+from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 
 ROOT = Path(__file__).resolve().parents[1]
 

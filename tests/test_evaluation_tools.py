@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from evaluation_outputs import perfect_output, run, shifted_output
 
+from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.evaluation import PanopticEvaluator
-from panoptic_common.segment_ids import write_id_map
 
 
 def load_tool(name: str):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from panoptic_common.label_overlaps import (
+from panoptic_common.coco.overlaps import (
     boundary_band,
     boundary_radius,
     class_confusion,

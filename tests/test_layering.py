@@ -51,11 +51,11 @@ MAY_IMPORT_DETECTRON2 = (
 # The numpy half: usable, tested and type-checked without torch.
 WITHOUT_TORCH = (
     "panoptic_common/__init__.py",
-    "panoptic_common/segment_ids.py",
-    "panoptic_common/label_overlaps.py",
-    "panoptic_common/quality.py",
-    "panoptic_common/panoptic_json.py",
-    "panoptic_common/panoptic_records.py",
+    "panoptic_common/coco/segment_ids.py",
+    "panoptic_common/coco/overlaps.py",
+    "panoptic_common/coco/quality.py",
+    "panoptic_common/coco/annotations.py",
+    "panoptic_common/coco/records.py",
     "panoptic_common/scene*.py",
     "panoptic_common/drawing.py",
     "unified_panoptic/__init__.py",
@@ -66,8 +66,8 @@ WITHOUT_TORCH = (
 # Importing a package must be cheap, and these modules must work where torch is not installed.
 IMPORT_ALONE = (
     "panoptic_common",
-    "panoptic_common.segment_ids",
-    "panoptic_common.quality",
+    "panoptic_common.coco.segment_ids",
+    "panoptic_common.coco.quality",
     "panoptic_common.scenes",
     "cops.solver",
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panoptic_common.panoptic_json import (
+from panoptic_common.coco.annotations import (
     PanopticPaths,
     PictureFinder,
     annotation_problems,

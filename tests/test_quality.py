@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from panoptic_maps import listed, one_row, random_picture, statistics_of
 
-from panoptic_common.label_overlaps import count_overlaps
-from panoptic_common.quality import PanopticStatistics, match_segments
-from panoptic_common.segment_ids import update_segments
+from panoptic_common.coco.overlaps import count_overlaps
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.segment_ids import update_segments
 
 
 def test_worked_example():

@@ -14,7 +14,7 @@ from dataset_factory import CITYSCAPES_CLASSES, make_cityscapes, make_coco_panop
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from panoptic_common import register_datasets
-from panoptic_common.panoptic_json import PanopticPaths
+from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.register_datasets import (
     class_table,
     dataset_paths,
@@ -103,7 +103,7 @@ def test_detectron2_visualizer_draws_a_record(tiny: PanopticPaths) -> None:
     import torch
     from detectron2.utils.visualizer import Visualizer
 
-    from panoptic_common.segment_ids import read_id_map
+    from panoptic_common.coco.segment_ids import read_id_map
 
     record = load_panoptic(NAME)[0]
     id_map = torch.from_numpy(read_id_map(record["pan_seg_file_name"]))

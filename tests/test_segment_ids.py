@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from panoptic_common.segment_ids import (
+from panoptic_common.coco.segment_ids import (
     MAX_ID,
     check_id_map,
     compact_ids,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time of `panoptic_common.quality` against panopticapi, and whether both give the same numbers.
+"""Time of `panoptic_common.coco.quality` against panopticapi, and whether both give the same numbers.
 
     python tools/benchmark_quality.py
     python tools/benchmark_quality.py --sizes 480x640 1024x2048 --pictures 20 --repeats 5
@@ -27,8 +27,8 @@ import numpy as np
 from panopticapi import evaluation as panopticapi
 from tabulate import tabulate
 
-from panoptic_common.quality import PanopticStatistics, match_segments
-from panoptic_common.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
 
 NUM_CLASSES = 20
 

@@ -17,8 +17,8 @@ import sys
 
 from tqdm import tqdm
 
-from panoptic_common.dataset_check import DatasetReport, check_dataset
-from panoptic_common.panoptic_json import PanopticPaths
+from panoptic_common.coco.annotations import PanopticPaths
+from panoptic_common.coco.check import DatasetReport, check_dataset
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -39,8 +39,8 @@ from panoptic_common.checkpoint_files import (
     read_weights_file,
     write_atomically,
 )
+from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import fill_classes
-from panoptic_common.panoptic_json import build_class_table
 from panoptic_common.register_datasets import (
     class_table,
     register_builtin,

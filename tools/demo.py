@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from panoptic_common.checkpoint_files import CheckpointError  # noqa: E402
-from panoptic_common.coco_results import CocoResults  # noqa: E402
+from panoptic_common.coco.results import CocoResults  # noqa: E402
 from panoptic_common.media import (  # noqa: E402
     Frame,
     MediaError,

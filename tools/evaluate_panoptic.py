@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 from tqdm import tqdm
 
-from panoptic_common.panoptic_json import build_class_table
-from panoptic_common.quality import PanopticQuality, PanopticStatistics, match_segments
-from panoptic_common.segment_ids import read_id_map
+from panoptic_common.coco.annotations import build_class_table
+from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
+from panoptic_common.coco.segment_ids import read_id_map
 
 
 class Task(NamedTuple):

@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from panoptic_common.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 if TYPE_CHECKING:
     from cops.layers.panoptic_masks import PanopticMasks

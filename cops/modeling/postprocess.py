@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 from detectron2.structures import Boxes, Instances
 
+from panoptic_common.coco.segment_ids import segment_areas_and_boxes
 from panoptic_common.resampling import resample, resample_nearest
-from panoptic_common.segment_ids import segment_areas_and_boxes
 
 IGNORE_CLASS = 255
 

@@ -16,7 +16,7 @@ from cops.modeling.inference import (
     area_limits_on_grid,
     build_test_target_function,
 )
-from panoptic_common.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 SURROGATE = {C + "TRAINING": "surrogate", C + "BACKWARD.SAMPLES": 2}
 SEPARATE = {C + "TRAINING": "separate", C + "BACKWARD.SAMPLES": 2}

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from panoptic_common.panoptic_json import (
+from panoptic_common.coco.annotations import (
     PanopticPaths,
     PictureFinder,
     annotation_problems,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from panoptic_common.panoptic_json import (
+from panoptic_common.coco.annotations import (
     PanopticPaths,
     PictureFinder,
     annotation_problems,
@@ -32,7 +32,7 @@ from panoptic_common.panoptic_json import (
     list_folder,
     read_panoptic_json,
 )
-from panoptic_common.segment_ids import VOID_ID, check_id_map, compact_ids, read_id_map
+from panoptic_common.coco.segment_ids import VOID_ID, check_id_map, compact_ids, read_id_map
 
 _CHUNK = 16  # pictures that a worker process gets at a time
 _EXIF_ORIENTATION = 274  # tag number; values 5 to 8 exchange height and width

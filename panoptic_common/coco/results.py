@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from panoptic_common.segment_ids import write_id_map
+from panoptic_common.coco.segment_ids import write_id_map
 
 
 class CocoResults:

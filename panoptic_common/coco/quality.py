@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from panoptic_common.label_overlaps import (
+from panoptic_common.coco.overlaps import (
     FloatArray,
     IntArray,
     Overlaps,
@@ -45,7 +45,7 @@ from panoptic_common.label_overlaps import (
     boundary_radius,
     count_overlaps,
 )
-from panoptic_common.segment_ids import MAX_ID, VOID_ID
+from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 
 SegmentsInfo = Sequence[Mapping[str, Any]]
 

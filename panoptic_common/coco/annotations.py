@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from panoptic_common.segment_ids import MAX_ID, VOID_ID
+from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -1,0 +1,1 @@
+"""COCO's panoptic form and its measure, in numpy: no torch, no Detectron2."""
