@@ -204,7 +204,7 @@ def _default_scene_settings() -> Mapping[str, Any]:
 
 def _scene_source(root: str, split: str, settings: Mapping[str, Any]) -> _Source:
     """Say where the scenes of a split lie and how they are made; touches no file."""
-    from panoptic_common.scenes import CLASSES, SceneConfig, write_scenes
+    from panoptic_common.scenes.storage import CLASSES, SceneConfig, write_scenes
 
     count, seed = int(settings[f"NUM_{split.upper()}"]), int(settings["SEED"])
     config = SceneConfig(
@@ -226,7 +226,9 @@ def _scene_source(root: str, split: str, settings: Mapping[str, Any]) -> _Source
         ),
         evaluator_type="panoptic",
         prepare=functools.partial(write_scenes, folder, split, count, seed, config, workers),
-        make_table=functools.partial(build_class_table, CLASSES, "panoptic_common.scenes.CLASSES"),
+        make_table=functools.partial(
+            build_class_table, CLASSES, "panoptic_common.scenes.storage.CLASSES"
+        ),
     )
 
 

@@ -353,7 +353,7 @@ def test_boundary_pq_is_reported_with_its_ratio_if_the_config_asks(tiny_dataset,
 
 def test_scenes_have_the_same_figures_from_panopticapi(tmp_path):
     """Perfect detections of generated scenes, registered by their own JSON."""
-    from panoptic_common import scenes
+    from panoptic_common.scenes import storage as scenes
 
     scenes.write_scenes(
         tmp_path, "tiny", 3, 11, scenes.SceneConfig(height=96, width=192), workers=1

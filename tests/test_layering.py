@@ -68,7 +68,7 @@ IMPORT_ALONE = (
     "panoptic_common",
     "panoptic_common.coco.segment_ids",
     "panoptic_common.coco.quality",
-    "panoptic_common.scenes",
+    "panoptic_common.scenes.storage",
     "cops.solver",
 )
 LONGEST_FILE = 450

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from panoptic_maps import perturbed, random_picture, statistics_of
 from panopticapi.evaluation import PQStat, pq_compute_single_core
 
-from panoptic_common import scenes
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map, update_segments, write_id_map
+from panoptic_common.scenes import storage as scenes
 
 
 def official_statistics(folder: Path, pictures, num_classes: int) -> PQStat:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from panoptic_common import scenes
-from panoptic_common.scenes import CLASSES, Scene, SceneConfig, make_scene, write_scenes
+from panoptic_common.scenes import storage as scenes
+from panoptic_common.scenes.storage import CLASSES, Scene, SceneConfig, make_scene, write_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = SceneConfig(height=64, width=96)
@@ -129,7 +129,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, monkeyp
 
 def test_concurrent_writers_make_one_split(tmp_path: Path) -> None:
     code = (
-        "import sys; from panoptic_common.scenes import *; "
+        "import sys; from panoptic_common.scenes.storage import *; "
         "write_scenes(sys.argv[1], 'train', 6, config=SceneConfig(64, 96))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "both")]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panoptic_common.scene_textures import CIRCLE, Draws, cosine, polygon_mask, sine, value_noise
+from panoptic_common.scenes.textures import CIRCLE, Draws, cosine, polygon_mask, sine, value_noise
 
 
 def test_sines_are_the_rounded_sines() -> None:

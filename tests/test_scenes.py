@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from panoptic_common import scenes
-from panoptic_common.scenes import CLASSES, Scene, SceneConfig, make_scene
+from panoptic_common.scenes import storage as scenes
+from panoptic_common.scenes.storage import CLASSES, Scene, SceneConfig, make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = SceneConfig(height=64, width=96)

@@ -42,7 +42,7 @@ from cops.layers.panoptic_masks import PanopticMasks  # noqa: E402
 from cops.layers.perturbation import SolverSettings  # noqa: E402
 from cops.losses.panoptic_quality import FORMS, PanopticQualityLoss, true_statistics  # noqa: E402
 from cops.targets import CopsTarget, make_cops_targets  # noqa: E402
-from panoptic_common.scenes import CLASSES, SceneConfig, make_scene  # noqa: E402
+from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene  # noqa: E402
 
 IS_THING = tuple(bool(entry["isthing"]) for entry in CLASSES)
 STRIDE = 4

@@ -21,7 +21,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from panoptic_common.scenes import (  # noqa: E402
+from panoptic_common.scenes.storage import (  # noqa: E402
     CLASSES,
     Scene,
     SceneConfig,

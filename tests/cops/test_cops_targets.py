@@ -19,7 +19,7 @@ from cops.config import add_cops_config
 from cops.grid_graph import grid_graph
 from cops.targets import CopsTarget, build_target_function, make_cops_targets, reduce_id_map
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
-from panoptic_common.scene_composition import CLASSES, SceneConfig, make_scene
+from panoptic_common.scenes.composition import CLASSES, SceneConfig, make_scene
 
 IS_THING = (False, True, False, True)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from panoptic_common.scene_textures import Colour, Draws, vary
+from panoptic_common.scenes.textures import Colour, Draws, vary
 
 FAR = 1 << 40  # a distance beyond everything, mm
 _HAZE_DISTANCE = 150_000  # where the haze would be complete if it grew linearly, mm

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from panoptic_common.scene_composition import CLASSES, VERSION, Scene, SceneConfig, make_scene
+from panoptic_common.scenes.composition import CLASSES, VERSION, Scene, SceneConfig, make_scene
 
 __all__ = ["CLASSES", "Scene", "SceneConfig", "ScenePaths", "make_scene", "write_scenes"]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panoptic_common import scene_shapes, scene_vehicles
-from panoptic_common.scene_street import Street
-from panoptic_common.scene_textures import Brush, Draws, cosine, sine
+from panoptic_common.scenes import shapes as scene_shapes
+from panoptic_common.scenes import vehicles as scene_vehicles
+from panoptic_common.scenes.street import Street
+from panoptic_common.scenes.textures import Brush, Draws, cosine, sine
 
 Footprint = tuple[int, int, int, int]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panoptic_common.scene_street import View
-from panoptic_common.scene_textures import CIRCLE, Brush, Colour, Draws, cosine, sine, vary
+from panoptic_common.scenes.street import View
+from panoptic_common.scenes.textures import CIRCLE, Brush, Colour, Draws, cosine, sine, vary
 
 Profile = tuple[tuple[int, int], ...]
 

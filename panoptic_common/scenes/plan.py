@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from panoptic_common import scene_vehicles
-from panoptic_common.scene_items import KINDS, Footprint, Item
-from panoptic_common.scene_street import FAR, Street, View, Zone
-from panoptic_common.scene_textures import Draws, cosine, sine
+from panoptic_common.scenes import vehicles as scene_vehicles
+from panoptic_common.scenes.items import KINDS, Footprint, Item
+from panoptic_common.scenes.street import FAR, Street, View, Zone
+from panoptic_common.scenes.textures import Draws, cosine, sine
 
 
 class Planner:

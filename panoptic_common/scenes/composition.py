@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panoptic_common.scene_items import Item
-from panoptic_common.scene_plan import Planner
-from panoptic_common.scene_street import Street, View, plan_street
-from panoptic_common.scene_surfaces import paint_street
-from panoptic_common.scene_textures import CIRCLE, Brush, Canvas, Draws, cast_shadows, develop
+from panoptic_common.scenes.items import Item
+from panoptic_common.scenes.plan import Planner
+from panoptic_common.scenes.street import Street, View, plan_street
+from panoptic_common.scenes.surfaces import paint_street
+from panoptic_common.scenes.textures import CIRCLE, Brush, Canvas, Draws, cast_shadows, develop
 
 VERSION = 1  # raise it whenever the same seed gives a different scene: stored sets are rebuilt
 

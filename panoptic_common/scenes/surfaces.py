@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from panoptic_common.scene_street import FAR, Street, View
-from panoptic_common.scene_textures import Canvas, Colour, Draws, value_noise, vary
+from panoptic_common.scenes.street import FAR, Street, View
+from panoptic_common.scenes.textures import Canvas, Colour, Draws, value_noise, vary
 
 _HOUSE_COLOURS: tuple[Colour, ...] = (
     *((186, 120, 92), (204, 178, 140), (150, 86, 70), (170, 168, 162), (214, 202, 180)),

@@ -14,7 +14,7 @@ from math import isqrt
 
 import numpy as np
 
-from panoptic_common.scene_textures import CIRCLE, Brush, Colour, Draws, vary
+from panoptic_common.scenes.textures import CIRCLE, Brush, Colour, Draws, vary
 
 Point = tuple[int, int]
 Points = Sequence[Point] | np.ndarray

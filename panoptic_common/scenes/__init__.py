@@ -1,0 +1,1 @@
+"""The built-in data set of synthetic street scenes, in numpy: no torch, no Detectron2."""
