@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.media import read_picture
-from panoptic_common.predictor import Predictor
-from panoptic_common.visualize import (
+from panoptic_common.drawing.overlays import (
     contact_sheet,
     draw_affinities,
     draw_affinity,
@@ -26,6 +24,8 @@ from panoptic_common.visualize import (
     draw_semantic,
     legend,
 )
+from panoptic_common.media import read_picture
+from panoptic_common.predictor import Predictor
 
 LEAST_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
 LEAST_SCORE = 0.5  # of the boxes that are drawn

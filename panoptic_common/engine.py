@@ -35,6 +35,7 @@ from detectron2.utils import comm
 from panoptic_common.amp_trainer import AMPTrainer
 from panoptic_common.checkpoint import PanopticCheckpointer
 from panoptic_common.dataset_mapper import PanopticDatasetMapper
+from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.evaluation import build_evaluator
 from panoptic_common.hooks import (
     BestCheckpoint,
@@ -45,7 +46,6 @@ from panoptic_common.hooks import (
 from panoptic_common.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.register_datasets import class_table, load_panoptic
 from panoptic_common.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
-from panoptic_common.visualize import draw_panoptic
 
 logger = logging.getLogger(__name__)
 

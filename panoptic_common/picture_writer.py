@@ -18,8 +18,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
-from panoptic_common.evaluation_truth import PanopticTruth
-from panoptic_common.visualize import (
+from panoptic_common.drawing.overlays import (
     Picture,
     contact_sheet,
     draw_boxes,
@@ -27,6 +26,7 @@ from panoptic_common.visualize import (
     draw_semantic,
     legend,
 )
+from panoptic_common.evaluation_truth import PanopticTruth
 
 logger = logging.getLogger(__name__)
 

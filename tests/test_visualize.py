@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panoptic_common.visualize import (
+from panoptic_common.drawing.overlays import (
     class_colour,
     class_name,
     contact_sheet,

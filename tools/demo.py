@@ -38,6 +38,16 @@ import torch  # noqa: E402
 
 from panoptic_common.checkpoint_files import CheckpointError  # noqa: E402
 from panoptic_common.coco.results import CocoResults  # noqa: E402
+from panoptic_common.drawing.overlays import (  # noqa: E402
+    contact_sheet,
+    draw_affinities,
+    draw_affinity,
+    draw_boxes,
+    draw_cut_edges,
+    draw_panoptic,
+    draw_semantic,
+    legend,
+)
 from panoptic_common.media import (  # noqa: E402
     Frame,
     MediaError,
@@ -51,16 +61,6 @@ from panoptic_common.media import (  # noqa: E402
     write_picture,
 )
 from panoptic_common.predictor import Prediction, Predictor  # noqa: E402
-from panoptic_common.visualize import (  # noqa: E402
-    contact_sheet,
-    draw_affinities,
-    draw_affinity,
-    draw_boxes,
-    draw_cut_edges,
-    draw_panoptic,
-    draw_semantic,
-    legend,
-)
 
 PANELS = (
     *("picture", "panoptic", "semantic", "boxes"),

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panoptic_common.drawing import (
+from panoptic_common.drawing.strokes import (
     Picture,
     TextStyle,
     as_picture,
