@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from panoptic_common.checkpoint_files import CheckpointError
-from panoptic_common.weight_names import is_counter, listed
+from panoptic_common.checkpoint.files import CheckpointError
+from panoptic_common.checkpoint.weight_names import is_counter, listed
 
 # Of the greatest network, in cells of the stride-4 grid; smaller ones have the first ones of these.
 DISTANCES = (1, 4, 16, 32, 64, 128)

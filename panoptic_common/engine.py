@@ -33,7 +33,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from panoptic_common.amp_trainer import AMPTrainer
-from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.dataset_mapper import PanopticDatasetMapper
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.evaluation import build_evaluator

@@ -16,8 +16,8 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from panoptic_common.checkpoint import PanopticCheckpointer
-from panoptic_common.checkpoint_files import is_own, read_weights_file
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import is_own, read_weights_file
 from panoptic_common.train_loader import MODEL_STEP, derive_seed, seed_everything
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from panoptic_common.augmentations import build_augmentations
-from panoptic_common.checkpoint import PanopticCheckpointer
-from panoptic_common.checkpoint_files import read_checkpoint_metadata
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.config import fill_classes
 from panoptic_common.register_datasets import class_table
 from panoptic_common.resampling import resample_nearest

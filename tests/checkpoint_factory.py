@@ -12,7 +12,7 @@ import torch
 from detectron2.config import get_cfg
 from torch import nn
 
-from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.config import add_panoptic_config
 
 TABLE = [{"id": 7, "name": "road", "isthing": 0}, {"id": 9, "name": "car", "isthing": 1}]

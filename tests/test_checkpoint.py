@@ -14,13 +14,13 @@ import torch
 from checkpoint_factory import TABLE, TinyModel, checkpointer_of, randomised, saved_run
 from detectron2.config import CfgNode
 
-from panoptic_common.checkpoint_files import (
+from panoptic_common.checkpoint.files import (
     CheckpointError,
     plain,
     read_checkpoint_metadata,
     read_weights_file,
 )
-from panoptic_common.weight_names import class_table_difference
+from panoptic_common.checkpoint.weight_names import class_table_difference
 
 
 def test_round_trip_is_exact_and_safe(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from checkpoint_factory import TinyModel, checkpointer_of, saved_run, write_zoo_pickle
 
-from panoptic_common.checkpoint_files import CheckpointError, read_weights_file, write_atomically
+from panoptic_common.checkpoint.files import CheckpointError, read_weights_file, write_atomically
 
 # ---- kills and damage ---------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from PIL import Image
 
-from panoptic_common.checkpoint import PanopticCheckpointer
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import fill_classes
 from panoptic_common.predictor import Predictor

@@ -38,7 +38,7 @@ MAY_IMPORT_DETECTRON2 = (
     "panoptic_common/drawing/overlays.py",
     "panoptic_common/picture_writer.py",
     "panoptic_common/predictor.py",
-    "panoptic_common/checkpoint.py",
+    "panoptic_common/checkpoint/checkpointer.py",
     "panoptic_common/optimizer.py",
     "panoptic_common/hooks.py",
     "panoptic_common/engine.py",

@@ -16,9 +16,9 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
-from panoptic_common.checkpoint_files import CheckpointError
+from panoptic_common.checkpoint.files import CheckpointError
+from panoptic_common.checkpoint.weight_names import rename_torchvision_resnet
 from panoptic_common.config import fill_classes
-from panoptic_common.weight_names import rename_torchvision_resnet
 
 ROOT = Path(__file__).resolve().parents[1]
 

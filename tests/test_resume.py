@@ -10,7 +10,7 @@ from dataset_factory import CATEGORIES
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
-from panoptic_common.checkpoint_files import CheckpointError
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.hooks import BEST_NAME
 
 

@@ -76,7 +76,7 @@ def test_train_resume_evaluate(train_net, words, tmp_path, monkeypatch):
     assert [entry["name"] for entry in final["class_table"]][:2] == ["person", "road"]
     assert "panoptic_seg/PQ" in (out / "metrics.json").read_text()
     log = (out / "log.txt").read_text()
-    assert "panoptic_common.checkpoint" in log and "Running with full config" in log
+    assert "panoptic_common.checkpoint.checkpointer" in log and "Running with full config" in log
 
     train_net.run(["--resume", *set_option(words, "SOLVER.MAX_ITER", "16")])
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 15

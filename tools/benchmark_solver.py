@@ -262,7 +262,7 @@ def dump_network(options: argparse.Namespace) -> list[Path]:
 
     from detectron2.modeling import build_model
 
-    from panoptic_common.checkpoint import PanopticCheckpointer
+    from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
     from panoptic_common.engine import PanopticTrainer
     from panoptic_common.register_datasets import class_table
 

@@ -32,8 +32,8 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CA
 from detectron2.modeling import build_model
 
 from cops import add_cops_config, authors_names
-from panoptic_common.checkpoint import PanopticCheckpointer
-from panoptic_common.checkpoint_files import (
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import (
     CheckpointError,
     is_own,
     read_weights_file,

@@ -36,7 +36,7 @@ import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from panoptic_common.checkpoint_files import CheckpointError  # noqa: E402
+from panoptic_common.checkpoint.files import CheckpointError  # noqa: E402
 from panoptic_common.coco.results import CocoResults  # noqa: E402
 from panoptic_common.drawing.overlays import (  # noqa: E402
     contact_sheet,

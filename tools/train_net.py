@@ -32,8 +32,8 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from panoptic_common.checkpoint import PanopticCheckpointer
-from panoptic_common.checkpoint_files import CheckpointError
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import add_panoptic_config, complete_config
 from panoptic_common.engine import PanopticTrainer, use_cpu_without_cuda
 from panoptic_common.launch import launch

@@ -21,8 +21,8 @@ from cops import add_cops_config, authors_names
 from cops.modeling.affinity_head import AffinityHead
 from cops.modeling.cost_scale import CostScale
 from cops.modeling.semantic_head import SemanticHead
-from panoptic_common.checkpoint import PanopticCheckpointer
-from panoptic_common.checkpoint_files import CheckpointError, read_checkpoint_metadata
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import CheckpointError, read_checkpoint_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 CITYSCAPES = str(ROOT / "configs/cops/cityscapes/pretrain.yaml")

@@ -288,7 +288,7 @@ def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
 def test_a_network_on_its_test_set(program, tmp_path, capsys):
     from detectron2.modeling import build_model
 
-    from panoptic_common.checkpoint import PanopticCheckpointer
+    from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
     from panoptic_common.register_datasets import class_table
 
     settings = {"DATASETS.SCENES.HEIGHT": 48, "DATASETS.SCENES.WIDTH": 64}

@@ -31,7 +31,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from panoptic_common.checkpoint_files import (
+from panoptic_common.checkpoint.files import (
     CheckpointError,
     is_own,
     plain,
@@ -39,7 +39,7 @@ from panoptic_common.checkpoint_files import (
     remove_temporary_files,
     write_atomically,
 )
-from panoptic_common.weight_names import (
+from panoptic_common.checkpoint.weight_names import (
     class_table_difference,
     is_counter,
     is_torchvision_resnet,

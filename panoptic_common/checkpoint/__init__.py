@@ -1,0 +1,1 @@
+"""Weights in and out: reading what can be trusted, matching names, writing whole files."""
