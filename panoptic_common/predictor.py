@@ -29,8 +29,8 @@ from panoptic_common.augmentations import build_augmentations
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.config import fill_classes
+from panoptic_common.modeling.resampling import resample_nearest
 from panoptic_common.register_datasets import class_table
-from panoptic_common.resampling import resample_nearest
 from panoptic_common.systems import SYSTEMS, add_system_config
 
 logger = logging.getLogger(__name__)

@@ -43,7 +43,7 @@ MAY_IMPORT_DETECTRON2 = (
     "panoptic_common/hooks.py",
     "panoptic_common/engine.py",
     "panoptic_common/leaf_runs.py",
-    "panoptic_common/network_input.py",  # makes an ImageList
+    "panoptic_common/modeling/network_input.py",  # makes an ImageList
     "*/config.py",
     "*/targets.py",  # builds Instances
     "*/modeling/*.py",

@@ -7,7 +7,7 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import pytest
 import torch
 
-from panoptic_common.network_input import normalised_batch
+from panoptic_common.modeling.network_input import normalised_batch
 
 MEAN = torch.tensor([100.0, 50.0, 0.0]).view(3, 1, 1)
 STD = torch.tensor([10.0, 1.0, 2.0]).view(3, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from panoptic_common.resampling import cells_of_pixels, resample, resample_nearest
+from panoptic_common.modeling.resampling import cells_of_pixels, resample, resample_nearest
 
 
 def test_bilinear_follows_the_centres_of_the_cells():

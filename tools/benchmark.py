@@ -61,7 +61,7 @@ from panoptic_common.measure import (  # noqa: E402
     spread,
     times_in_turn,
 )
-from panoptic_common.resampling import resample  # noqa: E402
+from panoptic_common.modeling.resampling import resample  # noqa: E402
 from unified_panoptic import add_unified_panoptic_config, build_target_function  # noqa: E402
 from unified_panoptic.modeling.inference import STRIDE, argmax_at_output  # noqa: E402
 from unified_panoptic.modeling.instance_affinity import apply_affinity  # noqa: E402

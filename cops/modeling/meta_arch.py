@@ -37,7 +37,7 @@ from cops.modeling.inference import VARIANTS, InferenceOptions, SolvedPicture, a
 from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
 from cops.targets import CopsTarget
-from panoptic_common.network_input import normalised_batch
+from panoptic_common.modeling.network_input import normalised_batch
 
 STRIDE = 4
 TRAININGS = ("pretrain", "surrogate", "separate")

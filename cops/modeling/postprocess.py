@@ -24,7 +24,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
-from panoptic_common.resampling import resample, resample_nearest
+from panoptic_common.modeling.resampling import resample, resample_nearest
 
 IGNORE_CLASS = 255
 

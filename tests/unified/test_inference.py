@@ -13,7 +13,7 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Boxes, Instances
 
-from panoptic_common.resampling import resample
+from panoptic_common.modeling.resampling import resample
 from unified_panoptic.modeling import inference
 from unified_panoptic.modeling.dynamic_potential import DynamicPotential
 from unified_panoptic.modeling.inference import (

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from panoptic_common.resampling import resample
+from panoptic_common.modeling.resampling import resample
 from unified_panoptic.modeling.dynamic_potential import (
     DynamicPotential,
     PotentialPainter,

@@ -22,8 +22,8 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from panoptic_common.network_input import normalised_batch
-from panoptic_common.resampling import resample
+from panoptic_common.modeling.network_input import normalised_batch
+from panoptic_common.modeling.resampling import resample
 from unified_panoptic.modeling.backbone import build_unified_resnet_fpn_backbone  # noqa: F401
 from unified_panoptic.modeling.inference import (
     STRIDE,
