@@ -128,7 +128,7 @@ def complete_config(cfg: CN) -> CN:
         ValueError: no data set is named, or two data sets have different class tables, or the
             config disagrees with them.
     """
-    from panoptic_common.register_datasets import class_table
+    from panoptic_common.data.catalog import class_table
 
     names = list(cfg.DATASETS.TRAIN) + list(cfg.DATASETS.TEST)
     if not names:

@@ -34,7 +34,9 @@ from detectron2.utils import comm
 
 from panoptic_common.amp_trainer import AMPTrainer
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.dataset_mapper import PanopticDatasetMapper
+from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.data.mapper import PanopticDatasetMapper
+from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.evaluation import build_evaluator
 from panoptic_common.hooks import (
@@ -44,8 +46,6 @@ from panoptic_common.hooks import (
     SeedEveryStep,
 )
 from panoptic_common.optimizer import build_optimizer, build_poly_scheduler
-from panoptic_common.register_datasets import class_table, load_panoptic
-from panoptic_common.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 
 logger = logging.getLogger(__name__)
 

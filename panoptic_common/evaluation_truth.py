@@ -19,7 +19,7 @@ import numpy.typing as npt
 from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.register_datasets import class_table, load_panoptic
+from panoptic_common.data.catalog import class_table, load_panoptic
 
 
 class PanopticTruth:

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import is_own, read_weights_file
-from panoptic_common.train_loader import MODEL_STEP, derive_seed, seed_everything
+from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_everything
 
 logger = logging.getLogger(__name__)
 

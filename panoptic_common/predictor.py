@@ -25,12 +25,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from panoptic_common.augmentations import build_augmentations
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.config import fill_classes
+from panoptic_common.data.augmentations import build_augmentations
+from panoptic_common.data.catalog import class_table
 from panoptic_common.modeling.resampling import resample_nearest
-from panoptic_common.register_datasets import class_table
 from panoptic_common.systems import SYSTEMS, add_system_config
 
 logger = logging.getLogger(__name__)

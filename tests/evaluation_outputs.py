@@ -19,7 +19,7 @@ from panopticapi.evaluation import pq_compute
 
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import add_panoptic_config
-from panoptic_common.register_datasets import class_table, load_panoptic, register_panoptic
+from panoptic_common.data.catalog import class_table, load_panoptic, register_panoptic
 
 # ---------------------------------------------------------------------------------- data sets
 

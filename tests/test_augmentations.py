@@ -12,13 +12,13 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import transforms as T
 
-from panoptic_common.augmentations import (
+from panoptic_common.config import add_panoptic_config
+from panoptic_common.data.augmentations import (
     RandomRelight,
     RandomScale,
     RelightTransform,
     build_augmentations,
 )
-from panoptic_common.config import add_panoptic_config
 
 
 @pytest.fixture

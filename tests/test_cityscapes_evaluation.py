@@ -14,10 +14,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_on_dataset
 from evaluation_outputs import make_cfg, nothing_output, perfect_output, register, run
 
+from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.evaluation import PanopticEvaluator, build_evaluator
 from panoptic_common.evaluation_truth import PanopticTruth
 from panoptic_common.instance_evaluation import InstanceEvaluator
-from panoptic_common.register_datasets import class_table, load_panoptic
 
 
 @pytest.fixture

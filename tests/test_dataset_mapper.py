@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from panoptic_common.augmentations import RandomRelight, RandomScale
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.records import read_records
 from panoptic_common.coco.segment_ids import MAX_ID, read_id_map, write_id_map
 from panoptic_common.config import add_panoptic_config
-from panoptic_common.dataset_mapper import PanopticDatasetMapper, transform_ids
+from panoptic_common.data.augmentations import RandomRelight, RandomScale
+from panoptic_common.data.mapper import PanopticDatasetMapper, transform_ids
 
 
 def keep_targets(id_map: np.ndarray, segments_info: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import pytest
 from dataset_factory import CITYSCAPES_CLASSES, make_cityscapes, make_coco_panoptic
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from panoptic_common import register_datasets
 from panoptic_common.coco.annotations import PanopticPaths
-from panoptic_common.register_datasets import (
+from panoptic_common.data import catalog as register_datasets
+from panoptic_common.data.catalog import (
     class_table,
     dataset_paths,
     load_panoptic,

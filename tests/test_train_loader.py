@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from panoptic_common.train_loader import TrainLoader, sample_batches, scoped_seed
+from panoptic_common.data.train_loader import TrainLoader, sample_batches, scoped_seed
 
 
 def take(batches, count: int) -> list:

@@ -24,8 +24,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from panoptic_common.config import add_panoptic_config, complete_config
+from panoptic_common.data.catalog import register_panoptic
 from panoptic_common.engine import PanopticTrainer
-from panoptic_common.register_datasets import register_panoptic
 
 
 def add_tiny_system_config(cfg: CfgNode) -> None:

@@ -237,8 +237,8 @@ def network_config(options: argparse.Namespace) -> Any:
 
     from cops import add_cops_config
     from panoptic_common.config import add_panoptic_config, complete_config
+    from panoptic_common.data.catalog import register_builtin, register_scenes
     from panoptic_common.engine import use_cpu_without_cuda
-    from panoptic_common.register_datasets import register_builtin, register_scenes
 
     cfg = get_cfg()
     add_panoptic_config(cfg)
@@ -263,8 +263,8 @@ def dump_network(options: argparse.Namespace) -> list[Path]:
     from detectron2.modeling import build_model
 
     from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+    from panoptic_common.data.catalog import class_table
     from panoptic_common.engine import PanopticTrainer
-    from panoptic_common.register_datasets import class_table
 
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("costs of an untrained network say little: give its --weights")

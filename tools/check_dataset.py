@@ -52,7 +52,7 @@ def find_paths(options: argparse.Namespace) -> PanopticPaths:
     """Return where the data set lies. Only a registered name needs Detectron2."""
     if options.json:
         return PanopticPaths(options.images, options.json, options.png)
-    from panoptic_common.register_datasets import dataset_paths, register_builtin
+    from panoptic_common.data.catalog import dataset_paths, register_builtin
 
     register_builtin()
     return dataset_paths(options.name)

@@ -41,7 +41,7 @@ from panoptic_common.checkpoint.files import (
 )
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import fill_classes
-from panoptic_common.register_datasets import (
+from panoptic_common.data.catalog import (
     class_table,
     register_builtin,
     register_panoptic,

@@ -31,14 +31,14 @@ import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 
 from detectron2.config import CfgNode, get_cfg  # noqa: E402
 
-from panoptic_common.demo_sheets import affinity_sheet, solver_sheet  # noqa: E402
-from panoptic_common.media import write_picture  # noqa: E402
-from panoptic_common.predictor import Predictor  # noqa: E402
-from panoptic_common.register_datasets import (  # noqa: E402
+from panoptic_common.data.catalog import (  # noqa: E402
     builtin_root,
     load_panoptic,
     register_scenes,
 )
+from panoptic_common.demo_sheets import affinity_sheet, solver_sheet  # noqa: E402
+from panoptic_common.media import write_picture  # noqa: E402
+from panoptic_common.predictor import Predictor  # noqa: E402
 from panoptic_common.systems import add_system_config  # noqa: E402
 from panoptic_common.training_run import TrainingFailed, TrainingRun, with_packages  # noqa: E402
 

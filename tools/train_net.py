@@ -35,14 +35,14 @@ from detectron2.utils import comm
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import add_panoptic_config, complete_config
-from panoptic_common.engine import PanopticTrainer, use_cpu_without_cuda
-from panoptic_common.launch import launch
-from panoptic_common.register_datasets import (
+from panoptic_common.data.catalog import (
     class_table,
     register_builtin,
     register_panoptic,
     register_scenes,
 )
+from panoptic_common.engine import PanopticTrainer, use_cpu_without_cuda
+from panoptic_common.launch import launch
 from panoptic_common.systems import SYSTEMS, add_system_config, system_package
 
 logger = logging.getLogger("panoptic_common.train_net")

@@ -289,7 +289,7 @@ def test_a_network_on_its_test_set(program, tmp_path, capsys):
     from detectron2.modeling import build_model
 
     from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-    from panoptic_common.register_datasets import class_table
+    from panoptic_common.data.catalog import class_table
 
     settings = {"DATASETS.SCENES.HEIGHT": 48, "DATASETS.SCENES.WIDTH": 64}
     settings |= {"DATASETS.SCENES.NUM_VAL": 3, "DATALOADER.NUM_WORKERS": 0}

@@ -25,7 +25,6 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
-from panoptic_common.augmentations import build_augmentations, check_format
 from panoptic_common.coco.segment_ids import (
     VOID_ID,
     compact_ids,
@@ -34,6 +33,7 @@ from panoptic_common.coco.segment_ids import (
     rgb_to_id,
     update_segments,
 )
+from panoptic_common.data.augmentations import build_augmentations, check_format
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class PanopticDatasetMapper:
 
     Args:
         is_train: whether the pictures are for training; the log says so.
-        augmentations: applied in order; see `panoptic_common.augmentations`.
+        augmentations: applied in order; see `panoptic_common.data.augmentations`.
         image_format: "BGR" or "RGB".
         make_targets: called with the (H, W) int32 id map after augmentation, 0 = void,
             and the segments that still have a pixel, with `area` and `bbox` as they are now. It

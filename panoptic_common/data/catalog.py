@@ -300,7 +300,7 @@ def _source(name: str) -> _Source:
     if name in DatasetCatalog:
         raise ValueError(
             f"data set {name!r} is known to Detectron2 only, not as a panoptic data set: register"
-            " it with panoptic_common.register_datasets.register_panoptic"
+            " it with panoptic_common.data.catalog.register_panoptic"
         )
     near = difflib.get_close_matches(name, _SOURCES, n=1)
     raise ValueError(
