@@ -12,7 +12,7 @@ and `torch_load_safely` (checkpoints that cannot run code).
 
 Two known faults of Detectron2 are not patched here, because this project has its own class in
 the same place: ``SemSegEvaluator`` (``np.array(copy=False)`` raises on numpy 2) is replaced by
-``panoptic_common.evaluation.SemanticEvaluator``, and ``layers.DeformConv`` (needs a compiled
+``panoptic_common.evaluation.panoptic.SemanticEvaluator``, and ``layers.DeformConv`` (needs a compiled
 Detectron2) by ``torchvision.ops.DeformConv2d``.
 """
 

@@ -38,7 +38,7 @@ from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.drawing.overlays import draw_panoptic
-from panoptic_common.evaluation import build_evaluator
+from panoptic_common.evaluation.panoptic import build_evaluator
 from panoptic_common.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,

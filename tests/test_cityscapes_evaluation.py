@@ -15,9 +15,9 @@ from detectron2.evaluation import inference_on_dataset
 from evaluation_outputs import make_cfg, nothing_output, perfect_output, register, run
 
 from panoptic_common.data.catalog import class_table, load_panoptic
-from panoptic_common.evaluation import PanopticEvaluator, build_evaluator
-from panoptic_common.evaluation_truth import PanopticTruth
-from panoptic_common.instance_evaluation import InstanceEvaluator
+from panoptic_common.evaluation.instances import InstanceEvaluator
+from panoptic_common.evaluation.panoptic import PanopticEvaluator, build_evaluator
+from panoptic_common.evaluation.truth import PanopticTruth
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def cityscapes(tmp_path):
 
 
 def test_cityscapes_without_its_scripts_or_truth_says_so(cityscapes, tmp_path, caplog, monkeypatch):
-    from panoptic_common import cityscapes_evaluation as module
+    from panoptic_common.evaluation import cityscapes as module
 
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
@@ -77,7 +77,7 @@ def test_cityscapes_own_measures(cityscapes, tmp_path):
 
 def test_a_missing_gt_fine_picture_is_named(cityscapes):
     pytest.importorskip("cityscapesscripts")
-    from panoptic_common.cityscapes_evaluation import cityscapes_evaluators, ground_truth_folder
+    from panoptic_common.evaluation.cityscapes import cityscapes_evaluators, ground_truth_folder
 
     path = next(ground_truth_folder(cityscapes).rglob("*_labelIds.png"))
     path.unlink()

@@ -30,9 +30,13 @@ from evaluation_outputs import (
 
 from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 from panoptic_common.data.catalog import class_table, load_panoptic
-from panoptic_common.evaluation import PanopticEvaluator, SemanticEvaluator, build_evaluator
-from panoptic_common.evaluation_truth import PanopticTruth
-from panoptic_common.instance_evaluation import InstanceEvaluator
+from panoptic_common.evaluation.instances import InstanceEvaluator
+from panoptic_common.evaluation.panoptic import (
+    PanopticEvaluator,
+    SemanticEvaluator,
+    build_evaluator,
+)
+from panoptic_common.evaluation.truth import PanopticTruth
 
 # ----------------------------------------------------------------------------------- panoptic
 

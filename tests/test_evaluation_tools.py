@@ -14,7 +14,7 @@ import pytest
 from evaluation_outputs import perfect_output, run, shifted_output
 
 from panoptic_common.coco.segment_ids import write_id_map
-from panoptic_common.evaluation import PanopticEvaluator
+from panoptic_common.evaluation.panoptic import PanopticEvaluator
 
 
 def load_tool(name: str):

@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from evaluation_outputs import nothing_output, perfect_output, run
 
-from panoptic_common.instance_evaluation import InstanceEvaluator, encode_masks
+from panoptic_common.evaluation.instances import InstanceEvaluator, encode_masks
 
 
 def test_perfect_detections_have_ap_100(tiny_dataset, tmp_path):

@@ -26,7 +26,7 @@ from panoptic_common.drawing.overlays import (
     draw_semantic,
     legend,
 )
-from panoptic_common.evaluation_truth import PanopticTruth
+from panoptic_common.evaluation.truth import PanopticTruth
 
 logger = logging.getLogger(__name__)
 

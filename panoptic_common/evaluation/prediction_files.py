@@ -19,7 +19,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import write_id_map
-from panoptic_common.evaluation_truth import PanopticTruth
+from panoptic_common.evaluation.truth import PanopticTruth
 
 logger = logging.getLogger(__name__)
 

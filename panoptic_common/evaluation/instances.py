@@ -35,7 +35,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
-from panoptic_common.evaluation_truth import PanopticTruth, describe, gather_list
+from panoptic_common.evaluation.truth import PanopticTruth, describe, gather_list
 
 logger = logging.getLogger(__name__)
 

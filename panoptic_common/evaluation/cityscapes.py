@@ -29,7 +29,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from PIL import Image
 
-from panoptic_common.evaluation_truth import PanopticTruth, describe, gather_list, output_of
+from panoptic_common.evaluation.truth import PanopticTruth, describe, gather_list, output_of
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,6 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from panoptic_common.cityscapes_evaluation import cityscapes_evaluators
 from panoptic_common.coco.overlaps import Overlaps, class_confusion, class_iou, count_overlaps
 from panoptic_common.coco.quality import (
     GroupQuality,
@@ -39,16 +38,17 @@ from panoptic_common.coco.quality import (
     PanopticStatistics,
     match_segments,
 )
-from panoptic_common.evaluation_truth import (
+from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
+from panoptic_common.evaluation.images import PictureWriter
+from panoptic_common.evaluation.instances import InstanceEvaluator
+from panoptic_common.evaluation.prediction_files import PredictionFiles
+from panoptic_common.evaluation.truth import (
     PanopticTruth,
     describe,
     gather_list,
     output_of,
     segment_classes,
 )
-from panoptic_common.instance_evaluation import InstanceEvaluator
-from panoptic_common.picture_writer import PictureWriter
-from panoptic_common.prediction_files import PredictionFiles
 
 logger = logging.getLogger(__name__)
 
