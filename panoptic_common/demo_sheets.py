@@ -24,8 +24,8 @@ from panoptic_common.drawing.overlays import (
     draw_semantic,
     legend,
 )
-from panoptic_common.media import read_picture
-from panoptic_common.predictor import Predictor
+from panoptic_common.inference.media import read_picture
+from panoptic_common.inference.predictor import Predictor
 
 LEAST_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
 LEAST_SCORE = 0.5  # of the boxes that are drawn

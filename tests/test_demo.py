@@ -22,7 +22,7 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import fill_classes
 from panoptic_common.data.catalog import load_panoptic, register_panoptic
-from panoptic_common.predictor import Predictor
+from panoptic_common.inference.predictor import Predictor
 from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
 from unified_panoptic import add_unified_panoptic_config
 

@@ -37,7 +37,7 @@ MAY_IMPORT_DETECTRON2 = (
     "panoptic_common/evaluation/prediction_files.py",
     "panoptic_common/drawing/overlays.py",
     "panoptic_common/evaluation/images.py",
-    "panoptic_common/predictor.py",
+    "panoptic_common/inference/predictor.py",
     "panoptic_common/checkpoint/checkpointer.py",
     "panoptic_common/optimizer.py",
     "panoptic_common/hooks.py",

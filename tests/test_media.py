@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from panoptic_common import media
-from panoptic_common.media import (
+from panoptic_common.inference import media
+from panoptic_common.inference.media import (
     MediaError,
     VideoReader,
     VideoWriter,

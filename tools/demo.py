@@ -48,7 +48,7 @@ from panoptic_common.drawing.overlays import (  # noqa: E402
     draw_semantic,
     legend,
 )
-from panoptic_common.media import (  # noqa: E402
+from panoptic_common.inference.media import (  # noqa: E402
     Frame,
     MediaError,
     VideoReader,
@@ -60,7 +60,7 @@ from panoptic_common.media import (  # noqa: E402
     unique_names,
     write_picture,
 )
-from panoptic_common.predictor import Prediction, Predictor  # noqa: E402
+from panoptic_common.inference.predictor import Prediction, Predictor  # noqa: E402
 
 PANELS = (
     *("picture", "panoptic", "semantic", "boxes"),
