@@ -18,7 +18,7 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 from detectron2.config import CfgNode, get_cfg
 
 from panoptic_common.data.catalog import load_panoptic, register_scenes
-from panoptic_common.training_run import TrainingRun, with_packages
+from panoptic_common.engine.training_run import TrainingRun, with_packages
 
 
 def check_leaf_arguments(

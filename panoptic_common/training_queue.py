@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from panoptic_common.training_run import TrainingFailed, TrainingRun
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
 # (model, seed) -> {"results": ..., "seconds": ...}
 Finished = dict[tuple[str, int], dict[str, Any]]

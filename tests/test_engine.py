@@ -16,7 +16,7 @@ from detectron2.utils.events import EventStorage
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyPanoptic, TinyTrainer, tiny_config
 
-from panoptic_common import engine
+from panoptic_common.engine import trainer as engine
 
 # ---- scaling to the number of workers -----------------------------------------------------------
 

@@ -39,9 +39,9 @@ MAY_IMPORT_DETECTRON2 = (
     "panoptic_common/evaluation/images.py",
     "panoptic_common/inference/predictor.py",
     "panoptic_common/checkpoint/checkpointer.py",
-    "panoptic_common/optimizer.py",
-    "panoptic_common/hooks.py",
-    "panoptic_common/engine.py",
+    "panoptic_common/engine/optimizer.py",
+    "panoptic_common/engine/hooks.py",
+    "panoptic_common/engine/trainer.py",
     "panoptic_common/leaf_runs.py",
     "panoptic_common/modeling/network_input.py",  # makes an ImageList
     "*/config.py",

@@ -10,7 +10,7 @@ from detectron2.solver.build import get_default_optimizer_params, reduce_param_g
 from tiny_system import tiny_config
 from torch import nn
 
-from panoptic_common.optimizer import build_optimizer, parameter_groups
+from panoptic_common.engine.optimizer import build_optimizer, parameter_groups
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.hooks import BEST_NAME
+from panoptic_common.engine.hooks import BEST_NAME
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_resumed_run_ends_in_the_same_bits(tiny_root, opts):
 def test_the_tiny_system_would_notice_other_random_numbers(tiny_root, monkeypatch):
     """Without seeding each step, the test above fails: it can fail."""
     cfgs = [tiny_config(tiny_root / name) for name in ("whole", "parts")]
-    monkeypatch.setattr("panoptic_common.hooks.SeedEveryStep.before_step", lambda self: None)
+    monkeypatch.setattr("panoptic_common.engine.hooks.SeedEveryStep.before_step", lambda self: None)
     train(cfgs[0])
     train(cfgs[1], until=7)
     train(cfgs[1], resume=True)

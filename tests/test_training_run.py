@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from panoptic_common.training_run import TrainingFailed, TrainingRun
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
 # Understands train_net.py's command line, counts on from where it was, and "trains" at once.
 FAKE = """

@@ -25,7 +25,7 @@ from torch import nn
 
 from panoptic_common.config import add_panoptic_config, complete_config
 from panoptic_common.data.catalog import register_panoptic
-from panoptic_common.engine import PanopticTrainer
+from panoptic_common.engine.trainer import PanopticTrainer
 
 
 def add_tiny_system_config(cfg: CfgNode) -> None:

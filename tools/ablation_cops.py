@@ -30,6 +30,7 @@ import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
 from detectron2.config import CfgNode  # noqa: E402
 
 from cops import add_cops_config  # noqa: E402
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun  # noqa: E402
 from panoptic_common.leaf_runs import (  # noqa: E402
     check_leaf_arguments,
     cores_each,
@@ -47,7 +48,6 @@ from panoptic_common.seed_tables import (  # noqa: E402
     write_tables,
 )
 from panoptic_common.training_queue import Finished, run_all  # noqa: E402
-from panoptic_common.training_run import TrainingFailed, TrainingRun  # noqa: E402
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 BASELINE, CONTROL = "pretrain", "control"

@@ -238,7 +238,7 @@ def network_config(options: argparse.Namespace) -> Any:
     from cops import add_cops_config
     from panoptic_common.config import add_panoptic_config, complete_config
     from panoptic_common.data.catalog import register_builtin, register_scenes
-    from panoptic_common.engine import use_cpu_without_cuda
+    from panoptic_common.engine.trainer import use_cpu_without_cuda
 
     cfg = get_cfg()
     add_panoptic_config(cfg)
@@ -264,7 +264,7 @@ def dump_network(options: argparse.Namespace) -> list[Path]:
 
     from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
     from panoptic_common.data.catalog import class_table
-    from panoptic_common.engine import PanopticTrainer
+    from panoptic_common.engine.trainer import PanopticTrainer
 
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("costs of an untrained network say little: give its --weights")

@@ -41,7 +41,7 @@ from cops.layers.solved_batch import build_problems  # noqa: E402
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer  # noqa: E402
 from panoptic_common.config import complete_config  # noqa: E402
 from panoptic_common.data.catalog import register_builtin, register_scenes  # noqa: E402
-from panoptic_common.engine import PanopticTrainer  # noqa: E402
+from panoptic_common.engine.trainer import PanopticTrainer  # noqa: E402
 from panoptic_common.seed_tables import markdown_rows  # noqa: E402
 
 SCRATCH = {"method": "multilevel"}

@@ -37,10 +37,10 @@ from panoptic_common.data.catalog import (  # noqa: E402
     register_scenes,
 )
 from panoptic_common.demo_sheets import affinity_sheet, solver_sheet  # noqa: E402
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages  # noqa: E402
 from panoptic_common.inference.media import write_picture  # noqa: E402
 from panoptic_common.inference.predictor import Predictor  # noqa: E402
 from panoptic_common.systems import add_system_config  # noqa: E402
-from panoptic_common.training_run import TrainingFailed, TrainingRun, with_packages  # noqa: E402
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 

@@ -41,7 +41,7 @@ from panoptic_common.data.catalog import (
     register_panoptic,
     register_scenes,
 )
-from panoptic_common.engine import PanopticTrainer, use_cpu_without_cuda
+from panoptic_common.engine.trainer import PanopticTrainer, use_cpu_without_cuda
 from panoptic_common.launch import launch
 from panoptic_common.systems import SYSTEMS, add_system_config, system_package
 

@@ -83,7 +83,7 @@ class KillHook(HookBase):
 def server():
     """A start method whose children need no imports of their own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["panoptic_common.compat", "panoptic_common.engine"])
+    context.set_forkserver_preload(["panoptic_common.compat", "panoptic_common.engine.trainer"])
     return context
 
 

@@ -38,14 +38,14 @@ from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.drawing.overlays import draw_panoptic
-from panoptic_common.evaluation.panoptic import build_evaluator
-from panoptic_common.hooks import (
+from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
     PredictionPictures,
     SeedEveryStep,
 )
-from panoptic_common.optimizer import build_optimizer, build_poly_scheduler
+from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
+from panoptic_common.evaluation.panoptic import build_evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """See `panoptic_common.optimizer.build_optimizer`."""
+        """See `panoptic_common.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
 
     @classmethod
