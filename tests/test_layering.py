@@ -247,7 +247,7 @@ def test_module_works_without_torch_and_detectron2(module: str) -> None:
 
 def test_losses_work_without_detectron2() -> None:
     blocked = ("detectron2", "fvcore")
-    run = run_python(BLOCK.format(blocked=blocked) + "import panoptic_common.lovasz")
+    run = run_python(BLOCK.format(blocked=blocked) + "import unified_panoptic.losses.lovasz")
     assert run.returncode == 0, run.stderr
 
 

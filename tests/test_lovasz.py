@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from panoptic_common.lovasz import (
+from unified_panoptic.losses.lovasz import (
     LovaszHinge,
     LovaszSoftmax,
     _extension,

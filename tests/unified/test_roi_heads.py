@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_factory import tiny_config
 
-from panoptic_common.lovasz import lovasz_hinge
+from unified_panoptic.losses.lovasz import lovasz_hinge
 from unified_panoptic.modeling.roi_heads import Detections, UnifiedROIHeads
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}

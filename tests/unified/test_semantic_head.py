@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from model_factory import tiny_config
 from torch import nn
 
-from panoptic_common.lovasz import lovasz_softmax
+from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.modeling.semantic_head import (
     DeformableConv3x3,
     FeatureDecoder,

@@ -18,7 +18,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes, Instances
 
-from panoptic_common.lovasz import lovasz_hinge
+from unified_panoptic.losses.lovasz import lovasz_hinge
 
 
 @dataclass

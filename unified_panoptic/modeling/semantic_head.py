@@ -18,7 +18,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 from torchvision.ops import deform_conv2d
 
-from panoptic_common.lovasz import lovasz_softmax
+from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.targets import IGNORE_CLASS
 
 
