@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.greedy import contract_greedily
+from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.grid import solve_amwc_grid
 from cops.solver.parallel import call_beside, run_all
 from cops.solver.problem import (
@@ -77,8 +77,8 @@ def solve_amwc(
         edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together.
         partitionable: (K,) bools, True for classes that may have several clusters.
-        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
-            moves on coarser and coarser graphs (`cops.solver.multilevel`).
+        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy.algorithm`); "multilevel" = local
+            moves on coarser and coarser graphs (`cops.solver.multilevel.algorithm`).
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend
             on it. For many problems at once `solve_many` is the better use of threads.
@@ -93,7 +93,7 @@ def solve_amwc(
         if method == "greedy":
             return finish(problem, *contract_greedily(problem))
         # Imported on first use: the module compiles (or loads) a good many kernels.
-        from cops.solver.multilevel import solve_multilevel
+        from cops.solver.multilevel.algorithm import solve_multilevel
 
         return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)
 
@@ -136,7 +136,7 @@ def solve_mwc(
         problem, survey = survey_problem(node_costs, edges, edge_costs)
         if method == "greedy":
             return finish(problem, *contract_greedily(problem))
-        from cops.solver.multilevel import solve_multilevel
+        from cops.solver.multilevel.algorithm import solve_multilevel
 
         first = None if start is None else _check_start(start, problem)
         return solve_multilevel(

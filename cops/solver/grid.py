@@ -54,7 +54,7 @@ def solve_amwc_grid(
     """
 
     def solve() -> Result:
-        from cops.solver.multilevel import solve_multilevel
+        from cops.solver.multilevel.algorithm import solve_multilevel
 
         classes = float_array("class_costs", class_costs)
         if classes.ndim != 3 or 0 in classes.shape:

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from cops.solver import METHODS, Result, contraction, greedy, solve_amwc, solve_many, solve_mwc
+from cops.solver import METHODS, Result, solve_amwc, solve_many, solve_mwc
 from cops.solver import problem as problem_module
+from cops.solver.greedy import algorithm as greedy
+from cops.solver.greedy import contraction
 from cops.solver.planted import planted_problem
 
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cops.solver.multilevel as multilevel
-from cops.solver.greedy import contract_greedily
-from cops.solver.multilevel import multilevel_amwc, multilevel_mwc
+import cops.solver.multilevel.algorithm as multilevel
+from cops.solver.greedy.algorithm import contract_greedily
+from cops.solver.multilevel.algorithm import multilevel_amwc, multilevel_mwc
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem, check_problem, energy, finish, is_feasible
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from cops.solver.multilevel_graph import contract, find_components
-from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts, renumber
-from cops.solver.multilevel_rows import (
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.refine import labelling_cost, move_constrained, move_parts, renumber
+from cops.solver.multilevel.rows import (
     MAX_RUNS,
     NODES_PER_BLOCK,
     Graph,
@@ -17,7 +17,7 @@ from cops.solver.multilevel_rows import (
     make_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel_sweep import first_sweep, move_freely, number_by_first
+from cops.solver.multilevel.sweep import first_sweep, move_freely, number_by_first
 from cops.solver.planted import grid_edges
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cops.solver.multilevel_chain import move_chains
-from cops.solver.multilevel_refine import labelling_cost, move_constrained, move_parts
-from cops.solver.multilevel_rows import (
+from cops.solver.multilevel.chain import move_chains
+from cops.solver.multilevel.refine import labelling_cost, move_constrained, move_parts
+from cops.solver.multilevel.rows import (
     Graph,
     make_graph,
     make_stencil_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel_split import split_clusters
+from cops.solver.multilevel.split import split_clusters
 from cops.solver.planted import grid_edges
 from cops.solver.problem import Problem, survey_costs
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cops.solver.contraction import COST, DEAD, ORDER, PENALTY, PLACE, make_graph
-from cops.solver.edge_queue import HEAP_SIZE, NUM_BUCKETS, make_queue, put, take
+from cops.solver.greedy.contraction import COST, DEAD, ORDER, PENALTY, PLACE, make_graph
+from cops.solver.greedy.edge_queue import HEAP_SIZE, NUM_BUCKETS, make_queue, put, take
 
 COSTS = [0.0, 1.0, 1.0, -1.0, 2.5, 100.0, 1e-3, 1.0]
 NUM_EDGES = len(COSTS)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-import cops.solver.multilevel as multilevel
+import cops.solver.multilevel.algorithm as multilevel
 from cops.grid_graph import grid_graph
 from cops.solver import Result, solve_amwc, solve_amwc_grid, solve_mwc
-from cops.solver.multilevel import solve_multilevel
-from cops.solver.multilevel_graph import contract, find_components
-from cops.solver.multilevel_refine import labelling_cost, move_constrained
-from cops.solver.multilevel_rows import Graph, make_graph, make_stencil_graph, reduce_node_costs
+from cops.solver.multilevel.algorithm import solve_multilevel
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.refine import labelling_cost, move_constrained
+from cops.solver.multilevel.rows import Graph, make_graph, make_stencil_graph, reduce_node_costs
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem, survey_costs
 from cops.solver.stencil import find_stencil, no_stencil

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.contraction import COST, DEAD, NUM_EDGES, ORDER, PENALTY, PLACE, Graph
+from cops.solver.greedy.contraction import COST, DEAD, NUM_EDGES, ORDER, PENALTY, PLACE, Graph
 
 # Values of PLACE besides bucket numbers (>= 0) and DEAD = -2.
 NOWHERE = -1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_rows import (
+from cops.solver.multilevel.rows import (
     MISSING,
     jit_inline,
     jit_pass,

@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.contraction import (
+from cops.solver.greedy.contraction import (
     COST,
     DEAD,
     END,
@@ -64,7 +64,7 @@ from cops.solver.contraction import (
     rebuild_table,
     table_is_full,
 )
-from cops.solver.edge_queue import make_queue, put, take
+from cops.solver.greedy.edge_queue import make_queue, put, take
 from cops.solver.problem import Problem
 
 # Edges that are looked up at a time; see `_move_edges`.

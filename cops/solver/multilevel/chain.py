@@ -31,8 +31,8 @@ from heapq import heappop, heappush
 import numpy as np
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_rows import jit_pass, load_labels, row_capacity
-from cops.solver.multilevel_sweep import RELATIVE_GAIN
+from cops.solver.multilevel.rows import jit_pass, load_labels, row_capacity
+from cops.solver.multilevel.sweep import RELATIVE_GAIN
 
 # A node is a seed if its move costs less than this share of all its edges, in absolute terms.
 SEED_SHARE = 0.2

@@ -26,16 +26,16 @@ from __future__ import annotations
 import numpy as np
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_chain import chain_budget, move_chains
-from cops.solver.multilevel_graph import contract, find_components
-from cops.solver.multilevel_rows import (
+from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.rows import (
     MISSING,
     jit_pass,
     load_labels,
     row_capacity,
     wake_neighbours,
 )
-from cops.solver.multilevel_sweep import RELATIVE_GAIN
+from cops.solver.multilevel.sweep import RELATIVE_GAIN
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024

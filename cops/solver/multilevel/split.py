@@ -28,8 +28,8 @@ from heapq import heappop, heappush
 import numpy as np
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_rows import jit_pass, load_labels, row_capacity
-from cops.solver.multilevel_sweep import RELATIVE_GAIN
+from cops.solver.multilevel.rows import jit_pass, load_labels, row_capacity
+from cops.solver.multilevel.sweep import RELATIVE_GAIN
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
 SEED_SHARE = 0.1

@@ -35,24 +35,24 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.multilevel_certificate import finish_best
-from cops.solver.multilevel_chain import chain_budget, move_chains
-from cops.solver.multilevel_graph import contract, find_components
-from cops.solver.multilevel_refine import (
+from cops.solver.multilevel.certificate import finish_best
+from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.refine import (
     find_restless,
     labelling_cost,
     move_constrained,
     move_parts,
 )
-from cops.solver.multilevel_rows import (
+from cops.solver.multilevel.rows import (
     Graph,
     find_scale,
     make_graph,
     make_stencil_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel_split import split_clusters
-from cops.solver.multilevel_sweep import first_sweep, move_freely
+from cops.solver.multilevel.split import split_clusters
+from cops.solver.multilevel.sweep import first_sweep, move_freely
 from cops.solver.parallel import run_all
 from cops.solver.problem import Problem, Result, Survey, energy, survey_costs
 

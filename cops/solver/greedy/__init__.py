@@ -1,0 +1,1 @@
+"""Greedy contraction: Algorithm 2 of the COPS paper."""

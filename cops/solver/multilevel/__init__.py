@@ -1,0 +1,1 @@
+"""Local moves on coarser and coarser graphs."""
