@@ -21,7 +21,7 @@ setup:  ## the virtual environment only (does nothing where it is complete)
 	@$(PYTHON) tools/setup_environment.py $(SETUP)
 
 demo: setup  ## train, evaluate and draw on synthetic scenes
-	@$(VENV)/python tools/run_demo.py $(ARGS)
+	@$(VENV)/python tools/quickstart.py $(ARGS)
 
 # A chain rather than a list of prerequisites: with `make -j` the tests still come last, and their
 # summary is the last line.

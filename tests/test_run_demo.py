@@ -1,4 +1,4 @@
-"""tools/run_demo.py: the whole demo in miniature, as `make demo` calls it, and its parts; and
+"""tools/quickstart.py: the whole demo in miniature, as `make demo` calls it, and its parts; and
 `panoptic_common.demo_sheets`, which draws its pictures."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def run_demo() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("run_demo", ROOT / "tools/run_demo.py")
+    specification = importlib.util.spec_from_file_location("run_demo", ROOT / "tools/quickstart.py")
     module = importlib.util.module_from_spec(specification)
     sys.modules["run_demo"] = module  # where dataclasses look up their module
     specification.loader.exec_module(module)
@@ -33,7 +33,7 @@ def run_demo() -> ModuleType:
 def finished_demo(tmp_path_factory) -> tuple[Path, str]:
     """Output folder and printed text of `run_demo.py --fast` in a folder of its own."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, ROOT / "tools/run_demo.py", "--fast", "--rows", "2"]
+    command = [sys.executable, ROOT / "tools/quickstart.py", "--fast", "--rows", "2"]
     command += ["--output", folder / "out", "--scenes", folder]
     # Started from elsewhere, and without the packages being installed.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

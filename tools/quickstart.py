@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Both systems from nothing to panoptic pictures on a CPU; `make demo` calls this program.
 
-    python tools/run_demo.py
-    python tools/run_demo.py --systems cops --iterations 3000 --output output/longer
+    python tools/quickstart.py
+    python tools/quickstart.py --systems cops --iterations 3000 --output output/longer
 
 Makes synthetic scenes; trains the Unified system on them; pre-trains COPS, then fine-tunes it
 through its solver; evaluates each on scenes that were not trained on, prints their panoptic quality
