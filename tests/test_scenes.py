@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = SceneConfig(height=64, width=96)
 THINGS = {entry["id"] for entry in CLASSES if entry["isthing"]}
 
-# Made by `python -m tests.test_scenes`; a new value needs a new VERSION in scene_composition.
+# Made by `python -m tests.test_scenes`; a new value needs a new VERSION in composition.
 REMEMBERED = {
     (0, 192, 384, 0.5): "2599ea71377958cb55052877dad11c97905362dbfa0ecc98aa900f609852b1af",
     (1, 192, 384, 1.0): "4e66eab22a525838c7eda9673782241976c4b9d886c7cbbddaf35a5a205e7b9d",

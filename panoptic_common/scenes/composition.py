@@ -2,7 +2,7 @@
 
 A scene is painted back to front by small brushes that write the colour and the segment id of a
 pixel at the same time, so that the truth is exact by construction.  One seed gives one scene, bit
-for bit, on every machine (see `scene_textures`).
+for bit, on every machine (see `textures`).
 
 What a scene contains: 7 stuff and 7 thing classes in perspective, lit from one side, with cast
 shadows, haze and sensor noise; rows of parked cars, groups of people, cyclists; things occluded

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panoptic_common.scenes import shapes as scene_shapes
-from panoptic_common.scenes import vehicles as scene_vehicles
+from panoptic_common.scenes import shapes, vehicles
 from panoptic_common.scenes.street import Street
 from panoptic_common.scenes.textures import Brush, Draws, cosine, sine
 
@@ -75,34 +74,34 @@ class Item:
     def paint(self, brush: Brush, street: Street, draws: Draws) -> None:
         """Paint the item with a brush of its segment."""
         view = street.view
-        if self.kind in scene_vehicles.PAINTERS:
-            painter = scene_vehicles.PAINTERS[self.kind]
+        if self.kind in vehicles.PAINTERS:
+            painter = vehicles.PAINTERS[self.kind]
             painter(brush, draws, view, self.x, self.z, self.heading)
             return
         if self.kind == "clutter":
-            scene_vehicles.clutter(brush, draws, view, self.x, self.z)
+            vehicles.clutter(brush, draws, view, self.x, self.z)
             return
         lift = 430 if self.riding else 0
         foot = view.project(np.array([[self.x, lift, self.z]], np.int64))[0]
         size = self.height * (view.focal << 8) // self.z
         mirror = -1 if self.heading else 1
-        sprite = scene_shapes.Sprite(brush, int(foot[0]), int(foot[1]), size, mirror)
+        sprite = shapes.Sprite(brush, int(foot[0]), int(foot[1]), size, mirror)
         if self.kind == "person":
-            scene_shapes.person(sprite, draws, self.riding)
+            shapes.person(sprite, draws, self.riding)
         elif self.kind == "bicycle":
-            scene_shapes.bicycle(sprite, draws)
+            shapes.bicycle(sprite, draws)
         elif self.kind == "dog":
-            scene_shapes.dog(sprite, draws)
+            shapes.dog(sprite, draws)
         elif self.kind == "traffic sign":
-            scene_shapes.traffic_sign(sprite, draws)
+            shapes.traffic_sign(sprite, draws)
         else:
-            scene_shapes.tree(sprite, draws, street.colours["vegetation"])
+            shapes.tree(sprite, draws, street.colours["vegetation"])
 
     def shadow(self, street: Street) -> np.ndarray:
         """The (V, 2) Q8 outline of the shadow on the ground."""
-        if self.kind in scene_vehicles.LENGTHS:
-            half_length = scene_vehicles.LENGTHS[self.kind] // 2 + 100
-            half_width = scene_vehicles.WIDTHS[self.kind] // 2 + 100
+        if self.kind in vehicles.LENGTHS:
+            half_length = vehicles.LENGTHS[self.kind] // 2 + 100
+            half_width = vehicles.WIDTHS[self.kind] // 2 + 100
             turn, reach = self.heading, self.height // 2
         else:
             half_length = half_width = KINDS[self.kind].half_width * self.height // 1600

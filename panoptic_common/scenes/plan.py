@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from panoptic_common.scenes import vehicles as scene_vehicles
+from panoptic_common.scenes import vehicles
 from panoptic_common.scenes.items import KINDS, Footprint, Item
 from panoptic_common.scenes.street import FAR, Street, View, Zone
 from panoptic_common.scenes.textures import Draws, cosine, sine
@@ -49,7 +49,7 @@ class Planner:
                 break
             draws.choice(groups)()
         for item in list(self.items):
-            if item.kind in scene_vehicles.LENGTHS and draws.chance(12 + hard * 40 // 100):
+            if item.kind in vehicles.LENGTHS and draws.chance(12 + hard * 40 // 100):
                 self._occluder(item)
         if draws.chance(20 + hard * 30 // 100):
             self._crowd()
@@ -215,7 +215,7 @@ class Planner:
         if not zones:
             return None
         zone = draws.choice(zones)
-        margin = 300 if kind not in scene_vehicles.LENGTHS else 1300
+        margin = 300 if kind not in vehicles.LENGTHS else 1300
         first, last = street.reach()
         low, high = max(zone.low, first) + margin, min(zone.high, last) - margin
         if street.along:
@@ -234,8 +234,8 @@ class Planner:
         view: View = self.street.view
         half = KINDS[kind].half_width * height // 1000
         depth = 0
-        if kind in scene_vehicles.LENGTHS:
-            length, width = scene_vehicles.LENGTHS[kind], scene_vehicles.WIDTHS[kind]
+        if kind in vehicles.LENGTHS:
+            length, width = vehicles.LENGTHS[kind], vehicles.WIDTHS[kind]
             c, s = abs(cosine(heading)), abs(sine(heading))
             half = (length * c + width * s) >> 17
             depth = (length * s + width * c) >> 17
@@ -256,12 +256,12 @@ class Planner:
         """Add an item unless it would hide, or be hidden, too much; say whether it was added."""
         spec = KINDS[kind]
         height = spec.height
-        if kind not in scene_vehicles.LENGTHS:
+        if kind not in vehicles.LENGTHS:
             height = height * self.draws.integer(88, 112) // 100
         box = self._footprint(kind, x, z, heading, height)
         view = self.street.view
         visible = _overlap(box, (0, 0, view.width, view.height))
-        front = z - scene_vehicles.LENGTHS.get(kind, 0) // 2
+        front = z - vehicles.LENGTHS.get(kind, 0) // 2
         if visible * 100 < 40 * _area(box) or front < 1500:
             return False
         limit = self.hide_limit + (25 if touching else 0)

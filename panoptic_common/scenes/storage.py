@@ -7,7 +7,7 @@ panoptic JSON and instances JSON.
 
     paths = write_scenes("datasets/scenes", "train", 500, seed=0, workers=4)
 
-What a scene looks like is told in `scene_composition`, why it is reproducible in `scene_textures`.
+What a scene looks like is told in `composition`, why it is reproducible in `textures`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ ground coordinates exchanged:
 * the lateral coordinate runs across the street and selects the zone,
 * the longitudinal one runs along the street and places houses, lane marks and paving joints.
 
-Lengths are integer millimetres; all arithmetic is on integers (see `scene_textures`).
+Lengths are integer millimetres; all arithmetic is on integers (see `textures`).
 
 Shape shorthand: V points.
 """

@@ -225,7 +225,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
         num_parts: M.
 
     Returns:
-        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (multilevel_refine.py); the
+        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (refine.py); the
         contracted graph and the sum of what its node costs were reduced by.
     """
     num_nodes, num_classes = graph.node_costs.shape

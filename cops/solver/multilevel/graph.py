@@ -1,7 +1,7 @@
 """Contraction of graphs and connected parts of clusters, for the multilevel method.
 
 A cluster becomes one node of a smaller graph (`contract`); a cluster that is not connected falls
-into parts (`find_components`). The form of graphs is that of multilevel_rows.py.
+into parts (`find_components`). The form of graphs is that of rows.py.
 
 Shapes: n nodes of a graph, K classes, M clusters.
 """

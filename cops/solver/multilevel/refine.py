@@ -39,7 +39,7 @@ from cops.solver.multilevel.sweep import RELATIVE_GAIN
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024
-# A chain of parts (multilevel_chain.py) ends when so many have brought nothing better. In a round,
+# A chain of parts (chain.py) ends when so many have brought nothing better. In a round,
 # chains of parts may visit this share of the links that those of nodes may.
 PART_PATIENCE = 8
 PART_BUDGET = 0.3
