@@ -41,7 +41,7 @@ lint: setup  ## style and format
 	@$(VENV)/ruff format --check .
 
 bench: setup  ## time and memory of the model's parts
-	@$(VENV)/python tools/benchmark.py $(ARGS)
+	@$(VENV)/python tools/studies/benchmark.py $(ARGS)
 
 doctor: setup  ## versions, work-arounds in effect, and whether all would run
 	@$(VENV)/python tools/doctor.py

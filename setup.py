@@ -66,7 +66,14 @@ setup(
     version=version(),
     description="Panoptic segmentation with Detectron2: UnifiedPanoptic and COPS",
     python_requires=">=3.10",
-    packages=find_packages(include=["panoptic_common*", "unified_panoptic*", "cops", "cops.*"]),
+    packages=[
+        *find_packages(include=["panoptic_common*", "unified_panoptic*", "cops", "cops.*"]),
+        "panoptic_tools",
+        "panoptic_configs",
+    ],
+    # The folders keep their names in a checkout; installed, they must not be called "tools".
+    package_dir={"panoptic_tools": "tools", "panoptic_configs": "configs"},
+    package_data={"panoptic_configs": ["**/*.yaml"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

@@ -1,4 +1,4 @@
-"""tools/ablation.py: bookkeeping with a program that plays train_net, tables by hand."""
+"""tools/studies/ablation.py: bookkeeping with a program that plays train_net, tables by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ with open(out / "calls", "a") as file:
 
 @pytest.fixture
 def ablation(tmp_path: Path, monkeypatch) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("ablation", ROOT / "tools/ablation.py")
+    specification = importlib.util.spec_from_file_location(
+        "ablation", ROOT / "tools/studies/ablation.py"
+    )
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     program = tmp_path / "fake_train_net.py"

@@ -1,4 +1,4 @@
-"""tools/ablation_cops.py: order, weights and tables, with a program that plays train_net."""
+"""tools/studies/ablation_cops.py: order, weights and tables, with a program that plays train_net."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for name in eval(opts["TEST.PANOPTIC_VARIANTS"]):
 
 @pytest.fixture
 def ablation(tmp_path: Path, monkeypatch) -> ModuleType:
-    path = ROOT / "tools/ablation_cops.py"
+    path = ROOT / "tools/studies/ablation_cops.py"
     specification = importlib.util.spec_from_file_location("ablation_cops", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)

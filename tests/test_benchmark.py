@@ -1,4 +1,4 @@
-"""tools/benchmark.py: every section runs, and its numbers agree with those found by hand."""
+"""tools/studies/benchmark.py: every section runs, and its numbers agree with those found by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
+from panoptic_tools.studies.library.measure import GIB, WHOLE, multiply_adds
 from torch import nn
 
-from panoptic_common.measure import GIB, WHOLE, multiply_adds
 from unified_panoptic.modeling.instance_affinity import apply_affinity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ OPTIONS = "MODEL.RPN.POST_NMS_TOPK_TEST 30 MODEL.UNIFIED.AFFINITY.CHANNELS 16".s
 @pytest.fixture(scope="module")
 def benchmark():
     """The program as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "tools/benchmark.py")
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "tools/studies/benchmark.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["benchmark"] = module
     spec.loader.exec_module(module)

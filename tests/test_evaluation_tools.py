@@ -1,4 +1,4 @@
-"""tools/evaluate_panoptic.py and tools/benchmark_quality.py on the files of an evaluation."""
+"""tools/evaluate_panoptic.py and tools/studies/benchmark_quality.py on the files of an evaluation."""
 
 from __future__ import annotations
 

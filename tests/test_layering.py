@@ -42,7 +42,7 @@ MAY_IMPORT_DETECTRON2 = (
     "panoptic_common/engine/optimizer.py",
     "panoptic_common/engine/hooks.py",
     "panoptic_common/engine/trainer.py",
-    "panoptic_common/leaf_runs.py",
+    "tools/studies/library/leaf_runs.py",
     "panoptic_common/modeling/network_input.py",  # makes an ImageList
     "*/config.py",
     "*/targets.py",  # builds Instances

@@ -1,4 +1,4 @@
-"""panoptic_common/measure.py: every meter against a program whose readings follow by hand."""
+"""tools/studies/library/measure.py: every meter against a program whose readings follow by hand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 import torchvision
-
-from panoptic_common import measure
-from panoptic_common.measure import (
+from panoptic_tools.studies.library import measure
+from panoptic_tools.studies.library.measure import (
     WHOLE,
     CpuMemory,
     CudaMemory,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-
-from panoptic_common.seed_tables import (
+from panoptic_tools.studies.library.seed_tables import (
     Column,
     SeedTable,
     markdown_rows,

@@ -29,16 +29,15 @@ from datetime import timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from panoptic_common.checkpoint.files import CheckpointError  # noqa: E402
-from panoptic_common.coco.results import CocoResults  # noqa: E402
-from panoptic_common.drawing.overlays import (  # noqa: E402
+from panoptic_common.checkpoint.files import CheckpointError
+from panoptic_common.coco.results import CocoResults
+from panoptic_common.drawing.overlays import (
     contact_sheet,
     draw_affinities,
     draw_affinity,
@@ -48,7 +47,7 @@ from panoptic_common.drawing.overlays import (  # noqa: E402
     draw_semantic,
     legend,
 )
-from panoptic_common.inference.media import (  # noqa: E402
+from panoptic_common.inference.media import (
     Frame,
     MediaError,
     VideoReader,
@@ -60,7 +59,7 @@ from panoptic_common.inference.media import (  # noqa: E402
     unique_names,
     write_picture,
 )
-from panoptic_common.inference.predictor import Prediction, Predictor  # noqa: E402
+from panoptic_common.inference.predictor import Prediction, Predictor
 
 PANELS = (
     *("picture", "panoptic", "semantic", "boxes"),

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 MINIMUM_PYTHON = (3, 10)
 
 # Module, distributions that provide it, and whether the project runs without it.

@@ -19,9 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from panoptic_common.scenes.storage import (  # noqa: E402
+from panoptic_common.scenes.storage import (
     CLASSES,
     Scene,
     SceneConfig,

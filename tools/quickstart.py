@@ -25,22 +25,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
+from detectron2.config import CfgNode, get_cfg
 
-from panoptic_common.data.catalog import (  # noqa: E402
+from panoptic_common.data.catalog import (
     builtin_root,
     load_panoptic,
     register_scenes,
 )
-from panoptic_common.demo_sheets import affinity_sheet, solver_sheet  # noqa: E402
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages  # noqa: E402
-from panoptic_common.inference.media import write_picture  # noqa: E402
-from panoptic_common.inference.predictor import Predictor  # noqa: E402
-from panoptic_common.systems import add_system_config  # noqa: E402
+from panoptic_common.demo_sheets import affinity_sheet, solver_sheet
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages
+from panoptic_common.inference.media import write_picture
+from panoptic_common.inference.predictor import Predictor
+from panoptic_common.systems import add_system_config
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 

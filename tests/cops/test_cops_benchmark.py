@@ -1,4 +1,4 @@
-"""tools/benchmark_cops.py in miniature: the split of a step adds up."""
+"""tools/studies/benchmark_cops.py in miniature: the split of a step adds up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_parts_of_a_step_add_up(tmp_path: Path):
     words = ["--config-file", config, "--batch", 2, "--size", 64, 96, "--classes", 6]
     words += ["--threads", 1, "--repeat", 1, "--json", tmp_path / "table.json"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/benchmark_cops.py"), *map(str, words)],
+        [sys.executable, str(ROOT / "tools/studies/benchmark_cops.py"), *map(str, words)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,4 +1,4 @@
-"""tools/compare_backward.py: gradients of other ways to solve, beside those from scratch."""
+"""tools/studies/compare_backward.py: gradients of other ways to solve, beside those from scratch."""
 
 from __future__ import annotations
 

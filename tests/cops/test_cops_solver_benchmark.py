@@ -1,4 +1,4 @@
-"""tools/benchmark_solver.py runs on planted, loaded and dumped problems, and reports the truth."""
+"""tools/studies/benchmark_solver.py runs on planted, loaded and dumped problems, and reports the truth."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-from cops.solver import energy, is_feasible, solve_amwc
-from cops.solver.benchmark import (
+from panoptic_tools.studies.library.solver_cases import (
     compare,
     growth_exponents,
     joined_labelling,
@@ -21,6 +19,8 @@ from cops.solver.benchmark import (
     peak_extra_bytes,
     summarise,
 )
+
+from cops.solver import energy, is_feasible, solve_amwc
 from cops.solver.planted import planted_problem
 from cops.solver.problem import check_problem
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def program():
     """The program as a module."""
     spec = importlib.util.spec_from_file_location(
-        "benchmark_solver", ROOT / "tools/benchmark_solver.py"
+        "benchmark_solver", ROOT / "tools/studies/benchmark_solver.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""unified_panoptic/modeling/probes.py: that a benchmark measures what it says it measures."""
+"""tools/studies/library/probes.py: that a benchmark measures what it says it measures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 from model_factory import IS_THING, NO_PANOPTIC, U, tiny_model
-
-from panoptic_common.measure import WHOLE, MultiplyAdds
-from unified_panoptic.modeling import meta_arch
-from unified_panoptic.modeling.probes import (
+from panoptic_tools.studies.library.measure import WHOLE, MultiplyAdds
+from panoptic_tools.studies.library.probes import (
     INSTANCE_MASKS,
     PARTS,
     SEMANTIC_MAP,
@@ -27,6 +25,8 @@ from unified_panoptic.modeling.probes import (
     settle_frozen_norms,
     training_sample,
 )
+
+from unified_panoptic.modeling import meta_arch
 from unified_panoptic.targets import make_unified_targets
 
 SIZE = (66, 98)

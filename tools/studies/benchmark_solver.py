@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Time, energy and memory of `cops.solver` by size, noise, method and number of threads.
 
-    python tools/benchmark_solver.py
-    python tools/benchmark_solver.py --sizes 256x512 1024x2048 --noise 3 --refine 0 1 2 3
-    python tools/benchmark_solver.py --variants rounded signs zeroed white --json solver.json
-    python tools/benchmark_solver.py --seeds 0 1 2 3 4 --clock cpu --beside my_adapter
-    python tools/benchmark_solver.py --gap --noise 1 3 6 --seeds 0 1 2 3 4
-    python tools/benchmark_solver.py --dump costs --config-file CONFIG --weights FILE --num 10
-    python tools/benchmark_solver.py --load costs/*.npz
+    python tools/studies/benchmark_solver.py
+    python tools/studies/benchmark_solver.py --sizes 256x512 1024x2048 --noise 3 --refine 0 1 2 3
+    python tools/studies/benchmark_solver.py --variants rounded signs zeroed white --json solver.json
+    python tools/studies/benchmark_solver.py --seeds 0 1 2 3 4 --clock cpu --beside my_adapter
+    python tools/studies/benchmark_solver.py --gap --noise 1 3 6 --seeds 0 1 2 3 4
+    python tools/studies/benchmark_solver.py --dump costs --config-file CONFIG --weights FILE --num 10
+    python tools/studies/benchmark_solver.py --load costs/*.npz
 
 Problems are planted layouts (`cops.solver.planted`), or real costs from files that hold the arrays
 node_costs (V, K), edges (E, 2), edge_costs (E,) and partitionable (K,). `--dump FOLDER` writes such
@@ -28,7 +28,7 @@ the current folder or PYTHONPATH, with a function
 
 that returns the processor time its solver alone took, labels, and optionally the bytes of memory it
 alone added. Use `--clock cpu` with it. Its labels are judged as ours are; see
-`cops/solver/benchmark.py` for the rule about clusters of a class that may have one only. It runs
+`tools/studies/library/solver_cases.py` for the rule about clusters of a class that may have one only. It runs
 three times on one thread (whatever it compiles, it should compile when imported); "x other" is its
 best over our best of three.
 
@@ -48,14 +48,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import numpy as np  # noqa: E402
-from tabulate import tabulate  # noqa: E402
-
-from cops.solver import METHODS, check_problem, is_feasible, solve_amwc, solve_many  # noqa: E402
-from cops.solver.benchmark import (  # noqa: E402
+import numpy as np
+from panoptic_tools.studies.library.solver_cases import (
     CLOCKS,
     Row,
     compare,
@@ -67,9 +63,12 @@ from cops.solver.benchmark import (  # noqa: E402
     table_of_rows,
     table_of_summary,
 )
-from cops.solver.bounds import find_bound  # noqa: E402
-from cops.solver.planted import VARIANTS, planted_problem  # noqa: E402
-from cops.solver.problem import Problem  # noqa: E402
+from tabulate import tabulate
+
+from cops.solver import METHODS, check_problem, is_feasible, solve_amwc, solve_many
+from cops.solver.bounds import find_bound
+from cops.solver.planted import VARIANTS, planted_problem
+from cops.solver.problem import Problem
 
 CITYSCAPES = (1, 4, 16, 32, 64, 128)
 COCO = (1, 4, 16, 32, 64)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Time of `panoptic_common.coco.quality` against panopticapi, and whether both give the same numbers.
 
-    python tools/benchmark_quality.py
-    python tools/benchmark_quality.py --sizes 480x640 1024x2048 --pictures 20 --repeats 5
+    python tools/studies/benchmark_quality.py
+    python tools/studies/benchmark_quality.py --sizes 480x640 1024x2048 --pictures 20 --repeats 5
 
 The maps are random Voronoi cells with void and crowd, and predictions that follow part of them.
 Both read the same PNG files; "in memory" leaves reading out for both (panopticapi is given arrays

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Time, peak memory, multiply-adds and parameters of the Unified system's submodules.
 
-    python tools/benchmark.py
-    python tools/benchmark.py --section forward affinity --threads 2 --json benchmark.json
-    python tools/benchmark.py --config-file configs/unified/coco/R101.yaml --device cuda
-    python tools/benchmark.py --size 400 650 MODEL.UNIFIED.DECODER.DEFORMABLE False
+    python tools/studies/benchmark.py
+    python tools/studies/benchmark.py --section forward affinity --threads 2 --json benchmark.json
+    python tools/studies/benchmark.py --config-file configs/unified/coco/R101.yaml --device cuda
+    python tools/studies/benchmark.py --size 400 650 MODEL.UNIFIED.DECODER.DEFORMABLE False
 
 Sections:
     counts    parameters and multiply-adds of every submodule
@@ -34,18 +34,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-import torch  # noqa: E402
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.utils.events import EventStorage  # noqa: E402
-
-from panoptic_common.config import fill_classes  # noqa: E402
-from panoptic_common.measure import (  # noqa: E402
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from panoptic_tools.studies.library.measure import (
     GIB,
     WHOLE,
     MultiplyAdds,
@@ -61,11 +58,7 @@ from panoptic_common.measure import (  # noqa: E402
     spread,
     times_in_turn,
 )
-from panoptic_common.modeling.resampling import resample  # noqa: E402
-from unified_panoptic import add_unified_panoptic_config, build_target_function  # noqa: E402
-from unified_panoptic.modeling.inference import STRIDE, argmax_at_output  # noqa: E402
-from unified_panoptic.modeling.instance_affinity import apply_affinity  # noqa: E402
-from unified_panoptic.modeling.probes import (  # noqa: E402
+from panoptic_tools.studies.library.probes import (
     PARTS,
     SEMANTIC_MAP,
     Workload,
@@ -78,6 +71,12 @@ from unified_panoptic.modeling.probes import (  # noqa: E402
     settle_frozen_norms,
     training_sample,
 )
+
+from panoptic_common.config import fill_classes
+from panoptic_common.modeling.resampling import resample
+from unified_panoptic import add_unified_panoptic_config, build_target_function
+from unified_panoptic.modeling.inference import STRIDE, argmax_at_output
+from unified_panoptic.modeling.instance_affinity import apply_affinity
 
 TARGET = 0.10  # of the whole forward pass, for the panoptic submodule
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panoptic_common.training_queue import Finished
+from panoptic_tools.studies.library.training_queue import Finished
 
 
 class Column(NamedTuple):

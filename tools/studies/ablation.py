@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Table 1 of the Unified paper on the synthetic scenes: which part brings what.
 
-    python tools/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
+    python tools/studies/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
 
 Trains the leaves A, B, C2 and D2 of configs/unified/scenes, or any others by --leaves, with several
 seeds and one budget: the same scenes, batch and number of iterations. C1 and D1 are the networks of
@@ -22,28 +22,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import CfgNode  # noqa: E402
-
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun  # noqa: E402
-from panoptic_common.leaf_runs import (  # noqa: E402
+from detectron2.config import CfgNode
+from panoptic_tools.studies.library.leaf_runs import (
     check_leaf_arguments,
     leaf_config,
     leaf_run,
     prepare_scenes,
 )
-from panoptic_common.seed_tables import (  # noqa: E402
+from panoptic_tools.studies.library.seed_tables import (
     Column,
     SeedTable,
     comparison_in_markdown,
     write_tables,
 )
-from panoptic_common.training_queue import Finished, run_all, run_label  # noqa: E402
-from unified_panoptic import add_unified_panoptic_config  # noqa: E402
+from panoptic_tools.studies.library.training_queue import Finished, run_all, run_label
+
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
+from unified_panoptic import add_unified_panoptic_config
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 LEAVES = ("A", "B", "C2", "D2")

@@ -1,4 +1,4 @@
-"""What `tools/benchmark_solver.py` measures and how it sums up: time, memory, energy, feasibility.
+"""What `tools/studies/benchmark_solver.py` measures and how it sums up: time, memory, energy, feasibility.
 
 Solvers of others can be measured beside ours. Any function will do that takes a problem,
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Where the time of a training step through the solver goes: network, AMWC, MWC (Table 3).
 
-    python tools/benchmark_cops.py
-    python tools/benchmark_cops.py --batch 4 --size 512 1024 --threads 1 2 --methods greedy
-    python tools/benchmark_cops.py --json output/benchmark_cops.json
+    python tools/studies/benchmark_cops.py
+    python tools/studies/benchmark_cops.py --batch 4 --size 512 1024 --threads 1 2 --methods greedy
+    python tools/studies/benchmark_cops.py --json output/benchmark_cops.json
 
 The network is that of a config, with random weights, frozen as in fine-tuning. Random weights would
 hand the solver a problem unlike any that training meets, so its maps are replaced by planted ones
@@ -23,25 +23,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.utils.events import EventStorage  # noqa: E402
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from panoptic_tools.studies.library.seed_tables import markdown_rows
 
-from cops import add_cops_config  # noqa: E402
-from cops.grid_graph import grid_graph  # noqa: E402
-from cops.modeling.meta_arch import COPS, STRIDE, Maps  # noqa: E402
-from cops.solver import METHODS, solve_amwc  # noqa: E402
-from cops.solver.planted import planted_problem  # noqa: E402
-from cops.targets import make_cops_targets  # noqa: E402
-from panoptic_common.config import fill_classes  # noqa: E402
-from panoptic_common.seed_tables import markdown_rows  # noqa: E402
+from cops import add_cops_config
+from cops.grid_graph import grid_graph
+from cops.modeling.meta_arch import COPS, STRIDE, Maps
+from cops.solver import METHODS, solve_amwc
+from cops.solver.planted import planted_problem
+from cops.targets import make_cops_targets
+from panoptic_common.config import fill_classes
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

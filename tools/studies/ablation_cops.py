@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What training through the solver brings, on the synthetic scenes: the whole pipeline, by seed.
 
-    python tools/ablation_cops.py --seeds 0 1 2 --jobs 2
+    python tools/studies/ablation_cops.py --seeds 0 1 2 --jobs 2
 
 For each seed, pre-trains the leaf `pretrain` of configs/cops/scenes, then trains every other leaf
 from its weights, or from random ones if the config names none (`single_stage`). `control` goes on
@@ -22,16 +22,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import CfgNode  # noqa: E402
-
-from cops import add_cops_config  # noqa: E402
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun  # noqa: E402
-from panoptic_common.leaf_runs import (  # noqa: E402
+from detectron2.config import CfgNode
+from panoptic_tools.studies.library.leaf_runs import (
     check_leaf_arguments,
     cores_each,
     leaf_config,
@@ -39,7 +35,7 @@ from panoptic_common.leaf_runs import (  # noqa: E402
     prepare_scenes,
     run_folder,
 )
-from panoptic_common.seed_tables import (  # noqa: E402
+from panoptic_tools.studies.library.seed_tables import (
     Column,
     SeedTable,
     comparison_in_markdown,
@@ -47,7 +43,10 @@ from panoptic_common.seed_tables import (  # noqa: E402
     spread,
     write_tables,
 )
-from panoptic_common.training_queue import Finished, run_all  # noqa: E402
+from panoptic_tools.studies.library.training_queue import Finished, run_all
+
+from cops import add_cops_config
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 BASELINE, CONTROL = "pretrain", "control"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Gradient descent on the solver's costs alone: does the surrogate's gradient lead to true PQ?
 
-    python tools/descend_costs.py
-    python tools/descend_costs.py --seeds 0 1 2 --linear-share 0 --weight 10 --lambda-range 1 5000
+    python tools/studies/descend_costs.py
+    python tools/studies/descend_costs.py --seeds 0 1 2 --linear-share 0 --weight 10 --lambda-range 1 5000
 
 There is no network. Each picture is a synthetic scene; its costs are made from the truth and then
 spoiled: noise, a shift, things that are merged with a neighbour, things that are missing. Adam
@@ -19,30 +19,28 @@ match but not perfectly.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from scipy.sparse import coo_matrix  # noqa: E402
-from scipy.sparse.csgraph import connected_components  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from cops.grid_graph import grid_graph  # noqa: E402
-from cops.layers.amwc import AmwcLayer  # noqa: E402
-from cops.layers.panoptic_masks import PanopticMasks  # noqa: E402
-from cops.layers.perturbation import SolverSettings  # noqa: E402
-from cops.losses.panoptic_quality import FORMS, PanopticQualityLoss, true_statistics  # noqa: E402
-from cops.targets import CopsTarget, make_cops_targets  # noqa: E402
-from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene  # noqa: E402
+from cops.grid_graph import grid_graph
+from cops.layers.amwc import AmwcLayer
+from cops.layers.panoptic_masks import PanopticMasks
+from cops.layers.perturbation import SolverSettings
+from cops.losses.panoptic_quality import FORMS, PanopticQualityLoss, true_statistics
+from cops.targets import CopsTarget, make_cops_targets
+from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
 
 IS_THING = tuple(bool(entry["isthing"]) for entry in CLASSES)
 STRIDE = 4

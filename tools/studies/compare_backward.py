@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a warm start, or another solver, does to the gradient through the solver (Algorithm 1).
 
-    python tools/compare_backward.py --config-file configs/cops/scenes/full_multilevel.yaml \
+    python tools/studies/compare_backward.py --config-file configs/cops/scenes/full_multilevel.yaml \
         MODEL.WEIGHTS output/cops/scenes/pretrain/model_final.pth
 
 Takes batches of training pictures, solves them, and differentiates the PQ surrogate. Then, for each
@@ -24,25 +24,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs where the packages are not installed
+ROOT = Path(__file__).resolve().parents[2]
 
-import panoptic_common.compat  # noqa: F401, E402  (before detectron2)
+import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode, get_cfg  # noqa: E402
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from panoptic_tools.studies.library.seed_tables import markdown_rows
 
-from cops import add_cops_config, build_target_function  # noqa: E402
-from cops.layers.amwc import AmwcLayer  # noqa: E402
-from cops.layers.lifting import algorithm_1  # noqa: E402
-from cops.layers.perturbation import average_changes  # noqa: E402
-from cops.layers.solved_batch import build_problems  # noqa: E402
-from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer  # noqa: E402
-from panoptic_common.config import complete_config  # noqa: E402
-from panoptic_common.data.catalog import register_builtin, register_scenes  # noqa: E402
-from panoptic_common.engine.trainer import PanopticTrainer  # noqa: E402
-from panoptic_common.seed_tables import markdown_rows  # noqa: E402
+from cops import add_cops_config, build_target_function
+from cops.layers.amwc import AmwcLayer
+from cops.layers.lifting import algorithm_1
+from cops.layers.perturbation import average_changes
+from cops.layers.solved_batch import build_problems
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.config import complete_config
+from panoptic_common.data.catalog import register_builtin, register_scenes
+from panoptic_common.engine.trainer import PanopticTrainer
 
 SCRATCH = {"method": "multilevel"}
 # Row: how the perturbed problem is solved.

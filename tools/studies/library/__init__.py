@@ -1,0 +1,1 @@
+"""What the studies share: measuring, queues of trainings, tables over seeds."""
