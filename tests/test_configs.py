@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
+from project import ROOT
 
 from panoptic_common.config import fill_classes
 from panoptic_common.systems import add_system_config
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 CLASSES = {"coco": (80, 53), "cityscapes": (8, 11), "scenes": (6, 6)}  # things, stuff
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["panoptic_common", "unified_panoptic", "cops"]
 SYSTEMS = [name for name in PACKAGES if name != "panoptic_common"]
 

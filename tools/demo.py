@@ -28,8 +28,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
@@ -60,6 +58,8 @@ from panoptic_common.inference.media import (
     write_picture,
 )
 from panoptic_common.inference.predictor import Prediction, Predictor
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PANELS = (
     *("picture", "panoptic", "semantic", "boxes"),

@@ -24,8 +24,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 from detectron2.config import CfgNode, get_cfg
@@ -40,6 +38,8 @@ from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, wit
 from panoptic_common.inference.media import write_picture
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.systems import add_system_config
+
+ROOT = Path(__file__).resolve().parent.parent
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
 STAMP = "panoptic-setup.json"
 MINIMUM_PYTHON = (3, 10)
 

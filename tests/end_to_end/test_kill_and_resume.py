@@ -2,7 +2,7 @@
 
 The training runs in children of a fork server that has everything imported, so that a kill costs
 little. The moments come from a seeded generator; those that matter most, inside the writing of a
-checkpoint, are also hit one by one in tests/test_checkpoint_damage.py.
+checkpoint, are also hit one by one in tests/panoptic_common/checkpoint/test_damage.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pytest
 import torch
 from dataset_factory import make_coco_panoptic
 from detectron2.engine import HookBase
+from project import ROOT
 from tiny_system import (
     UNIFIED_OPTIONS,
     TinyTrainer,
@@ -34,8 +35,6 @@ from tiny_system import (
     register_tiny_again,
     tiny_config,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 NUM_ITERATIONS, PERIOD, NUM_KILLS = 60, 3, 5
 

@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 from detectron2.config import CfgNode
+
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 from panoptic_tools.studies.library.leaf_runs import (
     check_leaf_arguments,
     leaf_config,
@@ -40,9 +40,9 @@ from panoptic_tools.studies.library.seed_tables import (
     write_tables,
 )
 from panoptic_tools.studies.library.training_queue import Finished, run_all, run_label
-
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 from unified_panoptic import add_unified_panoptic_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 LEAVES = ("A", "B", "C2", "D2")

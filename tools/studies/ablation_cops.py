@@ -22,11 +22,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 from detectron2.config import CfgNode
+
+from cops import add_cops_config
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 from panoptic_tools.studies.library.leaf_runs import (
     check_leaf_arguments,
     cores_each,
@@ -45,8 +46,7 @@ from panoptic_tools.studies.library.seed_tables import (
 )
 from panoptic_tools.studies.library.training_queue import Finished, run_all
 
-from cops import add_cops_config
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
+ROOT = Path(__file__).resolve().parents[2]
 
 TRAIN_NET = ROOT / "tools/train_net.py"
 BASELINE, CONTROL = "pretrain", "control"

@@ -34,14 +34,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+
+from panoptic_common.config import fill_classes
+from panoptic_common.modeling.resampling import resample
 from panoptic_tools.studies.library.measure import (
     GIB,
     WHOLE,
@@ -71,12 +72,11 @@ from panoptic_tools.studies.library.probes import (
     settle_frozen_norms,
     training_sample,
 )
-
-from panoptic_common.config import fill_classes
-from panoptic_common.modeling.resampling import resample
 from unified_panoptic import add_unified_panoptic_config, build_target_function
 from unified_panoptic.modeling.inference import STRIDE, argmax_at_output
 from unified_panoptic.modeling.instance_affinity import apply_affinity
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TARGET = 0.10  # of the whole forward pass, for the panoptic submodule
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
@@ -32,7 +30,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from panoptic_tools.studies.library.seed_tables import markdown_rows
 
 from cops import add_cops_config
 from cops.grid_graph import grid_graph
@@ -41,6 +38,9 @@ from cops.solver import METHODS, solve_amwc
 from cops.solver.planted import planted_problem
 from cops.targets import make_cops_targets
 from panoptic_common.config import fill_classes
+from panoptic_tools.studies.library.seed_tables import markdown_rows
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

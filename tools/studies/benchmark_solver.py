@@ -48,9 +48,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import numpy as np
+from tabulate import tabulate
+
+from cops.solver import METHODS, check_problem, is_feasible, solve_amwc, solve_many
+from cops.solver.bounds import find_bound
+from cops.solver.planted import VARIANTS, planted_problem
+from cops.solver.problem import Problem
 from panoptic_tools.studies.library.solver_cases import (
     CLOCKS,
     Row,
@@ -63,12 +67,8 @@ from panoptic_tools.studies.library.solver_cases import (
     table_of_rows,
     table_of_summary,
 )
-from tabulate import tabulate
 
-from cops.solver import METHODS, check_problem, is_feasible, solve_amwc, solve_many
-from cops.solver.bounds import find_bound
-from cops.solver.planted import VARIANTS, planted_problem
-from cops.solver.problem import Problem
+ROOT = Path(__file__).resolve().parents[2]
 
 CITYSCAPES = (1, 4, 16, 32, 64, 128)
 COCO = (1, 4, 16, 32, 64)

@@ -24,14 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
-from panoptic_tools.studies.library.seed_tables import markdown_rows
 
 from cops import add_cops_config, build_target_function
 from cops.layers.amwc import AmwcLayer
@@ -42,6 +39,9 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.config import complete_config
 from panoptic_common.data.catalog import register_builtin, register_scenes
 from panoptic_common.engine.trainer import PanopticTrainer
+from panoptic_tools.studies.library.seed_tables import markdown_rows
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SCRATCH = {"method": "multilevel"}
 # Row: how the perturbed problem is solved.

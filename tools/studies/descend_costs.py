@@ -24,8 +24,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
@@ -41,6 +39,8 @@ from cops.layers.perturbation import SolverSettings
 from cops.losses.panoptic_quality import FORMS, PanopticQualityLoss, true_statistics
 from cops.targets import CopsTarget, make_cops_targets
 from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
+
+ROOT = Path(__file__).resolve().parents[2]
 
 IS_THING = tuple(bool(entry["isthing"]) for entry in CLASSES)
 STRIDE = 4

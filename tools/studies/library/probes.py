@@ -22,9 +22,9 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import Boxes, Instances
-from panoptic_tools.studies.library.measure import Span
 from torch import nn
 
+from panoptic_tools.studies.library.measure import Span
 from unified_panoptic.modeling import meta_arch
 
 # Modules whose parameters belong to each part.

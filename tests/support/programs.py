@@ -1,0 +1,36 @@
+"""Programs of tools/ in processes of their own, and what they have measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from project import ROOT
+
+
+def run(program: str, *words: object, datasets: Path) -> str:
+    """Run a program to its end; returns what it printed.
+
+    Args:
+        program: its file in tools/.
+        words: its arguments.
+        datasets: the folder of the data sets.
+    """
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(datasets),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, str(ROOT / "tools" / program), *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics(folder: Path) -> list[dict]:
+    """The lines of metrics.json of a run."""
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]

@@ -1,0 +1,126 @@
+"""tools/studies/ablation.py: bookkeeping with a program that plays train_net, tables by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from project import ROOT
+
+TINY_SCENES = [
+    *("DATASETS.SCENES.HEIGHT", "32", "DATASETS.SCENES.WIDTH", "48"),
+    *("DATASETS.SCENES.NUM_TRAIN", "2", "DATASETS.SCENES.NUM_TEST", "2"),
+]
+# PQ = 50 + 10 (masks) + 1 (affinity) + seed; the merger loses 2, the residual is worth 0.5.
+FAKE = """
+import json, os, pathlib, sys
+words = sys.argv[1:]
+opts = dict(zip(words[3::2], words[4::2]))
+out = pathlib.Path(opts["OUTPUT_DIR"])
+assert opts["DATASETS.TEST"] == "('scenes_test',)"
+leaf = pathlib.Path(words[1]).stem
+if os.environ.get("FAIL_LEAF") == leaf:
+    sys.exit("cannot train " + leaf)
+pq = 50 + 10 * (leaf in ("C2", "D2")) + (leaf in ("B", "D2")) + int(opts["SEED"])
+results = {"panoptic_seg/PQ": pq, "bbox/AP": 30.0, "iteration": 1}
+shift = {"heuristic": -2, "residual_off": -0.5, "stride4": -3, "untrimmed": 0}
+for name in eval(opts["TEST.PANOPTIC_VARIANTS"]):
+    results["panoptic_seg_%s/PQ" % name] = pq + shift[name]
+with open(out / "calls", "a") as file:
+    file.write(opts["SOLVER.MAX_ITER"] + "\\n")
+(out / "metrics.json").write_text(json.dumps(results) + "\\n")
+"""
+
+
+@pytest.fixture
+def ablation(tmp_path: Path, monkeypatch) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(
+        "ablation", ROOT / "tools/studies/ablation.py"
+    )
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    program = tmp_path / "fake_train_net.py"
+    program.write_text(textwrap.dedent(FAKE))
+    monkeypatch.setattr(module, "TRAIN_NET", program)
+    return module
+
+
+def words(tmp_path: Path, *more: str) -> list[str]:
+    return ["--output", str(tmp_path / "out"), "--iterations", "7", *more, "--", *TINY_SCENES]
+
+
+def test_all_leaves_and_seeds_are_run_once_and_compared(ablation, tmp_path, capsys):
+    assert ablation.main(words(tmp_path, "--seeds", "0", "2")) == 0
+    tables = json.loads((tmp_path / "out/table.json").read_text())
+    rows = {name: row["PQ"]["mean"] for name, row in tables["rows"].items()}
+    # seeds 0 and 2 add 1 on average
+    assert rows["A"] == 51 and rows["B"] == 52 and rows["C2"] == 61 and rows["D2"] == 62
+    assert rows["C1"] == 59 and rows["D1"] == 60 and rows["D2, residual off"] == 61.5
+    assert tables["rows"]["A"]["PQ"]["std"] == pytest.approx(math.sqrt(2))  # of 50 and 52
+    assert tables["rows"]["A"]["PQ"]["min"] == 50 and tables["rows"]["A"]["PQ"]["max"] == 52
+    gaps = {entry["of"]: entry["PQ"] for entry in tables["differences"]}
+    assert gaps["B - A"]["seeds"] == [1, 1] and gaps["B - A"]["std"] == 0
+    assert gaps["D2 - D1"]["mean"] == 2 and gaps["D2 - (D2, residual off)"]["mean"] == 0.5
+    text = (tmp_path / "out/table.md").read_text()
+    assert "| D2 | 62.0 ± 1.4 |" in text and "**+1.0** (+1.0, +1.0)" in text
+    assert text in capsys.readouterr().out
+
+    assert ablation.main(words(tmp_path, "--seeds", "0", "2")) == 0
+    assert "8 of 8 runs are finished already" in capsys.readouterr().out
+    for folder in (tmp_path / "out").glob("*_seed*"):
+        assert (folder / "calls").read_text() == "7\n"
+
+
+def test_some_leaves_give_the_rows_they_can(ablation, tmp_path):
+    assert ablation.main(words(tmp_path, "--leaves", "A", "C2", "--seeds", "0")) == 0
+    tables = json.loads((tmp_path / "out/table.json").read_text())
+    assert {"A", "C1", "C2"} <= set(tables["rows"]) and "B" not in tables["rows"]
+    assert "B - A" not in {entry["of"] for entry in tables["differences"]}
+    assert tables["rows"]["A"]["AP mask"] is None  # A has no masks
+    assert tables["rows"]["A"]["PQ"]["std"] == 0.0
+
+
+def test_one_failure_does_not_stop_the_others(ablation, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FAIL_LEAF", "A")
+    assert ablation.main(words(tmp_path, "--seeds", "0", "--jobs", "1")) == 1
+    assert "cannot train A" in capsys.readouterr().err
+    assert (tmp_path / "out/D2_seed0/results.json").is_file()
+    monkeypatch.delenv("FAIL_LEAF")
+    assert ablation.main(words(tmp_path, "--seeds", "0", "--jobs", "1")) == 0
+
+
+def test_results_of_another_budget_are_refused(ablation, tmp_path, capsys):
+    assert ablation.main(words(tmp_path, "--leaves", "A", "--seeds", "0")) == 0
+    other = ["8" if word == "7" else word for word in words(tmp_path, "--leaves", "A")]
+    assert ablation.main(other) == 1
+    assert "opts.SOLVER.MAX_ITER: 7 -> 8" in capsys.readouterr().err
+
+
+def test_other_leaves_are_compared_with_what_they_vary(ablation, tmp_path):
+    leaves = ["--leaves", "D2", "control_no_affinity", "--seeds", "0"]
+    assert ablation.main(words(tmp_path, *leaves)) == 0
+    tables = json.loads((tmp_path / "out/table.json").read_text())
+    assert "control_no_affinity, heuristic merger" in tables["rows"]
+    assert "control_no_affinity, residual off" not in tables["rows"]  # it has none
+    gaps = {entry["of"]: entry["PQ"] for entry in tables["differences"]}
+    assert gaps["D2 - control_no_affinity"]["seeds"] == [11]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--leaves", "E"], "there is no E.yaml"),
+        (["--leaves", "C1"], "name C2"),
+        (["--jobs", "0"], "at least 1"),
+        (["--seeds", "1", "1"], "names one twice"),
+    ],
+)
+def test_wrong_arguments_are_refused(ablation, tmp_path, capsys, wrong, message):
+    with pytest.raises(SystemExit) as error:
+        ablation.main(words(tmp_path, *wrong))
+    assert error.value.code == 2 and message in capsys.readouterr().err

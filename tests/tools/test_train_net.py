@@ -1,0 +1,216 @@
+"""tools/train_net.py: what the command line does, and what it refuses before the first step."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import pytest
+import torch
+from dataset_factory import make_coco_panoptic
+from detectron2.utils import logger as detectron2_logger
+from project import ROOT
+from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
+
+PROGRAM = ROOT / "tools/train_net.py"
+
+
+@pytest.fixture(scope="module")
+def train_net():
+    """The program as a module that knows one system more."""
+    spec = importlib.util.spec_from_file_location("train_net", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_net"] = module
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module.SYSTEMS, "TinyPanoptic", "tiny_system")
+        yield module
+    del sys.modules["train_net"]
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Arguments that train the tiny system on a data set of 4 pictures for 12 iterations."""
+    paths = make_coco_panoptic(tmp_path, num_images=4)
+    register = ["--register", "tiny", paths.images, paths.panoptic_json, paths.panoptic_png]
+    yield [*register, *tiny_options(tmp_path)]
+    forget_tiny()
+    # default_setup logs to OUTPUT_DIR of this test, through handlers that it never removes.
+    detectron2_logger.setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "panoptic_common", "tiny_system", "unified_panoptic"):
+        logging.getLogger(name).handlers.clear()
+
+
+def set_option(words: list[str], key: str, value: str) -> list[str]:
+    """The arguments with one config option changed or added."""
+    if key in words:
+        place = words.index(key) + 1
+        return [*words[:place], value, *words[place + 1 :]]
+    return [*words, key, value]
+
+
+def refusal(train_net, words: list[str]) -> str:
+    """The sentence with which the program ends."""
+    with pytest.raises(SystemExit) as caught:
+        train_net.run(words)
+    assert isinstance(caught.value.code, str), "ended with a status instead of a sentence"
+    return caught.value.code
+
+
+# ---- what it does -------------------------------------------------------------------------------
+
+
+def test_train_resume_evaluate(train_net, words, tmp_path, monkeypatch):
+    train_net.run(words)
+    out = tmp_path / "out"
+    final = torch.load(out / "model_final.pth", weights_only=True)
+    assert final["iteration"] == 11
+    assert [entry["name"] for entry in final["class_table"]][:2] == ["person", "road"]
+    assert "panoptic_seg/PQ" in (out / "metrics.json").read_text()
+    log = (out / "log.txt").read_text()
+    assert "panoptic_common.checkpoint.checkpointer" in log and "Running with full config" in log
+
+    train_net.run(["--resume", *set_option(words, "SOLVER.MAX_ITER", "16")])
+    assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 15
+
+    results = {}
+    monkeypatch.setattr(train_net, "verify_results", lambda cfg, found: results.update(found))
+    evaluate = ["--eval-only", *set_option(words, "MODEL.WEIGHTS", str(out / "model_final.pth"))]
+    # Who only evaluates need not have the training set.
+    train_net.run(set_option(evaluate, "DATASETS.TRAIN", "('coco_2017_train_panoptic',)"))
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    trained = next(line for line in reversed(lines) if "panoptic_seg/PQ" in line)
+    assert results["panoptic_seg"]["PQ"] == pytest.approx(trained["panoptic_seg/PQ"])
+    from_last = dict(results)
+    results.clear()
+    train_net.run(["--eval-only", "--resume", *words])
+    assert results["panoptic_seg"] == from_last["panoptic_seg"]
+
+
+def test_device_falls_back_to_the_cpu(train_net, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = set_option(set_option(words, "MODEL.DEVICE", "cuda"), "SOLVER.MAX_ITER", "2")
+    train_net.run(set_option(words, "SOLVER.STEPS", "(1,)"))
+    assert "MODEL.DEVICE is set to cpu" in (tmp_path / "out/log.txt").read_text()
+
+
+def test_machines_and_gpus_reach_the_launcher(train_net, words, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train_net, "launch", lambda *a, **k: calls.append((a, k)))
+    train_net.run(
+        [
+            *("--num-gpus", "8", "--num-machines", "2", "--machine-rank", "1"),
+            *("--dist-url", "tcp://10.0.0.1:99", *words),
+        ]
+    )
+    ((positional, named),) = calls
+    assert positional == (train_net.main, 8)
+    assert (named["num_machines"], named["machine_rank"]) == (2, 1)
+    assert named["dist_url"] == "tcp://10.0.0.1:99" and named["num_processes"] is None
+
+
+@pytest.mark.slow
+def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
+    """The Unified system on two processes that talk by gloo; each sees a picture a step."""
+    paths = make_coco_panoptic(tmp_path, num_images=3)
+    command = [
+        *(sys.executable, str(PROGRAM), "--num-processes", "2", "--dist-url", "auto"),
+        *("--config-file", str(ROOT / "configs/unified/scenes/D2.yaml")),
+        *("--register", "street", paths.images, paths.panoptic_json, paths.panoptic_png),
+        *UNIFIED_OPTIONS,
+        *("DATASETS.TRAIN", "('street',)", "DATASETS.TEST", "('street',)"),
+        *("SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(tmp_path / "out")),
+        # Written for one process: two take twice the batch at twice the rate for half as long.
+        *("SOLVER.REFERENCE_WORLD_SIZE", "1", "SOLVER.MAX_ITER", "6", "SOLVER.IMS_PER_BATCH", "1"),
+        *("SOLVER.BASE_LR", "0.002"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    final = torch.load(tmp_path / "out/model_final.pth", weights_only=True)
+    assert final["iteration"] == 2 and "IMS_PER_BATCH: 2\n" in final["config"]
+    lines = (tmp_path / "out/metrics.json").read_text().splitlines()
+    assert any("panoptic_seg/PQ" in line for line in lines)
+    assert "batch_size=2, learning_rate=0.004, max_iter=3" in done.stdout
+    assert (tmp_path / "out/log.txt.rank1").is_file()
+
+
+# ---- what it refuses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "6", "is 6, but the data set has 5 classes"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", "80", "is 80, but the data set has 3 thing classes"),
+        ("DATASETS.TEST", "('scenes_val',)", "different class tables"),
+        ("DATASETS.TRAIN", "('tinny',)", "unknown data set 'tinny'"),
+        ("DATASETS.TRAIN", "()", "DATASETS.TRAIN is empty"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "none of ours"),
+        ("SOLVER.BASE_LEARNING_RATE", "1", "SOLVER.BASE_LEARNING_RATE"),
+    ],
+)
+def test_mistakes_end_before_the_first_step(train_net, words, tmp_path, key, value, message):
+    assert message in refusal(train_net, set_option(words, key, value))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_config_file(train_net, words):
+    assert "nowhere.yaml" in refusal(train_net, ["--config-file", "nowhere.yaml", *words])
+
+
+def test_config_file_that_is_no_yaml(train_net, words, tmp_path):
+    (tmp_path / "broken.yaml").write_text("MODEL: [")
+    sentence = refusal(train_net, ["--config-file", str(tmp_path / "broken.yaml"), *words])
+    assert "broken.yaml" in sentence
+    (tmp_path / "empty.yaml").write_text("MODEL:\n")  # the architecture comes by an option
+    assert train_net.named_architecture(str(tmp_path / "empty.yaml"), []) == ""
+
+
+def test_damaged_json(train_net, words, tmp_path):
+    path = tmp_path / "panoptic_tiny.json"
+    path.write_text(path.read_text()[:-50])
+    assert str(path) in refusal(train_net, words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("extra", [["--resume"], ["SOLVER.MAX_ITER"]])
+def test_options_after_the_pairs_are_explained(train_net, words, extra, capsys):
+    with pytest.raises(SystemExit):
+        train_net.parse_arguments([*words, *extra])
+    assert "after the first config option" in capsys.readouterr().err
+
+
+def test_evaluation_without_weights(train_net, words):
+    assert "--eval-only needs weights" in refusal(train_net, ["--eval-only", *words])
+    assert "holds no checkpoint" in refusal(train_net, ["--eval-only", "--resume", *words])
+
+
+def test_evaluation_of_other_classes(train_net, words, tmp_path):
+    train_net.run(words)
+    path = tmp_path / "out/model_final.pth"
+    contents = torch.load(path)
+    contents["class_table"][2]["name"] = "lorry"
+    torch.save(contents, path)
+    words = set_option(words, "MODEL.WEIGHTS", str(path))
+    assert "class 2 is 'lorry'" in refusal(train_net, ["--eval-only", *words])
+
+
+def test_damaged_checkpoint(train_net, words, tmp_path):
+    train_net.run(words)
+    final = tmp_path / "out/model_final.pth"
+    final.write_bytes(final.read_bytes()[:-200])
+    with contextlib.redirect_stdout(None):
+        sentence = refusal(train_net, ["--resume", *words])
+    assert str(final) in sentence and "The previous one is model_0000011.pth" in sentence
+    # Doing what it says helps.
+    (tmp_path / "out/last_checkpoint").write_text("model_0000007.pth")
+    train_net.run(["--resume", *words])
+    assert torch.load(final, weights_only=True)["iteration"] == 11
