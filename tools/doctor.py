@@ -131,10 +131,12 @@ def show_devices() -> None:
 
 def show_shims() -> None:
     """Prints the work-arounds in effect."""
+    from panoptic_common.compat.engine import apply_to_engine
+
     from panoptic_common import compat
 
-    compat.apply_to_engine()
-    print("\nwork-arounds in effect (panoptic_common/compat.py)")
+    apply_to_engine()
+    print("\nwork-arounds in effect (panoptic_common/compat/)")
     for shim in compat.active_shims():
         print(f"  {shim.name}: {shim.reason}\n    until {shim.until}")
 

@@ -25,6 +25,7 @@ from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
 import panoptic_common.compat  # noqa: F401
+from panoptic_common.compat.launch import launch
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -42,7 +43,6 @@ from panoptic_common.data.catalog import (
     register_scenes,
 )
 from panoptic_common.engine.trainer import PanopticTrainer, use_cpu_without_cuda
-from panoptic_common.launch import launch
 from panoptic_common.systems import SYSTEMS, add_system_config, system_package
 
 logger = logging.getLogger("panoptic_common.train_net")

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from panoptic_common.compat import torch_load_safely
-
 import numpy as np
 import torch
+
+from panoptic_common.checkpoint.safe_load import torch_load_safely
 
 logger = logging.getLogger(__name__)
 

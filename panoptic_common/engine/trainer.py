@@ -18,7 +18,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import panoptic_common.compat as compat
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+from panoptic_common.compat.amp_trainer import AMPTrainer
+from panoptic_common.compat.engine import apply_to_engine
 
 import numpy as np
 import torch
@@ -32,7 +34,6 @@ from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from panoptic_common.amp_trainer import AMPTrainer
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
@@ -69,7 +70,7 @@ class PanopticTrainer(DefaultTrainer):
         """
         # Not DefaultTrainer's: it would make Detectron2's checkpointer and loader.
         TrainerBase.__init__(self)
-        compat.apply_to_engine()
+        apply_to_engine()
         cfg = scale_to_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         self.start_iter = 0

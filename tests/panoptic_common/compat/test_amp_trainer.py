@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import panoptic_common.compat as compat
+from panoptic_common.compat.amp_trainer import AMPTrainer
+from panoptic_common.compat.engine import apply_to_engine
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def run_amp_step(
     torch.manual_seed(0)
     model = TinyModel()
     scaler = options.pop("scaler", None)
-    trainer = compat.AMPTrainer(
+    trainer = AMPTrainer(
         model, [torch.tensor([[value]])] * 2, make_optimizer(list(model.parameters())), **options
     )
     if scaler is not None:
@@ -90,7 +91,7 @@ def test_overflow_skips_the_step_and_the_scale_survives_a_resume() -> None:
     assert change == 0.0
     assert trainer.grad_scaler.get_scale() == 2.0**39
 
-    other = compat.AMPTrainer(TinyModel(), [], sgd([nn.Parameter(torch.zeros(1, 1))]))
+    other = AMPTrainer(TinyModel(), [], sgd([nn.Parameter(torch.zeros(1, 1))]))
     other.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     other.load_state_dict(trainer.state_dict())
     assert other.grad_scaler.get_scale() == 2.0**39
@@ -107,8 +108,8 @@ def test_state_without_loss_scale_loads() -> None:
 def test_default_trainer_takes_this_amp_trainer() -> None:
     import detectron2.engine.defaults as defaults
 
-    compat.apply_to_engine()
-    assert defaults.AMPTrainer is compat.AMPTrainer
+    apply_to_engine()
+    assert defaults.AMPTrainer is AMPTrainer
 
 
 def test_amp_refuses_a_model_in_evaluation_mode() -> None:

@@ -6,15 +6,14 @@ import os
 import time
 from pathlib import Path
 
-import panoptic_common.compat as compat
+from panoptic_common.compat import launch as launch_module
+from panoptic_common.compat.launch import launch
 
 import pytest
 import torch
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-from panoptic_common import launch as launch_module
 
 
 def train_one_step(folder: str) -> None:
@@ -34,7 +33,7 @@ def train_one_step(folder: str) -> None:
 
 
 def test_two_cpu_processes_train_together(tmp_path: Path) -> None:
-    compat.launch(train_one_step, 2, dist_url="auto", args=(str(tmp_path),), num_processes=2)
+    launch(train_one_step, 2, dist_url="auto", args=(str(tmp_path),), num_processes=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pth", "1.pth"]
     for rank in range(2):
         facts = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
@@ -55,7 +54,7 @@ def test_failure_of_one_process_ends_all_and_is_reported() -> None:
     start = time.monotonic()
     before = set(torch.multiprocessing.active_children())  # other tests may have left some
     with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to report"):
-        compat.launch(fail_on_rank_1, 2, num_processes=2)
+        launch(fail_on_rank_1, 2, num_processes=2)
     # What is terminated takes a moment to end; not the half hour of the timeout.
     while set(torch.multiprocessing.active_children()) - before:
         assert time.monotonic() - start < 600
@@ -96,8 +95,8 @@ def test_no_report_no_cause(tmp_path: Path) -> None:
 
 def test_one_worker_runs_in_this_process() -> None:
     seen: list[int] = []
-    compat.launch(seen.append, 1, args=(os.getpid(),))  # not picklable: no process may start
-    compat.launch(seen.append, 0, args=(2,))
+    launch(seen.append, 1, args=(os.getpid(),))  # not picklable: no process may start
+    launch(seen.append, 0, args=(2,))
     assert seen == [os.getpid(), 2]
 
 
@@ -112,11 +111,11 @@ def test_one_worker_runs_in_this_process() -> None:
 )
 def test_contradictory_launch_is_refused(options: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        compat.launch(print, 2, num_processes=2, **options)
+        launch(print, 2, num_processes=2, **options)
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="2 GPUs were asked for, but torch sees 1"):
-        compat.launch(print, 2)
+        launch(print, 2)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import pickle
 import subprocess
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 
-import panoptic_common.compat as compat
+from panoptic_common.compat import engine, shims
+from panoptic_common.compat.engine import apply_to_engine
 
 import numpy as np
 import PIL.Image
-import pytest
-import torch
 from project import ROOT
+
+from panoptic_common import compat
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,28 +45,28 @@ def test_import_loads_neither_torch_nor_detectron2() -> None:
 
 
 def test_apply_twice_changes_nothing() -> None:
-    compat.apply_to_engine()
+    apply_to_engine()
     import detectron2.engine.defaults as defaults
 
-    shims, filters, wrapper = (
+    active, filters, wrapper = (
         compat.active_shims(),
         list(warnings.filters),
         defaults.create_ddp_model,
     )
     compat.apply()
-    compat.apply_to_engine()
-    assert compat.active_shims() == shims
+    apply_to_engine()
+    assert compat.active_shims() == active
     assert list(warnings.filters) == filters
     assert defaults.create_ddp_model is wrapper
 
 
 def test_every_active_shim_says_why_and_until_when() -> None:
-    compat.apply_to_engine()
+    apply_to_engine()
     names = [shim.name for shim in compat.active_shims()]
     assert {"silence_jit_script_warning", "allow_ddp_on_cpu", "use_torch_amp"} <= set(names)
     assert len(names) == len(set(names))
     for shim in compat.active_shims():
-        assert callable(getattr(compat, shim.name))
+        assert callable(getattr(shims, shim.name, None) or getattr(engine, shim.name))
         assert len(shim.reason) > 20 and len(shim.until) > 20
 
 
@@ -110,9 +108,9 @@ def test_new_detectron2_leaves_pillow_and_numpy_alone(tmp_path: Path) -> None:
     fake_detectron2(tmp_path, "interp=Image.BILINEAR", "dtype=int)")
     run = run_python(SHOW_NAMES, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert run.returncode == 0, run.stderr
-    first, shims = run.stdout.splitlines()
+    first, names = run.stdout.splitlines()
     assert first == "False False False False"
-    assert shims == "silence_jit_script_warning silence_meshgrid_warning"
+    assert names == "silence_jit_script_warning silence_meshgrid_warning"
 
 
 def test_numpy_keeps_the_names_that_it_has() -> None:
@@ -124,8 +122,8 @@ def test_numpy_keeps_the_names_that_it_has() -> None:
 def test_only_these_two_warnings_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compat.silence_jit_script_warning()
-        compat.silence_meshgrid_warning()
+        shims.silence_jit_script_warning()
+        shims.silence_meshgrid_warning()
         warnings.warn("torch.meshgrid: in an upcoming release, it", UserWarning, stacklevel=1)
         warnings.warn(
             "`torch.jit.script` is deprecated. Please switch", FutureWarning, stacklevel=1
@@ -182,97 +180,3 @@ def test_checkout_above_detectron2_is_not_taken_for_the_package(tmp_path: Path) 
     run = run_python(code)
     check_missing_message(run)
     assert "a folder of that name" in run.stderr
-
-
-# --------------------------------------------------------------------------------------------
-# Checkpoints
-# --------------------------------------------------------------------------------------------
-
-
-class RunsCode:
-    """A pickle that makes a folder when it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (str(self.path),))
-
-
-STATE = {"model": {"weight": torch.arange(1000.0)}, "iteration": 7, "config": "A: 1"}
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_plain_checkpoint_loads(tmp_path: Path, zipped: bool) -> None:
-    path = tmp_path / "model.pth"
-    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
-    loaded = compat.torch_load_safely(path)
-    assert torch.equal(loaded["model"]["weight"], STATE["model"]["weight"])
-    assert loaded["iteration"] == 7
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_pickle_that_runs_code_is_refused_by_name(tmp_path: Path, zipped: bool) -> None:
-    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
-    torch.save({"x": RunsCode(trace)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(pickle.UnpicklingError, match=r"mkdir.*--allow-unsafe-checkpoint") as error:
-        compat.torch_load_safely(path)
-    assert str(path) in str(error.value)
-    assert not trace.exists()
-    compat.torch_load_safely(path, allow_unsafe=True)
-    assert trace.exists()
-
-
-def test_all_offending_names_are_listed(tmp_path: Path) -> None:
-    path = tmp_path / "old.pth"
-    torch.save({"args": argparse.Namespace(lr=1), "best": np.float64(3.0)}, path)
-    with pytest.raises(pickle.UnpicklingError, match="argparse.Namespace") as error:
-        compat.torch_load_safely(path)
-    if hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        assert "multiarray.scalar" in str(error.value)
-    assert compat.torch_load_safely(path, allow_unsafe=True)["args"].lr == 1
-
-
-def test_unusual_pickle_protocol_is_not_called_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "protocol.pth"
-    torch.save({"args": argparse.Namespace(lr=1)}, path, pickle_protocol=4)
-    with pytest.raises(pickle.UnpicklingError, match="--allow-unsafe-checkpoint"):
-        compat.torch_load_safely(path)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("keep", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999])
-def test_file_cut_short_is_named(tmp_path: Path, zipped: bool, keep: float) -> None:
-    path = tmp_path / "model.pth"
-    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(ValueError, match=r"model\.pth: it is damaged, cut short"):
-        compat.torch_load_safely(path)
-    with pytest.raises(ValueError, match="damaged"):  # the permission does not mend it
-        compat.torch_load_safely(path, allow_unsafe=True)
-
-
-def test_flipped_bit_in_a_weight_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    torch.save(STATE, path)
-    with zipfile.ZipFile(path) as archive:
-        record = max(archive.infolist(), key=lambda info: info.file_size)
-    data = bytearray(path.read_bytes())
-    data[record.header_offset + 200 + record.file_size // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="checksum"):
-        compat.torch_load_safely(path)
-
-
-@pytest.mark.parametrize("content", [b"<html>404 not found</html>", b"\0" * 5000, b"PK\3\4 no"])
-def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "page.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"page\.pth: it is damaged"):
-        compat.torch_load_safely(path)
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
-        compat.torch_load_safely(tmp_path / "nowhere.pth")

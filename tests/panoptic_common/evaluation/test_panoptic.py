@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import panoptic_common.compat  # noqa: F401  (before detectron2)
-from panoptic_common.compat import launch
+from panoptic_common.compat.launch import launch
 
 import numpy as np
 import pytest

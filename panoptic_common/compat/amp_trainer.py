@@ -1,7 +1,7 @@
 """Automatic mixed precision by ``torch.amp``, on CUDA and on the CPU.
 
 Detectron2's class of the same name asserts CUDA and builds on ``torch.cuda.amp``, which torch has
-deprecated. `panoptic_common.compat.apply_to_engine` puts this one in its place, so that
+deprecated. `panoptic_common.compat.engine.apply_to_engine` puts this one in its place, so that
 ``SOLVER.AMP.ENABLED`` selects it in ``DefaultTrainer``.
 """
 
@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any
 
-import panoptic_common.compat as compat
+from panoptic_common.compat.devices import device_type
 
 import torch
 from detectron2.engine.train_loop import SimpleTrainer
@@ -46,7 +46,7 @@ class AMPTrainer(SimpleTrainer):
         zero_grad_before_forward: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self.device_type = compat.device_type(model)
+        self.device_type = device_type(model)
         on_cuda = self.device_type == "cuda"
         self.precision = precision or (torch.float16 if on_cuda else torch.bfloat16)
         self.zero_grad_before_forward = zero_grad_before_forward

@@ -20,7 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat as compat
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+from panoptic_common.compat.engine import apply_to_engine
 
 import torch
 import torch.distributed as dist
@@ -206,5 +207,5 @@ def _join_process_group(local_rank: int, rank: int, job: _Job) -> None:
             group = dist.new_group(list(range(first, first + job.processes_per_machine)))
             if machine == job.machine_rank:
                 comm._LOCAL_PROCESS_GROUP = group
-    compat.apply_to_engine()
+    apply_to_engine()
     comm.synchronize()

@@ -1,0 +1,88 @@
+"""Reading files of ``torch.save`` without letting them run code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import textwrap
+import zipfile
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) -> Any:
+    """Loads a file of ``torch.save`` to the CPU without letting it run code.
+
+    A pickle may name any function to be called while it is read. torch >= 2.6 refuses such files
+    by default, older ones obey; here the refusal is the same for all, and says what to do. Since
+    torch does not compare checksums, a flipped bit would go unnoticed; they are compared here.
+
+    Args:
+        path: the checkpoint file.
+        allow_unsafe: obey the pickle if it cannot be loaded safely
+            (``--allow-unsafe-checkpoint``); only for a source that may run code here.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, cut short, or no checkpoint at all.
+        pickle.UnpicklingError: the file would call the functions that the message lists.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no checkpoint file {path}")
+    try:
+        _compare_checksums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        unsafe = _unsafe_globals(path, error)
+        if not unsafe:
+            raise ValueError(
+                f"cannot read the checkpoint {path}: it is damaged, cut short or not a file of "
+                f"torch.save ({_short(error)}); use an earlier checkpoint or fetch it again"
+            ) from error
+        if not allow_unsafe:
+            raise pickle.UnpicklingError(
+                f"the checkpoint {path} holds more than tensors and plain values, reading it "
+                f"would call {', '.join(unsafe)}: if you trust its source with your machine, "
+                "repeat with --allow-unsafe-checkpoint"
+            ) from error
+    logger.warning("Reading %s without protection: it may run any code.", path)
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def _compare_checksums(path: str) -> None:
+    """Raises `zipfile.BadZipFile` if a record of the archive is not what was written."""
+    if zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of its record {damaged} is wrong")
+
+
+def _unsafe_globals(path: str, error: Exception) -> list[str]:
+    """Returns the functions and classes for which torch refused the file; empty if damaged."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
+    named = re.findall(r"GLOBAL ([\w.]+)", str(error))  # torch stops at the first of them
+    if zipfile.is_zipfile(path):  # with right checksums: not damaged, so torch refused something
+        find_all = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+        try:
+            named = (find_all(path) if find_all else None) or named
+        except pickle.UnpicklingError:  # it knows no other pickle protocol than torch's own
+            pass
+        named = named or [f"something that torch does not name ({_short(error)})"]
+    return sorted(set(named))
+
+
+def _short(error: Exception) -> str:
+    """Returns the cause in one line: torch wraps it in a page of advice."""
+    cause = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    text = cause.group(1) if cause else str(error).strip() or type(error).__name__
+    return textwrap.shorten(text.splitlines()[0], width=120, placeholder=" ...").rstrip(".")
