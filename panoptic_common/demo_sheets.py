@@ -15,15 +15,14 @@ import numpy as np
 
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.drawing.overlays import (
-    contact_sheet,
     draw_affinities,
     draw_affinity,
     draw_boxes,
     draw_cut_edges,
     draw_panoptic,
     draw_semantic,
-    legend,
 )
+from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.inference.media import read_picture
 from panoptic_common.inference.predictor import Predictor
 

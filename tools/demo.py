@@ -36,15 +36,14 @@ import torch
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.overlays import (
-    contact_sheet,
     draw_affinities,
     draw_affinity,
     draw_boxes,
     draw_cut_edges,
     draw_panoptic,
     draw_semantic,
-    legend,
 )
+from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.inference.media import (
     Frame,
     MediaError,

@@ -42,7 +42,8 @@ from panoptic_common.data.catalog import (
     register_panoptic,
     register_scenes,
 )
-from panoptic_common.engine.trainer import PanopticTrainer, use_cpu_without_cuda
+from panoptic_common.engine.scaling import use_cpu_without_cuda
+from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.systems import SYSTEMS, add_system_config, system_package
 
 logger = logging.getLogger("panoptic_common.train_net")

@@ -188,3 +188,21 @@ def class_iou(confusion: IntArray) -> FloatArray:
     union = in_truth + confusion[:, :num_classes].sum(axis=0) - shared
     iou = np.full(num_classes, np.nan)
     return np.divide(shared, union, out=iou, where=in_truth > 0)
+
+
+def mean_ious(iou: npt.NDArray[Any], is_thing: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Average over the classes that occur in the truth: all, things, stuff.
+
+    Args:
+        iou: (K,) IoU of each class, nan where the class does not occur.
+        is_thing: (K,) flags.
+
+    Returns:
+        "mIoU", "mIoU_th" and "mIoU_st" in percent; nan for an empty group.
+    """
+    present = ~np.isnan(iou)
+    groups = {"mIoU": present, "mIoU_th": present & is_thing, "mIoU_st": present & ~is_thing}
+    return {
+        name: 100 * float(iou[group].mean()) if group.any() else float("nan")
+        for name, group in groups.items()
+    }

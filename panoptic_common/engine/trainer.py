@@ -12,7 +12,6 @@ The systems plug in by `build_target_function`; this module knows neither.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -46,13 +45,13 @@ from panoptic_common.engine.hooks import (
     SeedEveryStep,
 )
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
-from panoptic_common.evaluation.panoptic import build_evaluator
+from panoptic_common.engine.resuming import config_differences, cut_metrics
+from panoptic_common.engine.scaling import scale_to_workers
+from panoptic_common.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
 
 NUM_PICTURES = 3  # of the first test set, drawn every VIS_PERIOD iterations
-# Settings that may differ at a resume without changing what is trained.
-_FREE_KEYS = {"OUTPUT_DIR", "SEED", "VERSION", "MODEL.WEIGHTS", "MODEL.DEVICE"}
 
 
 class PanopticTrainer(DefaultTrainer):
@@ -287,111 +286,3 @@ def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
         return draw_panoptic(picture, id_map.cpu(), segments_info, table)
 
     return draw
-
-
-# ---- settings that depend on the machine --------------------------------------------------------
-
-
-def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-    """Fit batch size, learning rate and schedule to the number of processes.
-
-    With SOLVER.REFERENCE_WORLD_SIZE set, each process keeps the batch it had there, the learning
-    rate follows the total batch, and the schedule is stretched to see as many pictures (Goyal et
-    al., "Accurate, large minibatch SGD", 2017). 0 leaves everything as it is.
-
-    Args:
-        cfg: the config; not changed.
-        num_workers: processes that train together, 1 or more.
-
-    Raises:
-        ValueError: the batch cannot be shared by the reference number of processes.
-    """
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference == 0 or reference == num_workers:
-        return cfg
-    if cfg.SOLVER.IMS_PER_BATCH % reference:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of "
-            f"SOLVER.REFERENCE_WORLD_SIZE {reference}; set the latter to 0 to scale nothing"
-        )
-    scaled = DefaultTrainer.auto_scale_workers(cfg, num_workers)  # a copy; logs what it changed
-    frozen = scaled.is_frozen()
-    scaled.defrost()
-    scaled.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR_END * num_workers / reference
-    for section, key in (("SOLVER", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_PERIOD")):
-        if cfg[section][key] > 0:  # rounded to 0 it would mean "never"
-            scaled[section][key] = max(1, scaled[section][key])
-    if frozen:
-        scaled.freeze()
-    return scaled
-
-
-def use_cpu_without_cuda(cfg: CfgNode) -> bool:
-    """Set MODEL.DEVICE to "cpu" if it asks for a GPU that is not there.
-
-    Returns:
-        Whether it was changed; the caller logs it, once there is a log.
-    """
-    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
-        return False
-    frozen = cfg.is_frozen()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    if frozen:
-        cfg.freeze()
-    return True
-
-
-# ---- resuming -----------------------------------------------------------------------------------
-
-
-def config_differences(stored: str, cfg: CfgNode) -> list[str]:
-    """What a config changes against the YAML of a checkpoint, one line a key."""
-    before, now = _flat(CfgNode.load_cfg(stored)), _flat(cfg)
-    return [
-        f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
-        for key in sorted(before.keys() | now.keys())
-        if key not in _FREE_KEYS and _listless(before.get(key)) != _listless(now.get(key))
-    ]
-
-
-def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """{"A.B": value} for all leaves."""
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            leaves.update(_flat(value, f"{prefix}{key}."))
-        else:
-            leaves[prefix + key] = value
-    return leaves
-
-
-def _listless(value: Any) -> Any:
-    """YAML has lists only, where the config may have tuples."""
-    return tuple(_listless(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def cut_metrics(path: str, start_iteration: int) -> None:
-    """Drop the lines of metrics.json that a resumed run will write again, and a torn last one.
-
-    The file is changed in place, since the writer has it open already.
-
-    Args:
-        path: the file; need not exist.
-        start_iteration: the first iteration that is run again.
-    """
-    if not os.path.isfile(path):
-        return
-    with open(path, "r+b") as file:
-        kept = b"".join(line for line in file if _is_before(line, start_iteration))
-        file.seek(0)
-        file.write(kept)
-        file.truncate()
-
-
-def _is_before(line: bytes, iteration: int) -> bool:
-    """Whether a line of metrics.json is whole and about an earlier iteration."""
-    try:
-        return line.endswith(b"\n") and json.loads(line)["iteration"] < iteration
-    except (ValueError, KeyError, TypeError):
-        return False

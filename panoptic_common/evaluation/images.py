@@ -18,14 +18,8 @@ from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
-from panoptic_common.drawing.overlays import (
-    Picture,
-    contact_sheet,
-    draw_boxes,
-    draw_panoptic,
-    draw_semantic,
-    legend,
-)
+from panoptic_common.drawing.overlays import Picture, draw_boxes, draw_panoptic, draw_semantic
+from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.evaluation.truth import PanopticTruth
 
 logger = logging.getLogger(__name__)

@@ -25,35 +25,32 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from panoptic_common.coco.overlaps import Overlaps, class_confusion, class_iou, count_overlaps
+from panoptic_common.coco.overlaps import (
+    Overlaps,
+    class_confusion,
+    class_iou,
+    count_overlaps,
+    mean_ious,
+)
 from panoptic_common.coco.quality import (
     GroupQuality,
     PanopticQuality,
     PanopticStatistics,
     match_segments,
 )
-from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
-from panoptic_common.evaluation.images import PictureWriter
-from panoptic_common.evaluation.instances import InstanceEvaluator
 from panoptic_common.evaluation.prediction_files import PredictionFiles
 from panoptic_common.evaluation.truth import (
     PanopticTruth,
     describe,
-    gather_list,
     output_of,
     segment_classes,
 )
 
 logger = logging.getLogger(__name__)
-
-
-# ------------------------------------------------------------------------------------ panoptic
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -238,7 +235,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     f"SQ_boundary{suffix}": 100 * group.sq,
                     f"RQ_boundary{suffix}": 100 * group.rq,
                 }
-        results |= _mean_ious(iou, is_thing)
+        results |= mean_ious(iou, is_thing)
         logger.info(
             "%s of %s:\n%s", self._name, self._truth.dataset_name, self._summary(quality, results)
         )
@@ -277,141 +274,3 @@ class PanopticEvaluator(DatasetEvaluator):
 
 def _groups(quality: PanopticQuality) -> list[tuple[str, GroupQuality]]:
     return [("", quality.all), ("_th", quality.things), ("_st", quality.stuff)]
-
-
-def _mean_ious(iou: np.ndarray, is_thing: np.ndarray) -> dict[str, float]:
-    """mIoU in percent over the classes that occur in the truth: of all, things, stuff."""
-    present = ~np.isnan(iou)
-    groups = {"mIoU": present, "mIoU_th": present & is_thing, "mIoU_st": present & ~is_thing}
-    return {
-        name: 100 * float(iou[group].mean()) if group.any() else float("nan")
-        for name, group in groups.items()
-    }
-
-
-# ------------------------------------------------------------------------------------ semantic
-
-
-class SemanticEvaluator(DatasetEvaluator):
-    """mIoU of the semantic output against the classes of the panoptic truth.
-
-    Void pixels of the truth are left out, crowd segments count as their class. The mean is over
-    the classes that occur in the truth. Results, in percent: "mIoU", "mIoU_th", "mIoU_st", "pACC"
-    (share of right pixels) and "IoU-<class>".
-    """
-
-    def __init__(
-        self, dataset_name: str, key: str = "sem_seg", *, truth: PanopticTruth | None = None
-    ) -> None:
-        """Prepare an evaluation of the model's output `key` on a registered data set."""
-        self._truth = truth or PanopticTruth(dataset_name)
-        self._key = key
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all pictures."""
-        num_classes = self._truth.num_classes
-        self._seen: list[Any] = []
-        self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
-        self._truth.forget()
-
-    def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Count the pixels of each (true class, predicted class).
-
-        Args:
-            inputs: the loader's dicts, with `image_id`.
-            outputs: the model's, each with (K, H, W) class scores on any device.
-
-        Raises:
-            ValueError: naming the picture, if the scores have another K, H or W than the truth.
-        """
-        num_classes = self._truth.num_classes
-        for image, output in zip(inputs, outputs, strict=True):
-            record = self._truth.record(image)
-            scores = torch.as_tensor(output_of(image, output, self._key))
-            if scores.dim() != 3 or scores.shape[0] != num_classes:
-                raise ValueError(
-                    f"{describe(record)}: {self._key} has shape {tuple(scores.shape)}, not"
-                    f" ({num_classes} classes, height, width)"
-                )
-            predicted = scores.detach().argmax(dim=0).cpu().numpy()
-            try:
-                overlaps = count_overlaps(self._truth.read(record), predicted)
-            except ValueError as error:
-                raise ValueError(f"{describe(record)}, {self._key}: {error}") from error
-            same = {k: k for k in range(num_classes)}
-            self._confusion += class_confusion(overlaps, segment_classes(record), same, num_classes)
-            self._seen.append(record["image_id"])
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Add up over all processes; to be called on each of them.
-
-        Returns:
-            ``{key: {figure: percent}}`` on the main process, {} on the others.
-
-        Raises:
-            ValueError: if a picture is missing or was predicted twice.
-        """
-        self._truth.check_complete(gather_list(self._seen))
-        confusion = sum(comm.all_gather(self._confusion))
-        if not comm.is_main_process():
-            return {}
-        iou = class_iou(confusion)
-        results = _mean_ious(iou, self._truth.is_thing)
-        pixels = int(confusion.sum())
-        results["pACC"] = 100 * float(np.trace(confusion)) / pixels if pixels else float("nan")
-        rows = [list(results.values())]
-        table = tabulate(rows, list(results), tablefmt="pipe", floatfmt=".2f", numalign="right")
-        logger.info("%s of %s:\n%s", self._key, self._truth.dataset_name, table)
-        for entry, value in zip(self._truth.table, iou.tolist(), strict=True):
-            results[f"IoU-{entry['name']}"] = 100 * value
-        return {self._key: results}
-
-
-# ---------------------------------------------------------------------------------- everything
-
-
-def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_dir: str | os.PathLike[str] | None = None
-) -> DatasetEvaluators:
-    """Collect the evaluators of a data set.
-
-    PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary PQ if
-    TEST.BOUNDARY_RATIO asks for it; mIoU of the semantic output, box and mask AP; on Cityscapes its
-    own measures too, where cityscapesscripts is installed; and the pictures that
-    TEST.EVAL_VISUALIZE asks for.
-
-    Args:
-        cfg: with the keys of `add_panoptic_config`.
-        dataset_name: a registered panoptic data set.
-        output_dir: for result files; by default `<OUTPUT_DIR>/inference`.
-
-    Raises:
-        ValueError, FileNotFoundError: if the data set is unknown, or wrong, or missing, or the
-            ratio is negative.
-    """
-    if not cfg.TEST.BOUNDARY_RATIO >= 0:
-        raise ValueError(
-            f"TEST.BOUNDARY_RATIO is {cfg.TEST.BOUNDARY_RATIO}: it is a share of the picture's "
-            "diagonal such as 0.02, or 0.0 to leave boundary PQ out"
-        )
-    output_dir = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
-    truth = PanopticTruth(dataset_name)
-    evaluators: list[DatasetEvaluator] = [
-        PanopticEvaluator(
-            dataset_name,
-            output_dir,
-            variant=variant,
-            boundary_ratio=cfg.TEST.BOUNDARY_RATIO or None,
-            truth=truth,
-        )
-        for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
-    ]
-    evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
-    evaluators.append(InstanceEvaluator(dataset_name, output_dir, truth=truth))
-    if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
-        evaluators += cityscapes_evaluators(truth)
-    if cfg.TEST.EVAL_VISUALIZE > 0:
-        folder = Path(cfg.OUTPUT_DIR) / "pictures"
-        evaluators.append(PictureWriter(truth, folder, cfg.TEST.EVAL_VISUALIZE))
-    return DatasetEvaluators(evaluators)

@@ -237,7 +237,7 @@ def network_config(options: argparse.Namespace) -> Any:
     from cops import add_cops_config
     from panoptic_common.config import add_panoptic_config, complete_config
     from panoptic_common.data.catalog import register_builtin, register_scenes
-    from panoptic_common.engine.trainer import use_cpu_without_cuda
+    from panoptic_common.engine.scaling import use_cpu_without_cuda
 
     cfg = get_cfg()
     add_panoptic_config(cfg)

@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 from panoptic_common.drawing.overlays import (
     class_colour,
     class_name,
-    contact_sheet,
     draw_affinities,
     draw_affinity,
     draw_boxes,
     draw_cut_edges,
     draw_panoptic,
     draw_semantic,
-    legend,
     segment_colour,
 )
+from panoptic_common.drawing.sheets import contact_sheet, legend
 
 TABLE = [
     {"id": 1, "name": "road", "isthing": 0, "color": [128, 64, 128]},

@@ -15,8 +15,9 @@ from detectron2.evaluation import inference_on_dataset
 from evaluation_outputs import make_cfg, nothing_output, perfect_output, register, run
 
 from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.evaluation.build import build_evaluator
 from panoptic_common.evaluation.instances import InstanceEvaluator
-from panoptic_common.evaluation.panoptic import PanopticEvaluator, build_evaluator
+from panoptic_common.evaluation.panoptic import PanopticEvaluator
 from panoptic_common.evaluation.truth import PanopticTruth
 
 

@@ -30,12 +30,10 @@ from evaluation_outputs import (
 
 from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.evaluation.build import build_evaluator
 from panoptic_common.evaluation.instances import InstanceEvaluator
-from panoptic_common.evaluation.panoptic import (
-    PanopticEvaluator,
-    SemanticEvaluator,
-    build_evaluator,
-)
+from panoptic_common.evaluation.panoptic import PanopticEvaluator
+from panoptic_common.evaluation.semantic import SemanticEvaluator
 from panoptic_common.evaluation.truth import PanopticTruth
 
 # ----------------------------------------------------------------------------------- panoptic

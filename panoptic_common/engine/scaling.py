@@ -1,0 +1,59 @@
+"""Settings that depend on the machine: the number of processes, and whether there is a GPU."""
+
+from __future__ import annotations
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+
+
+def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+    """Fit batch size, learning rate and schedule to the number of processes.
+
+    With SOLVER.REFERENCE_WORLD_SIZE set, each process keeps the batch it had there, the learning
+    rate follows the total batch, and the schedule is stretched to see as many pictures (Goyal et
+    al., "Accurate, large minibatch SGD", 2017). 0 leaves everything as it is.
+
+    Args:
+        cfg: the config; not changed.
+        num_workers: processes that train together, 1 or more.
+
+    Raises:
+        ValueError: the batch cannot be shared by the reference number of processes.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference == 0 or reference == num_workers:
+        return cfg
+    if cfg.SOLVER.IMS_PER_BATCH % reference:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of "
+            f"SOLVER.REFERENCE_WORLD_SIZE {reference}; set the latter to 0 to scale nothing"
+        )
+    scaled = DefaultTrainer.auto_scale_workers(cfg, num_workers)  # a copy; logs what it changed
+    frozen = scaled.is_frozen()
+    scaled.defrost()
+    scaled.SOLVER.BASE_LR_END = cfg.SOLVER.BASE_LR_END * num_workers / reference
+    for section, key in (("SOLVER", "CHECKPOINT_PERIOD"), ("TEST", "EVAL_PERIOD")):
+        if cfg[section][key] > 0:  # rounded to 0 it would mean "never"
+            scaled[section][key] = max(1, scaled[section][key])
+    if frozen:
+        scaled.freeze()
+    return scaled
+
+
+def use_cpu_without_cuda(cfg: CfgNode) -> bool:
+    """Set MODEL.DEVICE to "cpu" if it asks for a GPU that is not there.
+
+    Returns:
+        Whether it was changed; the caller logs it, once there is a log.
+    """
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        return False
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    if frozen:
+        cfg.freeze()
+    return True

@@ -1,0 +1,67 @@
+"""All evaluators that suit a data set, in one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+
+from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
+from panoptic_common.evaluation.images import PictureWriter
+from panoptic_common.evaluation.instances import InstanceEvaluator
+from panoptic_common.evaluation.panoptic import PanopticEvaluator
+from panoptic_common.evaluation.semantic import SemanticEvaluator
+from panoptic_common.evaluation.truth import (
+    PanopticTruth,
+)
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_dir: str | os.PathLike[str] | None = None
+) -> DatasetEvaluators:
+    """Collect the evaluators of a data set.
+
+    PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary PQ if
+    TEST.BOUNDARY_RATIO asks for it; mIoU of the semantic output, box and mask AP; on Cityscapes its
+    own measures too, where cityscapesscripts is installed; and the pictures that
+    TEST.EVAL_VISUALIZE asks for.
+
+    Args:
+        cfg: with the keys of `add_panoptic_config`.
+        dataset_name: a registered panoptic data set.
+        output_dir: for result files; by default `<OUTPUT_DIR>/inference`.
+
+    Raises:
+        ValueError, FileNotFoundError: if the data set is unknown, or wrong, or missing, or the
+            ratio is negative.
+    """
+    if not cfg.TEST.BOUNDARY_RATIO >= 0:
+        raise ValueError(
+            f"TEST.BOUNDARY_RATIO is {cfg.TEST.BOUNDARY_RATIO}: it is a share of the picture's "
+            "diagonal such as 0.02, or 0.0 to leave boundary PQ out"
+        )
+    output_dir = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
+    truth = PanopticTruth(dataset_name)
+    evaluators: list[DatasetEvaluator] = [
+        PanopticEvaluator(
+            dataset_name,
+            output_dir,
+            variant=variant,
+            boundary_ratio=cfg.TEST.BOUNDARY_RATIO or None,
+            truth=truth,
+        )
+        for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
+    ]
+    evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
+    evaluators.append(InstanceEvaluator(dataset_name, output_dir, truth=truth))
+    if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
+        evaluators += cityscapes_evaluators(truth)
+    if cfg.TEST.EVAL_VISUALIZE > 0:
+        folder = Path(cfg.OUTPUT_DIR) / "pictures"
+        evaluators.append(PictureWriter(truth, folder, cfg.TEST.EVAL_VISUALIZE))
+    return DatasetEvaluators(evaluators)

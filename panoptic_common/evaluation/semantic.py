@@ -1,0 +1,105 @@
+"""Evaluation of semantic outputs inside Detectron2's loop: mIoU against the classes of the panoptic truth.
+
+Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import panoptic_common.compat  # noqa: F401  (before detectron2)
+
+import numpy as np
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from panoptic_common.coco.overlaps import class_confusion, class_iou, count_overlaps, mean_ious
+from panoptic_common.evaluation.truth import (
+    PanopticTruth,
+    describe,
+    gather_list,
+    output_of,
+    segment_classes,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """mIoU of the semantic output against the classes of the panoptic truth.
+
+    Void pixels of the truth are left out, crowd segments count as their class. The mean is over
+    the classes that occur in the truth. Results, in percent: "mIoU", "mIoU_th", "mIoU_st", "pACC"
+    (share of right pixels) and "IoU-<class>".
+    """
+
+    def __init__(
+        self, dataset_name: str, key: str = "sem_seg", *, truth: PanopticTruth | None = None
+    ) -> None:
+        """Prepare an evaluation of the model's output `key` on a registered data set."""
+        self._truth = truth or PanopticTruth(dataset_name)
+        self._key = key
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pictures."""
+        num_classes = self._truth.num_classes
+        self._seen: list[Any] = []
+        self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
+        self._truth.forget()
+
+    def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
+        """Count the pixels of each (true class, predicted class).
+
+        Args:
+            inputs: the loader's dicts, with `image_id`.
+            outputs: the model's, each with (K, H, W) class scores on any device.
+
+        Raises:
+            ValueError: naming the picture, if the scores have another K, H or W than the truth.
+        """
+        num_classes = self._truth.num_classes
+        for image, output in zip(inputs, outputs, strict=True):
+            record = self._truth.record(image)
+            scores = torch.as_tensor(output_of(image, output, self._key))
+            if scores.dim() != 3 or scores.shape[0] != num_classes:
+                raise ValueError(
+                    f"{describe(record)}: {self._key} has shape {tuple(scores.shape)}, not"
+                    f" ({num_classes} classes, height, width)"
+                )
+            predicted = scores.detach().argmax(dim=0).cpu().numpy()
+            try:
+                overlaps = count_overlaps(self._truth.read(record), predicted)
+            except ValueError as error:
+                raise ValueError(f"{describe(record)}, {self._key}: {error}") from error
+            same = {k: k for k in range(num_classes)}
+            self._confusion += class_confusion(overlaps, segment_classes(record), same, num_classes)
+            self._seen.append(record["image_id"])
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Add up over all processes; to be called on each of them.
+
+        Returns:
+            ``{key: {figure: percent}}`` on the main process, {} on the others.
+
+        Raises:
+            ValueError: if a picture is missing or was predicted twice.
+        """
+        self._truth.check_complete(gather_list(self._seen))
+        confusion = sum(comm.all_gather(self._confusion))
+        if not comm.is_main_process():
+            return {}
+        iou = class_iou(confusion)
+        results = mean_ious(iou, self._truth.is_thing)
+        pixels = int(confusion.sum())
+        results["pACC"] = 100 * float(np.trace(confusion)) / pixels if pixels else float("nan")
+        rows = [list(results.values())]
+        table = tabulate(rows, list(results), tablefmt="pipe", floatfmt=".2f", numalign="right")
+        logger.info("%s of %s:\n%s", self._key, self._truth.dataset_name, table)
+        for entry, value in zip(self._truth.table, iou.tolist(), strict=True):
+            results[f"IoU-{entry['name']}"] = 100 * value
+        return {self._key: results}
