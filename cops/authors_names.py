@@ -27,7 +27,7 @@ from panoptic_common.checkpoint.weight_names import is_counter, listed
 # Of the greatest network, in cells of the stride-4 grid; smaller ones have the first ones of these.
 DISTANCES = (1, 4, 16, 32, 64, 128)
 
-# What is no parameter of the network: normalisation of the picture, and areas below which a segment
+# What is no parameter of the network: normalisation of the image, and areas below which a segment
 # is rejected, one a class.
 PIXEL_MEAN, PIXEL_STD = "pixel_mean", "pixel_std"
 CLASS_AREAS = "amwc_layer.training_per_class_areas"

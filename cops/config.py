@@ -46,8 +46,8 @@ def _add_network_config(node: CN) -> None:
         head.ASPP_CHANNELS = 256
         head.ASPP_DILATIONS = (6, 12, 18)
         head.ASPP_DROPOUT = 0.1
-        # Window of the ASPP's pooling in pixels of the picture, (height, width), as the training
-        # crop in Detectron2's Panoptic-DeepLab; (0, 0): the whole picture.
+        # Window of the ASPP's pooling in pixels of the image, (height, width), as the training
+        # crop in Detectron2's Panoptic-DeepLab; (0, 0): the whole image.
         head.ASPP_POOL_SIZE = (0, 0)
         head.HEAD_CHANNELS = channels  # of the two 3x3 convolutions before the classifiers
         head.NORM = "BN"
@@ -68,7 +68,7 @@ def _add_target_config(node: CN) -> None:
     node.PRETRAIN.AFFINITY_TOP_K = 0.25  # of the edges of each distance
     node.PRETRAIN.THING_WEIGHT = 4.0  # of edges with a thing at either end
     node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
-    # Below this area, in pixels of the augmented picture, a thing is small (Panoptic-DeepLab's).
+    # Below this area, in pixels of the augmented image, a thing is small (Panoptic-DeepLab's).
     node.PRETRAIN.SMALL_AREA = 4096
     # Stride at which the semantic loss is taken: 1 upsamples the logits, 4 reduces the truth.
     node.PRETRAIN.LOSS_STRIDE = 1

@@ -1,4 +1,4 @@
-"""The graph of a picture's grid: between maps, which the network makes, and edge lists, which the
+"""The graph of an image's grid: between maps, which the network makes, and edge lists, which the
 solver reads.
 
 COPS solves on the cells of a stride-4 grid, joined by horizontal and vertical edges at a few
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 logger = logging.getLogger(__name__)
 
-# At stride 1 the edges of a 1024 x 2048 picture are 200 MB, so only a few graphs are kept.
+# At stride 1 the edges of a 1024 x 2048 image are 200 MB, so only a few graphs are kept.
 _CACHED_GRAPHS = 4
 
 DIRECTIONS = ("horizontal", "vertical")

@@ -1,4 +1,4 @@
-"""Truth of one picture in the forms that COPS trains on (Abbas, Swoboda, NeurIPS 2021, 3.1, 4.2).
+"""Truth of one image in the forms that COPS trains on (Abbas, Swoboda, NeurIPS 2021, 3.1, 4.2).
 
 Everything follows from the panoptic id map after augmentation, so classes, segments and edges
 cannot disagree. The semantic loss is taken at full size; edges and segments live on the grid that
@@ -7,9 +7,9 @@ are upsampled by nearest, so a cell is painted over its whole block, and the mos
 one that is then right on the most pixels. At stride 4, scenes rebuilt from the truth on the grid
 have a PQ of 89; of 84 if cells took the block's upper left pixel (40 scenes of 192 x 384).
 
-Shapes: H, W pixels of the augmented picture; h, w cells, ceil(H / stride) and ceil(W / stride);
+Shapes: H, W pixels of the augmented image; h, w cells, ceil(H / stride) and ceil(W / stride);
 D distances of edges, whose cells and channels are those of `cops.grid_graph`; K classes; S segments
-with at least one cell; L labels of the picture, void first; R runs of equal ids in raster order.
+with at least one cell; L labels of the image, void first; R runs of equal ids in raster order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GRID_STRIDE = 4  # of the network's output
 
 @dataclass
 class CopsTarget:
-    """The truth of one picture on the grid.
+    """The truth of one image on the grid.
 
     Attributes:
         segment_map: (h, w) int32, index of each cell's segment; -1 where void or crowd.
@@ -60,7 +60,7 @@ class CopsTarget:
 
     def padded(self, size: tuple[int, int]) -> CopsTarget:
         """The same target on a grid of (rows, columns) cells; those below and to the right of the
-        picture are void, and their edges are ignored.
+        image are void, and their edges are ignored.
 
         Raises:
             ValueError: the grid is smaller than the target's.
@@ -150,7 +150,7 @@ def _reduce_blocks(
 
 
 class _Labels(NamedTuple):
-    """What the L labels of a picture stand for. Label 0 is void; then come, by ascending id,
+    """What the L labels of an image stand for. Label 0 is void; then come, by ascending id,
     segments and crowds. Each attribute is (L,).
 
     Attributes:
@@ -175,7 +175,7 @@ def make_cops_targets(
     small_weight: float = 3.0,
     small_area: float = 4096,
 ) -> dict:
-    """Semantic map, its weights, and the grid's truth of one picture.
+    """Semantic map, its weights, and the grid's truth of one image.
 
     A crowd keeps its class in the semantic maps but is no segment: where its objects part is not
     known, so edges that touch it are ignored, as those that touch void. Pixels with an id of no
@@ -245,7 +245,7 @@ def make_cops_targets(
 def _label_segments(
     segments_info: Sequence[dict], is_thing: Sequence[bool]
 ) -> tuple[tuple[np.ndarray, np.ndarray], _Labels]:
-    """Number the segments of a picture.
+    """Number the segments of an image.
 
     Returns:
         Ascending ids with the label of each, and what the labels stand for. Stuff segments of one
@@ -321,7 +321,9 @@ def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]]
         cfg: a config completed from the class table (MODEL.PANOPTIC.IS_THING filled).
     """
     if not cfg.MODEL.PANOPTIC.IS_THING:
-        raise ValueError("MODEL.PANOPTIC.IS_THING is empty: call complete_config(cfg) first")
+        raise ValueError(
+            "MODEL.PANOPTIC.IS_THING is empty: load the config by panoptic_common.config.load_config"
+        )
     node = cfg.MODEL.COPS
     return partial(
         make_cops_targets,

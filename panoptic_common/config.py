@@ -1,15 +1,175 @@
-"""Configuration keys that both systems share, and their agreement with a data set.
+"""Configuration: the keys that all systems share, and the one way to load a config.
 
-A wrong number of classes is the most common way to lose a day: it shows as a CUDA assertion, or
-as a PQ of zero after training. Here every class count may stay -1 and is filled from the class
-table of the training set, and a count that is given must agree with it.
+`load_config` is that way: it finds the system that a config file names, adds its keys, merges file
+and options, registers the data sets and fills in what depends on them.
+
+A wrong number of classes is the most common way to lose a day: it shows as a CUDA assertion, or as
+a PQ of zero after training. Here every class count may stay -1 and is filled from the class table
+of the training set, and a count that is given must agree with it.
 """
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from panoptic_common.data.catalog import (
+    DEFAULT_SCENES,
+    class_table,
+    register_builtin,
+    register_panoptic,
+    register_scenes,
+)
+from panoptic_common.systems import SYSTEMS, add_system_config
+
+Options = Mapping[str, Any] | Sequence[str]
+
+
+def load_config(
+    config: str | os.PathLike[str] | CN = "",
+    options: Options = (),
+    *,
+    datasets: Iterable[Sequence[str]] = (),
+    table: Sequence[Mapping[str, Any]] | None = None,
+    need_train: bool = False,
+    only_test: bool = False,
+    systems: Mapping[str, str] = SYSTEMS,
+) -> CN:
+    """Load a config, complete with the class counts of its data sets.
+
+    The built-in data sets, the scenes with the sizes of this config and `datasets` are registered
+    on the way. A file is read as data only: its tags never run code.
+
+    Args:
+        config: a YAML file (with its _BASE_), what such a file holds, or "" for defaults alone. A
+            file that is not there is looked for among the configs of this project.
+        options: keys and values that override the file: a mapping, or words by turns.
+        datasets: further data sets, each (name, images, panoptic JSON, folder of PNGs).
+        table: class table to complete the counts from; None: that of the data sets.
+        need_train: refuse a config that names no training set.
+        only_test: complete from DATASETS.TEST alone, so that the training set need not be there.
+        systems: package of each known MODEL.META_ARCHITECTURE.
+
+    Returns:
+        The config, not frozen.
+
+    Raises:
+        ValueError: the system is unknown, a key or value does not fit, a data set is unknown or
+            wrong, or two of them have different classes.
+        FileNotFoundError: the config or a data set is not there.
+    """
+    cfg = read_config(config, options, systems=systems)
+    register_builtin()
+    register_scenes(settings=cfg.DATASETS.SCENES)
+    for name, images, panoptic_json, pngs in datasets:
+        register_panoptic(name, images, panoptic_json, pngs)
+    if need_train and not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
+    if only_test and not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
+    if table is not None:
+        fill_classes(cfg, list(table))
+    else:
+        names = [] if only_test else list(cfg.DATASETS.TRAIN)
+        fill_classes(cfg, common_class_table([*names, *cfg.DATASETS.TEST]))
+    return cfg
+
+
+def read_config(
+    config: str | os.PathLike[str] | CN,
+    options: Options = (),
+    *,
+    systems: Mapping[str, str] = SYSTEMS,
+) -> CN:
+    """Merge a config and options, without a look at any data set; `load_config` does the rest.
+
+    Args:
+        config: as in `load_config`.
+        options: as in `load_config`.
+        systems: as in `load_config`.
+
+    Returns:
+        The config, not frozen; class counts may be -1.
+
+    Raises:
+        ValueError: the system is unknown, or a key or value does not fit; says where.
+        FileNotFoundError: there is no such file.
+    """
+    words = _as_words(options)
+    if isinstance(config, CN):
+        source, content = "the config", config
+    else:
+        source, content = _read_yaml(config)
+    architecture = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "")
+    for key, value in zip(words[::2], words[1::2], strict=True):
+        if key == "MODEL.META_ARCHITECTURE":
+            architecture = value
+    cfg = get_cfg()
+    add_panoptic_config(cfg)
+    try:
+        add_system_config(cfg, architecture, systems)
+        if isinstance(config, CN):
+            cfg.merge_from_other_cfg(config)
+        elif source:
+            cfg.merge_from_file(source, allow_unsafe=False)
+        source = "the options"
+        cfg.merge_from_list(words)
+    except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
+        text = error.args[0] if error.args else error
+        raise ValueError(f"{source}: {text}" if source else str(text)) from error
+    return cfg
+
+
+def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, CN]:
+    """Find and read a YAML file with its _BASE_; returns its place and what it holds."""
+    if not os.fspath(path):
+        return "", CN()
+    place = os.fspath(find_config(path))
+    try:
+        content = CN.load_yaml_with_base(place, allow_unsafe=False)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} cannot be read as a config: {error}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{place} holds no keys but a {type(content).__name__}: it is no config")
+    return place, CN(content)
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """Find a config file: the path itself, or else the config of this project that it names.
+
+    Args:
+        path: such as ``my.yaml``, or ``configs/unified/scenes/D2.yaml`` wherever one is.
+
+    Raises:
+        FileNotFoundError: neither exists.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    for folder in ("configs", "panoptic_configs"):  # in a checkout, and installed from a wheel
+        shipped = Path(__file__).resolve().parents[1] / folder / Path(*parts)
+        if not path.is_absolute() and shipped.is_file():
+            return shipped
+    raise FileNotFoundError(f"there is no config file {path}")
+
+
+def _as_words(options: Options) -> list[str]:
+    """List options as yacs wants them: key, value, key, value, ..."""
+    if isinstance(options, Mapping):
+        return [word for key, value in options.items() for word in (key, str(value))]
+    words = [str(word) for word in options]
+    if len(words) % 2:
+        raise ValueError(f"options are pairs of key and value, but {words[-1]!r} is alone")
+    return words
 
 
 def add_panoptic_config(cfg: CN) -> None:
@@ -32,16 +192,9 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.INPUT.RELIGHT.CONTRAST = 0.2
     cfg.INPUT.RELIGHT.SATURATION = 0.2
     cfg.INPUT.RELIGHT.HUE = 0.02
-    # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test); sizes in
-    # pixels, difficulty from 0 (easy) to 1 (hard).
-    cfg.DATASETS.SCENES = CN()
-    cfg.DATASETS.SCENES.HEIGHT = 192
-    cfg.DATASETS.SCENES.WIDTH = 384
-    cfg.DATASETS.SCENES.DIFFICULTY = 0.25
-    cfg.DATASETS.SCENES.NUM_TRAIN = 800
-    cfg.DATASETS.SCENES.NUM_VAL = 60
-    cfg.DATASETS.SCENES.NUM_TEST = 100
-    cfg.DATASETS.SCENES.SEED = 0
+    # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test): HEIGHT and
+    # WIDTH in pixels, DIFFICULTY from 0 (easy) to 1 (hard), NUM_TRAIN, NUM_VAL, NUM_TEST, SEED.
+    cfg.DATASETS.SCENES = CN(dict(DEFAULT_SCENES))
     # ---- classes ----------------------------------------------------------------------------
     cfg.MODEL.PANOPTIC = CN()
     # One bool a contiguous class, K in all; empty: filled from the class table.
@@ -62,10 +215,10 @@ def add_panoptic_config(cfg: CN) -> None:
     # Keep the checkpoint that is best in this result of the evaluations every TEST.EVAL_PERIOD, for
     # example "panoptic_seg/PQ", as model_best.pth; "": keep none.
     cfg.TEST.BEST_METRIC = ""
-    # Also evaluate boundary PQ, with bands of this share of the picture's diagonal; 0.0: do not.
+    # Also evaluate boundary PQ, with bands of this share of the image's diagonal; 0.0: do not.
     # Boundary IoU's own ratio is 0.02 for COCO; figures of different ratios cannot be compared.
     cfg.TEST.BOUNDARY_RATIO = 0.02
-    # Pictures that an evaluation writes to OUTPUT_DIR/pictures.
+    # Images that an evaluation writes to OUTPUT_DIR/images.
     cfg.TEST.EVAL_VISUALIZE = 0
 
 
@@ -115,33 +268,25 @@ def fill_classes(cfg: CN, class_table: list[dict]) -> None:
         cfg.freeze()
 
 
-def complete_config(cfg: CN) -> CN:
-    """Fill every open class count from the training set; check that all data sets agree with it.
+def common_class_table(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the class table that data sets share.
 
     Args:
-        cfg: a merged config; changed in place.
-
-    Returns:
-        The same config.
+        names: of registered data sets.
 
     Raises:
-        ValueError: no data set is named, or two data sets have different class tables, or the
-            config disagrees with them.
+        ValueError: no data set is named, or two data sets have different class tables.
+        FileNotFoundError: a data set is not there.
     """
-    from panoptic_common.data.catalog import class_table
-
-    names = list(cfg.DATASETS.TRAIN) + list(cfg.DATASETS.TEST)
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: name at least one data set")
     table = class_table(names[0])
+    classes = [(entry["name"], bool(entry["isthing"])) for entry in table]
     for name in names[1:]:
-        other = class_table(name)
-        if [(c["name"], bool(c["isthing"])) for c in other] != [
-            (c["name"], bool(c["isthing"])) for c in table
-        ]:
+        other = [(entry["name"], bool(entry["isthing"])) for entry in class_table(name)]
+        if other != classes:
             raise ValueError(
                 f"data sets {names[0]!r} and {name!r} have different class tables "
-                f"({len(table)} and {len(other)} classes): train and test on one table"
+                f"({len(classes)} and {len(other)} classes): train and test on one table"
             )
-    fill_classes(cfg, table)
-    return cfg
+    return table

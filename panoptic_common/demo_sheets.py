@@ -1,4 +1,4 @@
-"""Contact sheets of a data set's pictures: the truth beside what models make of them.
+"""Contact sheets of a data set's images: the truth beside what models make of them.
 
 Both take `Predictor`s, so any checkpoint of this project can be shown.
 """
@@ -23,15 +23,15 @@ from panoptic_common.drawing.overlays import (
     draw_semantic,
 )
 from panoptic_common.drawing.sheets import contact_sheet, legend
-from panoptic_common.inference.media import read_picture
+from panoptic_common.inference.media import read_image
 from panoptic_common.inference.predictor import Predictor
 
-LEAST_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
+LEAST_WIDTH = 512  # narrower images are enlarged, so that names can be read
 LEAST_SCORE = 0.5  # of the boxes that are drawn
 
 
 def affinity_sheet(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """A row for each record: picture, truth, semantic, boxes, panoptic, affinity of one pixel.
+    """A row for each record: image, truth, semantic, boxes, panoptic, affinity of one pixel.
 
     Args:
         predictor: of a model with a dense instance affinity.
@@ -41,28 +41,28 @@ def affinity_sheet(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -
         (H, W, 3) uint8 RGB, with a legend of the classes below.
     """
     table = predictor.class_table
-    titles = ("picture", "truth", "semantic", "boxes", "panoptic", "affinity of the marked pixel")
+    titles = ("image", "truth", "semantic", "boxes", "panoptic", "affinity of the marked pixel")
     rows = []
     for record in records:
-        picture, truth, scale = _read(record)
-        found = predictor(picture)
+        image, truth, scale = _read(record)
+        found = predictor(image)
         kept = found.scores >= LEAST_SCORE
         pixel = central_pixel(truth, record["segments_info"])
         rows.append(
             [
-                picture,
-                draw_panoptic(picture, truth, record["segments_info"], table, scale=scale),
-                draw_semantic(picture, found.semantic, table, scale=scale),
+                image,
+                draw_panoptic(image, truth, record["segments_info"], table, scale=scale),
+                draw_semantic(image, found.semantic, table, scale=scale),
                 draw_boxes(
-                    picture,
+                    image,
                     found.boxes[kept],
                     found.classes[kept].tolist(),
                     found.scores[kept].tolist(),
                     table,
                     scale=scale,
                 ),
-                draw_panoptic(picture, found.id_map, found.segments_info, table, scale=scale),
-                draw_affinity(picture, predictor.affinity(picture, *pixel), pixel, scale=scale),
+                draw_panoptic(image, found.id_map, found.segments_info, table, scale=scale),
+                draw_affinity(image, predictor.affinity(image, *pixel), pixel, scale=scale),
             ]
         )
     return _with_legend(contact_sheet(rows, titles), table)
@@ -89,22 +89,22 @@ def solver_sheet(
         ValueError: the model cuts no graph.
     """
     table = full.class_table
-    titles = ("picture", "truth", "class argmax", "affinities", "cut edges", "baseline", "full")
+    titles = ("image", "truth", "class argmax", "affinities", "cut edges", "baseline", "full")
     rows = []
     for record in records:
-        picture, truth, scale = _read(record)
-        before, after = baseline(picture), full(picture)
+        image, truth, scale = _read(record)
+        before, after = baseline(image), full(image)
         if after.affinity_map is None or after.cut_edges is None:
             raise ValueError("this sheet is for models that cut a graph, such as COPS")
         rows.append(
             [
-                picture,
-                draw_panoptic(picture, truth, record["segments_info"], table, scale=scale),
-                draw_semantic(picture, after.semantic, table, scale=scale),
-                draw_affinities(picture, after.affinity_map, scale=scale),
-                draw_cut_edges(picture, after.cut_edges, scale=scale),
-                draw_panoptic(picture, before.id_map, before.segments_info, table, scale=scale),
-                draw_panoptic(picture, after.id_map, after.segments_info, table, scale=scale),
+                image,
+                draw_panoptic(image, truth, record["segments_info"], table, scale=scale),
+                draw_semantic(image, after.semantic, table, scale=scale),
+                draw_affinities(image, after.affinity_map, scale=scale),
+                draw_cut_edges(image, after.cut_edges, scale=scale),
+                draw_panoptic(image, before.id_map, before.segments_info, table, scale=scale),
+                draw_panoptic(image, after.id_map, after.segments_info, table, scale=scale),
             ]
         )
     return _with_legend(contact_sheet(rows, titles), table)
@@ -126,17 +126,17 @@ def central_pixel(
         return id_map.shape[1] // 2, id_map.shape[0] // 2
     best = max(segments_info, key=lambda s: (s["isthing"] and not s["iscrowd"], s["area"]))
     inside = (id_map == best["id"]).astype(np.uint8)
-    # A frame of zeros: the border of the picture counts as a border of the segment.
+    # A frame of zeros: the border of the image counts as a border of the segment.
     depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return int(x), int(y)
 
 
 def _read(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Picture, true id map, and the factor by which to enlarge."""
-    picture = read_picture(record["file_name"])
+    """Image, true id map, and the factor by which to enlarge."""
+    image = read_image(record["file_name"])
     truth = read_id_map(record["pan_seg_file_name"])
-    return picture, truth, max(1, round(LEAST_WIDTH / picture.shape[1]))
+    return image, truth, max(1, round(LEAST_WIDTH / image.shape[1]))
 
 
 def _with_legend(sheet: np.ndarray, table: Sequence[dict]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a data folder of their own, and where real pictures may lie."""
+"""What all tests share: one thread, a data folder of their own, and where real images may lie."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def single_thread() -> None:
 
 @pytest.fixture(scope="session")
 def shared_coco() -> Path:
-    """The folder above ``coco/`` with two real COCO pictures and their panoptic truth.
+    """The folder above ``coco/`` with two real COCO images and their panoptic truth.
 
     Their licence keeps them out of this repository: PANOPTIC_REAL_COCO names the folder, or they
     lie in ``../shared/datasets`` beside it. Tests that need them are skipped elsewhere.
@@ -49,7 +49,7 @@ def shared_coco() -> Path:
     root = Path(os.environ.get("PANOPTIC_REAL_COCO", ROOT.parent / "shared" / "datasets"))
     if not (root / "coco" / "annotations" / "panoptic_val2017.json").is_file():
         pytest.skip(
-            f"no COCO pictures below {root}; set PANOPTIC_REAL_COCO to a folder with "
+            f"no COCO images below {root}; set PANOPTIC_REAL_COCO to a folder with "
             "coco/annotations/panoptic_val2017.json, coco/panoptic_val2017/ and coco/val2017/"
         )
     return root
@@ -57,7 +57,7 @@ def shared_coco() -> Path:
 
 @pytest.fixture
 def coco_paths(tmp_path: Path) -> SimpleNamespace:
-    """Three small pictures with their truth, in COCO's panoptic format."""
+    """Three small images with their truth, in COCO's panoptic format."""
     from dataset_factory import make_coco_panoptic
 
     return make_coco_panoptic(tmp_path, num_images=3)
@@ -77,7 +77,7 @@ def tiny_dataset(coco_paths: SimpleNamespace) -> Iterator[str]:
 
 @pytest.fixture
 def tiny_root(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the registered data set "tiny" of 5 pictures, for runs of the tiny system.
+    """A folder with the registered data set "tiny" of 5 images, for runs of the tiny system.
 
     Two data sets of that name never live at once.
     """

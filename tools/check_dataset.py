@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Check a panoptic data set: pictures, PNGs and JSON against one another.
+"""Check a panoptic data set: images, PNGs and JSON against one another.
 
     python tools/check_dataset.py coco_2017_val_panoptic --workers 8
-    python tools/check_dataset.py my_streets --images pictures --json truth.json --png truth
+    python tools/check_dataset.py my_streets --images images --json truth.json --png truth
 
 With a registered name the files are looked for below $DETECTRON2_DATASETS; with --images, --json
 and --png any data set is checked, and the name is only a title. Exit status: 0 if the data set is
@@ -27,7 +27,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", help="registered name of the data set, or a title")
-    parser.add_argument("--images", metavar="DIR", help="folder of the pictures")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images")
     parser.add_argument("--json", metavar="FILE", help="panoptic JSON")
     parser.add_argument("--png", metavar="DIR", help="folder of the panoptic PNGs")
     parser.add_argument(
@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--headers-only",
         action="store_true",
-        help="do not decode the pictures: faster, but a picture damaged inside is not found",
+        help="do not decode the images: faster, but an image damaged inside is not found",
     )
     parser.add_argument(
         "--max-problems", type=int, default=50, metavar="N", help="problems to print; 0 prints all"
@@ -65,10 +65,10 @@ def print_report(name: str, report: DatasetReport, max_problems: int) -> None:
     for note in report.notes:
         print(f"note: {note}")
     if not report.problems:
-        print(f"{name}: {report.num_images} pictures, nothing wrong")
+        print(f"{name}: {report.num_images} images, nothing wrong")
         return
     shown = report.problems[: max_problems or None]
-    print(f"{name}: {len(report.problems)} problems in {report.num_images} pictures")
+    print(f"{name}: {len(report.problems)} problems in {report.num_images} images")
     for problem in shown:
         print(f"  {problem}")
     if len(shown) < len(report.problems):
@@ -81,7 +81,7 @@ def print_counts(name: str, report: DatasetReport) -> None:
     width = max(len("class"), *(len(entry["name"]) for entry in report.class_table))
     things = sum(entry["isthing"] for entry in report.class_table)
     print(
-        f"{name}: {report.num_images} pictures, {len(report.class_table)} classes"
+        f"{name}: {report.num_images} images, {len(report.class_table)} classes"
         f" ({things} things, {len(report.class_table) - things} stuff)"
     )
     print(f"{'no.':>4} {'id':>5} {'class':<{width}} {'kind':<5} segments   crowds  pixels %")
@@ -106,14 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # In a log file, one line with the remaining time every half minute.
         interval = 0.1 if sys.stderr.isatty() else 30
-        with tqdm(unit="picture", desc=options.name, mininterval=interval) as bar:
+        with tqdm(unit="image", desc=options.name, mininterval=interval) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
             report = check_dataset(
-                paths, options.workers, decode_pictures=not options.headers_only, progress=progress
+                paths, options.workers, decode_images=not options.headers_only, progress=progress
             )
     except (OSError, ValueError) as error:
         print(f"{options.name}: {error}")

@@ -26,12 +26,11 @@ import panoptic_common.compat  # noqa: F401
 
 import numpy as np
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CATEGORIES
 from detectron2.modeling import build_model
 
-from cops import add_cops_config, authors_names
+from cops import authors_names
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import (
     CheckpointError,
@@ -40,12 +39,9 @@ from panoptic_common.checkpoint.files import (
     write_atomically,
 )
 from panoptic_common.coco.annotations import build_class_table
-from panoptic_common.config import fill_classes
+from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import (
     class_table,
-    register_builtin,
-    register_panoptic,
-    register_scenes,
 )
 
 _KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
@@ -73,7 +69,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         nargs=4,
         action="append",
         default=[],
-        metavar=("NAME", "PICTURES", "JSON", "PNGS"),
+        metavar=("NAME", "IMAGES", "JSON", "PNGS"),
         help="register a data set in the COCO panoptic format under NAME; may be repeated",
     )
     parser.add_argument(
@@ -112,24 +108,18 @@ def read_their_weights(path: Path, allow_unsafe: bool) -> dict[str, torch.Tensor
     return weights
 
 
-def read_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
+def complete_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
     """The config with its classes filled in, and the class table.
 
     Raises:
         ValueError, FileNotFoundError, KeyError: something about the config is wrong; says what.
     """
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    register_builtin()
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    for name, pictures, panoptic_json, pngs in args.register:
-        register_panoptic(name, pictures, panoptic_json, pngs)
+    cfg = read_config(args.config_file, args.opts)
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
         raise ValueError(f"{args.config_file} names no data set, whose classes are needed")
     try:
+        cfg = load_config(args.config_file, args.opts, datasets=args.register)
         table = class_table(names[0])
     except FileNotFoundError:
         family = names[0].partition("_")[0]
@@ -137,7 +127,7 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
             raise
         print(f"{names[0]} is not on this machine: the class table is Detectron2's.")
         table = build_class_table(_KNOWN_CLASSES[family], f"Detectron2's classes of {family}")
-    fill_classes(cfg, table)
+        cfg = load_config(args.config_file, args.opts, table=table)
     return cfg, table
 
 
@@ -208,7 +198,7 @@ def _set_distances(cfg: CfgNode, count: int, given: list[int] | None, path: Path
 def convert(args: argparse.Namespace) -> None:
     """Read, convert, write, and read back."""
     weights = read_their_weights(args.input, args.allow_unsafe_checkpoint)
-    cfg, table = read_config(args)
+    cfg, table = complete_config(args)
     take_settings(cfg, weights, args.distances, args.input)
     cfg.MODEL.WEIGHTS = str(args.output)
     on_cpu = cfg.clone()
@@ -240,9 +230,8 @@ def run(words: Sequence[str] | None = None) -> None:
     args = parse_args(words)
     try:
         convert(args)
-    except (CheckpointError, ValueError, OSError, KeyError, yaml.YAMLError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"convert_cops_checkpoint.py: {text}")
+    except (CheckpointError, ValueError, OSError) as error:
+        sys.exit(f"convert_cops_checkpoint.py: {error}")
 
 
 if __name__ == "__main__":

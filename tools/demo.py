@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows what a trained model makes of pictures, folders, videos or a camera.
+"""Shows what a trained model makes of images, folders, videos or a camera.
 
     python tools/demo.py --checkpoint model.pth street.jpg holiday/ 'frames/*.png' --output out
     python tools/demo.py --checkpoint model.pth drive.mp4 --output out --json
@@ -10,8 +10,8 @@
 A checkpoint of this project is all that is needed: config and class names travel inside it. Other
 weights, of Detectron2's model zoo for example, need --config-file as well.
 
-A picture gives one file a panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
-side by side; the panel contact_sheet gives one table of all pictures. The panel affinity shows the
+An image gives one file a panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
+side by side; the panel contact_sheet gives one table of all images. The panel affinity shows the
 instance affinity of one pixel (UnifiedPanoptic); the panels affinities and cut_edges show which
 neighbouring cells the network wants to part, and where the solver cut (COPS). Without --output,
 results are shown in a window. What cannot be read is listed at the end, and the exit status is then
@@ -52,25 +52,25 @@ from panoptic_common.inference.media import (
     Window,
     find_media,
     limit_size,
-    read_picture,
+    read_image,
     unique_names,
-    write_picture,
+    write_image,
 )
 from panoptic_common.inference.predictor import Prediction, Predictor
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PANELS = (
-    *("picture", "panoptic", "semantic", "boxes"),
+    *("image", "panoptic", "semantic", "boxes"),
     *("affinity", "affinities", "cut_edges", "contact_sheet"),
 )
-# Panels of systems that cut a graph of the picture, and what they show.
+# Panels of systems that cut a graph of the image, and what they show.
 GRAPH_PANELS = {
     "affinities": ("affinity_map", "affinities between neighbours"),
     "cut_edges": ("cut_edges", "edges that a solver could cut"),
 }
-LEGIBLE_WIDTH = 512  # narrower pictures are enlarged, so that names can be read
-SHEET_ROWS = 40  # more would make a picture that few programs open
+LEGIBLE_WIDTH = 512  # narrower images are enlarged, so that names can be read
+SHEET_ROWS = 40  # more would make an image that few programs open
 
 Panels = dict[str, np.ndarray]
 
@@ -82,7 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("inputs", nargs="*", help="pictures, videos, folders, patterns such as 'frames/*.png'")
+    add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
     add("--checkpoint", required=True, help="file of weights")
     add("--webcam", type=int, metavar="NUMBER", help="camera to use, usually 0")
     add("--output", help="folder for the results (default: show them in a window)")
@@ -97,7 +97,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "of the config in the panoptic map, 0.5 for boxes)")  # fmt: skip
     add("--json", action="store_true", help="write the results in COCO's panoptic format too")
     add("--max-side", type=int, default=2048, metavar="PIXELS",
-        help="reduce larger pictures to this side, which bounds the memory; 0: never (default "
+        help="reduce larger images to this side, which bounds the memory; 0: never (default "
         "2048)")  # fmt: skip
     add("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     add("--config-file", default="", help="instead of the config inside the checkpoint")
@@ -116,7 +116,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if "affinity" in options.panels and not options.affinity:
         parser.error("the panel affinity needs a pixel: --affinity X,Y")
     if bool(options.inputs) == (options.webcam is not None):
-        parser.error("name pictures or videos, or a camera by --webcam")
+        parser.error("name images or videos, or a camera by --webcam")
     if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
         parser.error("--score-threshold lies between 0 and 1")
     if options.max_side < 0:
@@ -152,7 +152,7 @@ class Painter:
         self.sheet: list[Panels] = []
         self.columns: list[str] = []
         if "contact_sheet" in options.panels:
-            self.columns = ["picture", "semantic", "boxes", "panoptic"]
+            self.columns = ["image", "semantic", "boxes", "panoptic"]
             self.columns += ["affinity"] if options.affinity else []
         self._max_side = options.max_side
         self._affinity = options.affinity
@@ -163,12 +163,12 @@ class Painter:
         """Prediction and the panels by name.
 
         Raises:
-            IndexError: the pixel of --affinity lies outside the picture.
+            IndexError: the pixel of --affinity lies outside the image.
             PanelUnavailable: the model does not give what a panel shows.
         """
-        picture = limit_size(frame.picture, self._max_side)
-        reduced = picture.shape[1] / frame.picture.shape[1]
-        prediction = self.predictor(picture)
+        image = limit_size(frame.image, self._max_side)
+        reduced = image.shape[1] / frame.image.shape[1]
+        prediction = self.predictor(image)
         if self.columns and not self.sheet:  # what the model gives shows with its first prediction
             self.columns += [
                 name
@@ -177,38 +177,38 @@ class Painter:
             ]
         on_sheet = self.columns if len(self.sheet) < SHEET_ROWS else []
         names = dict.fromkeys([*on_sheet, *self.wanted])
-        drawn = {name: self._draw(name, picture, prediction, reduced) for name in names}
+        drawn = {name: self._draw(name, image, prediction, reduced) for name in names}
         if on_sheet:
             self.sheet.append({name: drawn[name] for name in on_sheet})
         return prediction, {name: drawn[name] for name in self.wanted}
 
     def _draw(
-        self, name: str, picture: np.ndarray, prediction: Prediction, reduced: float
+        self, name: str, image: np.ndarray, prediction: Prediction, reduced: float
     ) -> np.ndarray:
-        scale = max(1, round(LEGIBLE_WIDTH / picture.shape[1]))
+        scale = max(1, round(LEGIBLE_WIDTH / image.shape[1]))
         if name == "panoptic":
             return draw_panoptic(
-                picture, prediction.id_map, prediction.segments_info, self.table, scale=scale
+                image, prediction.id_map, prediction.segments_info, self.table, scale=scale
             )
         if name == "semantic":
-            return draw_semantic(picture, prediction.semantic, self.table, scale=scale)
+            return draw_semantic(image, prediction.semantic, self.table, scale=scale)
         if name == "boxes":
             kept = prediction.scores >= self._box_score
             boxes, classes = prediction.boxes[kept], prediction.classes[kept].tolist()
             scores = prediction.scores[kept].tolist()
-            return draw_boxes(picture, boxes, classes, scores, self.table, scale=scale)
+            return draw_boxes(image, boxes, classes, scores, self.table, scale=scale)
         if name == "affinity":
             x, y = (value * reduced for value in self._affinity)
-            affinity = self.predictor.affinity(picture, x, y)
-            return draw_affinity(picture, affinity, (x, y), scale=scale)
+            affinity = self.predictor.affinity(image, x, y)
+            return draw_affinity(image, affinity, (x, y), scale=scale)
         if name in GRAPH_PANELS:
             field, what = GRAPH_PANELS[name]
             values = getattr(prediction, field)
             if values is None:
                 raise PanelUnavailable(f"this model has no {what}: leave out the panel {name}")
             draw = draw_affinities if name == "affinities" else draw_cut_edges
-            return draw(picture, values, scale=scale)
-        return picture
+            return draw(image, values, scale=scale)
+        return image
 
     def draw_sheet(self) -> np.ndarray:
         """The contact sheet of all frames so far, a row each."""
@@ -258,19 +258,19 @@ class Demo:
             if json_wanted:
                 self.results = CocoResults(output, painter.table)
 
-    def run_pictures(self, paths: Sequence[Path], names: Sequence[str]) -> bool:
-        """Work through pictures; False when the user closed the window."""
-        progress = Progress("pictures", len(paths))
+    def run_images(self, paths: Sequence[Path], names: Sequence[str]) -> bool:
+        """Work through images; False when the user closed the window."""
+        progress = Progress("images", len(paths))
         for path, name in zip(paths, names, strict=True):
             try:
-                frame = Frame(name, str(path), read_picture(path))
+                frame = Frame(name, str(path), read_image(path))
                 panels = self._predict(frame)
             except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
                 self._fail(str(path), error)
                 continue
             for panel, drawn in panels.items():
                 if self.output is not None:
-                    write_picture(self.output / f"{name}_{panel}.png", drawn)
+                    write_image(self.output / f"{name}_{panel}.png", drawn)
             self.done += 1
             progress.step()
             shown = _side_by_side(panels)
@@ -324,8 +324,8 @@ class Demo:
             print(f"COCO panoptic format: {self.results.write()}")
         if self.output is not None and self.painter.sheet:
             path = self.output / "contact_sheet.png"
-            write_picture(path, self.painter.draw_sheet())
-            print(f"Contact sheet of {len(self.painter.sheet)} pictures: {path}")
+            write_image(path, self.painter.draw_sheet())
+            print(f"Contact sheet of {len(self.painter.sheet)} images: {path}")
 
 
 def _side_by_side(panels: Panels) -> np.ndarray | None:
@@ -334,7 +334,7 @@ def _side_by_side(panels: Panels) -> np.ndarray | None:
         return None
     height, width = next(iter(panels.values())).shape[:2]
     same = [p for p in panels.values() if p.shape[:2] == (height, width)]
-    if len(same) != len(panels):  # the plain picture, beside panels that were enlarged
+    if len(same) != len(panels):  # the plain image, beside panels that were enlarged
         largest = max(panels.values(), key=lambda p: p.shape[0])
         factor = largest.shape[0] // min(p.shape[0] for p in panels.values())
         same = [
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        pictures, videos = find_media(options.inputs)
+        images, videos = find_media(options.inputs)
         predictor = Predictor.from_checkpoint(
             options.checkpoint,
             config_file=options.config_file,
@@ -366,10 +366,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CheckpointError, MediaError, ValueError, KeyError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    names = unique_names([*pictures, *videos])
+    names = unique_names([*images, *videos])
     try:
-        go_on = demo.run_pictures(pictures, names[: len(pictures)])
-        for path, name in zip(videos, names[len(pictures) :], strict=True):
+        go_on = demo.run_images(images, names[: len(images)])
+        for path, name in zip(videos, names[len(images) :], strict=True):
             go_on = go_on and demo.run_video(path, name)
         if options.webcam is not None:
             demo.run_video(options.webcam, f"camera{options.webcam}")

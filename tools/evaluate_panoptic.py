@@ -5,8 +5,8 @@
 
 PNGs are looked for in the folder with the JSON's name without `.json`, unless --truth-png and
 --predictions-png say otherwise. No model, torch or Detectron2 is needed. The figures are those of
-panopticapi; an empty group is nan. Exit status: 0 if all pictures were evaluated, 1 if a prediction
-is missing or wrong (the first such picture is named).
+panopticapi; an empty group is nan. Exit status: 0 if all images were evaluated, 1 if a prediction
+is missing or wrong (the first such image is named).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from panoptic_common.coco.segment_ids import read_id_map
 
 
 class Task(NamedTuple):
-    """One picture to evaluate; segments have contiguous classes."""
+    """One image to evaluate; segments have contiguous classes."""
 
     image_id: Any
     truth_png: str
@@ -85,10 +85,10 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
     """Pair predictions with truth.
 
     Returns:
-        One task per picture of the truth, and the class table.
+        One task per image of the truth, and the class table.
 
     Raises:
-        ValueError: naming the first picture without a prediction, or with two, or with a category
+        ValueError: naming the first image without a prediction, or with two, or with a category
             that the truth does not know.
     """
     truth = read_json(options.truth, "annotations", "categories")
@@ -98,14 +98,14 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
     for annotation in read_json(options.predictions, "annotations")["annotations"]:
         if annotation["image_id"] in predictions:
             raise ValueError(
-                f"{options.predictions}: picture {annotation['image_id']!r} is predicted twice"
+                f"{options.predictions}: image {annotation['image_id']!r} is predicted twice"
             )
         predictions[annotation["image_id"]] = annotation
     tasks = []
     for annotation in truth["annotations"]:
         image_id = annotation["image_id"]
         if image_id not in predictions:
-            raise ValueError(f"{options.predictions}: no prediction for picture {image_id!r}")
+            raise ValueError(f"{options.predictions}: no prediction for image {image_id!r}")
         prediction = predictions[image_id]
         tasks.append(
             Task(
@@ -128,7 +128,7 @@ def _with_classes(
     for segment in annotation["segments_info"]:
         if segment["category_id"] not in contiguous:
             raise ValueError(
-                f"{path}: picture {annotation['image_id']!r}, segment {segment['id']}: unknown"
+                f"{path}: image {annotation['image_id']!r}, segment {segment['id']}: unknown"
                 f" category_id {segment['category_id']}"
             )
         segments.append({**segment, "category_id": contiguous[segment["category_id"]]})
@@ -136,7 +136,7 @@ def _with_classes(
 
 
 def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
-    """Compare one picture; returns the sums for PQ and for boundary PQ (zero if not asked for)."""
+    """Compare one image; returns the sums for PQ and for boundary PQ (zero if not asked for)."""
     try:
         truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
         arguments = (truth, task.truth_segments, prediction, task.prediction_segments)
@@ -147,14 +147,14 @@ def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
                 *arguments, task.num_classes, boundary_ratio=task.boundary_ratio
             ).statistics(task.num_classes)
     except ValueError as error:
-        raise ValueError(f"picture {task.image_id!r}: {error}") from error
+        raise ValueError(f"image {task.image_id!r}: {error}") from error
     return plain, boundary
 
 
 def evaluate_all(tasks: list[Task], num_classes: int, workers: int) -> list[PanopticStatistics]:
-    """Add up all pictures: the sums for PQ and for boundary PQ."""
+    """Add up all images: the sums for PQ and for boundary PQ."""
     totals = [PanopticStatistics.zeros(num_classes) for _ in range(2)]
-    progress = tqdm(total=len(tasks), unit="picture", disable=None)
+    progress = tqdm(total=len(tasks), unit="image", disable=None)
     with progress:
         if workers <= 1:
             results = map(evaluate, tasks)
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         results[name] = describe(totals[1].quality(is_thing), table)
     for name, figures in results.items():
         rows = [[group, *values.values()] for group, values in figures.items()]
-        print(f"\n{name}, {len(tasks)} pictures")
+        print(f"\n{name}, {len(tasks)} images")
         print(tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], floatfmt=".2f", tablefmt="pipe"))
     if options.output:
         options.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -4,7 +4,7 @@
     python tools/make_scenes.py --output datasets/scenes --split train --number 500 --workers 4
     python tools/make_scenes.py --contact-sheet scenes.png --number 12 --difficulty 0.8
 
-The contact sheet shows pictures with their truth: classes in the colours of the class table,
+The contact sheet shows images with their truth: classes in the colours of the class table,
 outlines white, void black.  Both options together write the data set and draw its first scenes.
 """
 
@@ -32,10 +32,10 @@ _SHEET_LIMIT = 24  # scenes on a contact sheet
 
 
 def overlay(scene: Scene) -> np.ndarray:
-    """Blend the picture with the class colours, things of a class in different tones.
+    """Blend the image with the class colours, things of a class in different tones.
 
     Args:
-        scene: picture and truth, (H, W).
+        scene: image and truth, (H, W).
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -56,7 +56,7 @@ def overlay(scene: Scene) -> np.ndarray:
 
 
 def contact_sheet(scenes: list[Scene], columns: int = 2) -> np.ndarray:
-    """Tile (picture | truth) pairs; an incomplete last row is filled with grey."""
+    """Tile (image | truth) pairs; an incomplete last row is filled with grey."""
     cells = [np.concatenate([scene.image, overlay(scene)], axis=1) for scene in scenes]
     columns = min(columns, len(cells))
     cells += [np.full_like(cells[0], 128)] * (-len(cells) % columns)
@@ -77,7 +77,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=default.width, help="pixels")
     parser.add_argument("--difficulty", type=float, default=default.difficulty, help="0 to 1")
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="picture to write")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="image to write")
     parsed = parser.parse_args(arguments)
     if parsed.output is None and parsed.contact_sheet is None:
         parser.error("nothing to do: give --output, --contact-sheet or both")

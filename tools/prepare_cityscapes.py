@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the panoptic PNGs and JSON files of Cityscapes from its gtFine pictures.
+"""Make the panoptic PNGs and JSON files of Cityscapes from its gtFine images.
 
     python tools/prepare_cityscapes.py                      # below $DETECTRON2_DATASETS/cityscapes
     python tools/prepare_cityscapes.py DIR --splits val
@@ -62,25 +62,25 @@ def load_converter() -> Callable[..., None]:
 
 
 def count_truth(folder: Path, split: str) -> int:
-    """Count the pictures of a split, and check that each has its instanceIds picture.
+    """Count the images of a split, and check that each has its instanceIds image.
 
     Raises:
         FileNotFoundError: naming the first file that is missing, and the expected tree.
     """
-    pictures = sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+    images = sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
     tree = (
         f"expected:\n  {folder}/leftImg8bit/{split}/<city>/<id>_leftImg8bit.png\n"
         f"  {folder}/gtFine/{split}/<city>/<id>_gtFine_instanceIds.png"
     )
-    if not pictures:
-        raise FileNotFoundError(f"no pictures below {folder / 'leftImg8bit' / split}\n{tree}")
-    for picture in pictures:
-        image_id = picture.name.removesuffix("_leftImg8bit.png")
-        city = folder / "gtFine" / split / picture.parent.name
+    if not images:
+        raise FileNotFoundError(f"no images below {folder / 'leftImg8bit' / split}\n{tree}")
+    for image in images:
+        image_id = image.name.removesuffix("_leftImg8bit.png")
+        city = folder / "gtFine" / split / image.parent.name
         truth = city / f"{image_id}_gtFine_instanceIds.png"
         if not truth.is_file():
-            raise FileNotFoundError(f"{picture} has no truth: {truth} is missing\n{tree}")
-    return len(pictures)
+            raise FileNotFoundError(f"{image} has no truth: {truth} is missing\n{tree}")
+    return len(images)
 
 
 def prepare_split(folder: Path, split: str, convert: Callable[..., None], force: bool) -> None:
@@ -100,7 +100,7 @@ def prepare_split(folder: Path, split: str, convert: Callable[..., None], force:
         print(f"{split}: {json_file} exists already, kept (--force makes it anew)")
         return
     count = count_truth(folder, split)
-    print(f"{split}: {count} pictures", flush=True)
+    print(f"{split}: {count} images", flush=True)
     with tempfile.TemporaryDirectory(dir=truth, prefix=".preparing_") as temporary:
         convert(
             cityscapesPath=str(truth), outputFolder=temporary, useTrainId=False, setNames=[split]

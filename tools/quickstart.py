@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Both systems from nothing to panoptic pictures on a CPU; `make demo` calls this program.
+"""Both systems from nothing to panoptic images on a CPU; `make demo` calls this program.
 
     python tools/quickstart.py
     python tools/quickstart.py --systems cops --iterations 3000 --output output/longer
@@ -26,8 +26,9 @@ from typing import Any
 
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
+from panoptic_common.config import load_config
 from panoptic_common.data.catalog import (
     builtin_root,
     load_panoptic,
@@ -35,9 +36,8 @@ from panoptic_common.data.catalog import (
 )
 from panoptic_common.demo_sheets import affinity_sheet, solver_sheet
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages
-from panoptic_common.inference.media import write_picture
+from panoptic_common.inference.media import write_image
 from panoptic_common.inference.predictor import Predictor
-from panoptic_common.systems import add_system_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,7 +96,7 @@ STEPS = (
         "cops",
         "cops/scenes/full.yaml",
         start="cops_baseline",
-        # Panoptic quality is no mean over pictures, so two losses of four are not one of eight.
+        # Panoptic quality is no mean over images, so two losses of four are not one of eight.
         split_batch=False,
         variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
     ),
@@ -176,12 +176,7 @@ def step_config(options: argparse.Namespace, step: Step) -> tuple[CfgNode, dict[
     if step.start:
         opts["MODEL.WEIGHTS"] = str(Path(options.output) / step.start / "model_final.pth")
     opts["TEST.PANOPTIC_VARIANTS"] = repr(tuple(name for name in step.variants if name))
-    cfg = get_cfg()
-    architecture = CfgNode.load_yaml_with_base(str(file))["MODEL"]["META_ARCHITECTURE"]
-    add_system_config(cfg, architecture)
-    cfg.merge_from_file(str(file))
-    cfg.merge_from_list([word for key, value in opts.items() for word in (key, str(value))])
-    return cfg, opts
+    return load_config(file, opts), opts
 
 
 def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> TrainingRun:
@@ -353,7 +348,7 @@ def draw_sheets(
                 sheet = affinity_sheet(predictor("unified"), records)
             else:
                 sheet = solver_sheet(predictor("cops_baseline"), predictor("cops_full"), records)
-            write_picture(path, sheet)
+            write_image(path, sheet)
         paths.append(path)
     return paths
 
@@ -391,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if program.startswith(".."):
         program = sys.executable
     checkpoint = Path(options.output) / steps[-1].name / "model_final.pth"
-    print(f"Your own: {program} tools/demo.py --checkpoint {checkpoint} PICTURES --output FOLDER")
+    print(f"Your own: {program} tools/demo.py --checkpoint {checkpoint} IMAGES --output FOLDER")
     return 0
 
 

@@ -10,8 +10,8 @@
 The config's MODEL.META_ARCHITECTURE says which system. A data set of one's own needs no code:
 
     python tools/train_net.py --config-file ... \
-        --register my_train PICTURES TRAIN.json TRAIN_PNGS \
-        --register my_val PICTURES VAL.json VAL_PNGS \
+        --register my_train IMAGES TRAIN.json TRAIN_PNGS \
+        --register my_val IMAGES VAL.json VAL_PNGS \
         DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
 """
 
@@ -27,24 +27,18 @@ from typing import Any
 import panoptic_common.compat  # noqa: F401
 from panoptic_common.compat.launch import launch
 
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.config import add_panoptic_config, complete_config
-from panoptic_common.data.catalog import (
-    class_table,
-    register_builtin,
-    register_panoptic,
-    register_scenes,
-)
+from panoptic_common.config import load_config
+from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.scaling import use_cpu_without_cuda
 from panoptic_common.engine.trainer import PanopticTrainer
-from panoptic_common.systems import SYSTEMS, add_system_config, system_package
+from panoptic_common.systems import SYSTEMS, system_package
 
 logger = logging.getLogger("panoptic_common.train_net")
 
@@ -83,7 +77,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         nargs=4,
         action="append",
         default=[],
-        metavar=("NAME", "PICTURES", "JSON", "PNGS"),
+        metavar=("NAME", "IMAGES", "JSON", "PNGS"),
         help="register a data set in the COCO panoptic format under NAME; may be repeated",
     )
     args = parser.parse_args(words)
@@ -96,49 +90,21 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def named_architecture(config_file: str, opts: Sequence[str]) -> str:
-    """MODEL.META_ARCHITECTURE of a file and options, found before either can be merged.
-
-    The keys of a system must be added before its config is merged, and the config says which
-    system it is for.
-    """
-    name = ""
-    if config_file:
-        content = CfgNode.load_yaml_with_base(config_file) or {}
-        name = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "")
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        if key == "MODEL.META_ARCHITECTURE":
-            name = value
-    return name
-
-
 def build_config(args: argparse.Namespace) -> CfgNode:
-    """Merge the file and the options, register the data sets, and check one against the other.
+    """Load the config that the command line asks for.
 
     Raises:
-        ValueError, FileNotFoundError, KeyError: something about them is wrong; says what.
+        ValueError, FileNotFoundError: something about it is wrong; says what.
     """
-    cfg = get_cfg()
-    add_panoptic_config(cfg)
-    add_system_config(cfg, named_architecture(args.config_file, args.opts))
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(
+        args.config_file,
+        args.opts,
+        datasets=args.register,
+        need_train=not args.eval_only,
+        only_test=args.eval_only,
+    )
     if args.num_processes:
         cfg.MODEL.DEVICE = "cpu"
-    register_builtin()
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    for name, pictures, panoptic_json, pngs in args.register:
-        register_panoptic(name, pictures, panoptic_json, pngs)
-    train = cfg.DATASETS.TRAIN
-    if args.eval_only:
-        if not cfg.DATASETS.TEST:
-            raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
-        cfg.DATASETS.TRAIN = ()  # who only evaluates need not have the training set
-    elif not train:
-        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
-    complete_config(cfg)
-    cfg.DATASETS.TRAIN = train
     return cfg
 
 
@@ -202,9 +168,8 @@ def run(words: Sequence[str] | None = None) -> None:
     args = parse_arguments(words)
     try:
         build_config(args)  # in this process first: one sentence instead of a traceback a process
-    except (ValueError, OSError, KeyError, AssertionError, yaml.YAMLError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"train_net.py: {text}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_net.py: {error}")
     try:
         launch(
             main,

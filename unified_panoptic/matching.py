@@ -24,7 +24,7 @@ MATCHERS = ("hungarian", "greedy")
 
 @dataclass
 class Matching:
-    """Outcome of matching the D detections of one picture to its T thing segments.
+    """Outcome of matching the D detections of one image to its T thing segments.
 
     Attributes:
         truth_of_detection: (D,) int64, the matched truth segment, or -1.

@@ -1,6 +1,6 @@
-"""Truth of one picture in the forms that the Unified system's losses need.
+"""Truth of one image in the forms that the Unified system's losses need.
 
-Shapes: H, W pixels of the augmented picture; S segments that are neither void nor crowd;
+Shapes: H, W pixels of the augmented image; S segments that are neither void nor crowd;
 K classes in all, thing classes counted 0 .. N_th - 1 in table order (Detectron2's ROI heads).
 
 Everything follows from the panoptic id map, so semantic maps and instances cannot disagree with it.
@@ -22,7 +22,7 @@ NO_SEGMENT = -1
 
 @dataclass
 class PanopticTarget:
-    """The segments of one picture, for the panoptic matching loss.
+    """The segments of one image, for the panoptic matching loss.
 
     Attributes:
         segment_map: (H, W) int32, index of each pixel's segment; -1 where void or crowd.
@@ -68,7 +68,7 @@ def tight_boxes(segment_map: np.ndarray, num_segments: int) -> np.ndarray:
 def make_unified_targets(
     id_map: np.ndarray, segments_info: Sequence[dict], is_thing: Sequence[bool]
 ) -> dict:
-    """Semantic map, instances and panoptic target of one picture.
+    """Semantic map, instances and panoptic target of one image.
 
     A crowd segment keeps its class in the semantic map but is no instance and no segment: which of
     its objects a detection means is unknown, so its pixels are ignored by the panoptic loss.
@@ -149,5 +149,7 @@ def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]]
         cfg: a config completed from the class table (MODEL.PANOPTIC.IS_THING filled).
     """
     if not cfg.MODEL.PANOPTIC.IS_THING:
-        raise ValueError("MODEL.PANOPTIC.IS_THING is empty: call complete_config(cfg) first")
+        raise ValueError(
+            "MODEL.PANOPTIC.IS_THING is empty: load the config by panoptic_common.config.load_config"
+        )
     return _TargetFunction(cfg.MODEL.PANOPTIC.IS_THING)

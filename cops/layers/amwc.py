@@ -1,15 +1,15 @@
 """Asymmetric multiway cut as a differentiable layer (Abbas, Swoboda, NeurIPS 2021, 3.3).
 
-`AmwcLayer` solves the AMWC problem of each picture and gives its segments as masks, matched with
+`AmwcLayer` solves the AMWC problem of each image and gives its segments as masks, matched with
 the truth, for a loss on panoptic labels. The gradient of that loss goes through Algorithm 1
 (`lifting.py`).
 
 The gradient has no gradient of its own. A loss scale, as of mixed precision with gradient
-scaling, would scale the perturbation: use the two apart. Solves run on threads, all pictures and
+scaling, would scale the perturbation: use the two apart. Solves run on threads, all images and
 all lambdas side by side; the results do not depend on the number of threads.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges; S true
-segments, M predicted ones, J masks of a picture.
+Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges; S true
+segments, M predicted ones, J masks of an image.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _cluster_classes(solution: Result) -> np.ndarray:
 
 
 class _AmwcFunction(torch.autograd.Function):
-    """Costs to the masks of all pictures; see `AmwcLayer`."""
+    """Costs to the masks of all images; see `AmwcLayer`."""
 
     @staticmethod
     def forward(
@@ -86,9 +86,9 @@ class _AmwcFunction(torch.autograd.Function):
             )
             # Clusters are numbered from 0, so the missed segments' channels stay empty.
             clusters = torch.from_numpy(solution.node_clusters.astype(np.int64))
-            picture = torch.zeros(len(labels[-1][0]), clusters.numel())
-            picture.scatter_(0, clusters[None], 1.0)
-            masks.append(picture.reshape(-1, *truth.segment_map.shape).to(class_costs.device))
+            image = torch.zeros(len(labels[-1][0]), clusters.numel())
+            image.scatter_(0, clusters[None], 1.0)
+            masks.append(image.reshape(-1, *truth.segment_map.shape).to(class_costs.device))
         ctx.batch = batch
         ctx.classes = [classes for classes, _ in labels]
         ctx.save_for_backward(class_costs, edge_costs)
@@ -107,9 +107,7 @@ class _AmwcFunction(torch.autograd.Function):
             if given is not None:
                 gradient[:] = given.reshape(shape).to("cpu", torch.float32).numpy().T
             if not np.isfinite(gradient).all():
-                raise ValueError(
-                    f"the loss's gradient at the masks of picture {index} is not finite"
-                )
+                raise ValueError(f"the loss's gradient at the masks of image {index} is not finite")
             reactions.append(
                 algorithm_1(
                     problem,
@@ -154,12 +152,12 @@ class AmwcLayer(nn.Module):
             class_costs: (N, K, h, w), what a cell pays for each class.
             edge_costs: (N, 2 D, h, w), what is paid for cutting each edge; channels as in
                 `cops.grid_graph`.
-            truths: of the N pictures. A picture with fewer cells than h x w is solved on these, at
+            truths: of the N images. An image with fewer cells than h x w is solved on these, at
                 the top left; the rest, padding, gets no gradient.
             generator: on the CPU; gives the lambdas.
 
         Returns:
-            The masks of each picture, on the costs' device.
+            The masks of each image, on the costs' device.
 
         Raises:
             ValueError: shapes that do not fit together, or costs that are not finite.

@@ -9,7 +9,7 @@ lifted: the backward pass perturbs both,
 and solves AMWC again (Eq. 3, 4). What is said in `amwc.py` on threads, loss scales and second
 derivatives holds here too.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges.
+Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges.
 """
 
 from __future__ import annotations
@@ -76,20 +76,20 @@ class _AmwcLabelsFunction(torch.autograd.Function):
 
 
 def _crop(gradient: Tensor | None, batch: SolvedBatch, index: int) -> FloatArray | None:
-    """The incoming gradient (C, h, w) of one picture, on its own grid."""
+    """The incoming gradient (C, h, w) of one image, on its own grid."""
     if gradient is None:
         return None
     graph = batch.problems[index].graph
     values = gradient[index, :, : graph.height, : graph.width].to("cpu", torch.float32).numpy()
     if not np.isfinite(values).all():
-        raise ValueError(f"the loss's gradient at the labels of picture {index} is not finite")
+        raise ValueError(f"the loss's gradient at the labels of image {index} is not finite")
     return values
 
 
 def _reaction(
     batch: SolvedBatch, index: int, class_maps: FloatArray | None, edge_maps: FloatArray | None
 ) -> Callable[[float], SolutionChange]:
-    """The function from lambda to the change of one picture's solution.
+    """The function from lambda to the change of one image's solution.
 
     Args:
         class_maps: (K, h, w) dL/dx; None for zero.
@@ -146,8 +146,8 @@ class AmwcLabelsLayer(nn.Module):
         Args:
             class_costs: (N, K, h, w).
             edge_costs: (N, 2 D, h, w).
-            truths: of the N pictures; they say where a gradient is wanted, and how many cells a
-                picture has.
+            truths: of the N images; they say where a gradient is wanted, and how many cells a
+                image has.
             generator: on the CPU; gives the lambdas.
 
         Returns:

@@ -3,7 +3,7 @@
 Unlike dropout of features the rest is not scaled up: a cost is a preference, and without its own a
 cell follows its neighbours'.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid.
+Shapes: N images; K classes; D distances; h, w cells of the grid.
 """
 
 from __future__ import annotations

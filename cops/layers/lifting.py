@@ -22,7 +22,7 @@ that is neither predicted nor missed.
 Two segments of one class cost a node the same, so without a perturbation the lifted problem cannot
 tell them apart, and a solver that takes the first of equal labels merges all cars: a change that no
 loss asked for, and at small lambda, where it is divided by least, the loudest (measured: with
-dL/dz = 0 greedy contraction joined 100 edges a picture of 24 x 48 cells). A node's own label is
+dL/dz = 0 greedy contraction joined 100 edges per image of 24 x 48 cells). A node's own label is
 therefore cheaper by `TIE_BREAK`, which is far below any preference of a network.
 
 Everything here is numpy; `amwc.py` makes an autograd function of it.
@@ -92,7 +92,7 @@ def algorithm_1(
     method: str = "greedy",
     warm_start: bool = False,
 ) -> Callable[[float], SolutionChange]:
-    """Algorithm 1 for one picture, up to lambda.
+    """Algorithm 1 for one image, up to lambda.
 
     What does not depend on lambda is made here, once; the function that comes back may run on
     several threads at a time.

@@ -1,4 +1,4 @@
-"""What the layer around the solver hands to the loss: the segments of one picture as masks.
+"""What the layer around the solver hands to the loss: the segments of one image as masks.
 
 Shapes: h, w cells of the grid; S true segments; J labels, that is masks.
 """
@@ -14,7 +14,7 @@ from cops.solver import Result
 
 @dataclass(frozen=True)
 class PanopticMasks:
-    """The panoptic labelling z of one picture (Eq. 7), one mask a label.
+    """The panoptic labelling z of one image (Eq. 7), one mask a label.
 
     The first `num_predicted` masks are the segments of the solution, in the order of its clusters.
     An *empty* mask follows for each true segment that no prediction matches: nothing is there yet,

@@ -5,7 +5,7 @@ instead (Vlastelica et al., "Differentiation of Blackbox Combinatorial Solvers",
 and Swoboda, NeurIPS 2021, Eq. 3): perturb the costs by lambda times the loss's gradient, solve
 again, and divide the change of the solution by lambda. Eq. 4 averages this over several lambdas.
 
-Shapes: N pictures; S lambdas a picture; K classes; D distances; h, w cells of the grid, V = h w
+Shapes: N images; S lambdas an image; K classes; D distances; h, w cells of the grid, V = h w
 nodes; E edges.
 """
 
@@ -66,7 +66,7 @@ class SolverSettings:
             )
 
     def draw_lambdas(self, generator: torch.Generator) -> npt.NDArray[np.float64]:
-        """(S,) lambdas of one picture, uniform in their range."""
+        """(S,) lambdas of one image, uniform in their range."""
         low, high = self.lambda_range
         uniform = torch.rand(self.num_samples, generator=generator, dtype=torch.float64)
         return (low + (high - low) * uniform).numpy()
@@ -74,7 +74,7 @@ class SolverSettings:
 
 @dataclass(frozen=True)
 class Problem:
-    """The AMWC problem of one picture.
+    """The AMWC problem of one image.
 
     Attributes:
         graph: the grid.
@@ -158,7 +158,7 @@ def solution_change(
 
 
 class SolverGradient(NamedTuple):
-    """Eq. 4 of one picture.
+    """Eq. 4 of one image.
 
     Attributes:
         node_costs: (V, K) float32 gradient of the class costs.

@@ -1,7 +1,7 @@
 """The AMWC problems of a batch between the forward and the backward pass of a layer.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges;
-S lambdas a picture.
+Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges;
+S lambdas an image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SolvedBatch:
     """The problems of a batch from the forward to the backward pass.
 
     Attributes:
-        problems, solutions: of the N pictures.
+        problems, solutions: of the N images.
         lambdas: N arrays (S,).
         known_nodes, known_edges: N arrays (V,) and (E,) of bools, where the truth is known.
     """
@@ -52,7 +52,7 @@ class SolvedBatch:
         self.truths = truths
         self.settings = settings
         self.statistics = statistics
-        # Drawn now, picture by picture: neither the order of the solves nor a backward pass that
+        # Drawn now, image by image: neither the order of the solves nor a backward pass that
         # never comes can change what later draws give.
         self.lambdas = [settings.draw_lambdas(generator) for _ in truths]
         self.problems: list[Problem] = []
@@ -89,7 +89,7 @@ class SolvedBatch:
         """Say where the truth is known.
 
         Args:
-            nodes: (h, w) bools, one map a picture. Edges are known where they have a weight.
+            nodes: (h, w) bools, one map per image. Edges are known where they have a weight.
         """
         self.known_nodes = [known.flatten().cpu().numpy() for known in nodes]
         self.known_edges = [
@@ -100,10 +100,10 @@ class SolvedBatch:
     def differentiate(
         self, reactions: Sequence[Callable[[float], SolutionChange]]
     ) -> list[SolverGradient]:
-        """The backward pass: Eq. 4 of every picture.
+        """The backward pass: Eq. 4 of every image.
 
         Args:
-            reactions: for each picture the function from lambda to the change of its solution.
+            reactions: for each image the function from lambda to the change of its solution.
         """
         began = time.perf_counter()
         tasks = [
@@ -151,7 +151,7 @@ def build_problems(
     Args:
         class_costs: (N, K, h, w).
         edge_costs: (N, 2 D, h, w).
-        sizes: cells of each picture, (rows, columns): a smaller picture of a padded batch is
+        sizes: cells of each image, (rows, columns): a smaller image of a padded batch is
             solved on its own grid, at the top left of the batch's.
         settings: of the layer.
 
@@ -171,14 +171,14 @@ def build_problems(
             f"{(num, channels, height, width)}"
         )
     if len(sizes) != num:
-        raise ValueError(f"costs of {num} pictures, truths of {len(sizes)}")
+        raise ValueError(f"costs of {num} images, truths of {len(sizes)}")
     problems = []
     node_maps = class_costs.detach().to("cpu", torch.float32).numpy()
     edge_maps = edge_costs.detach().to("cpu", torch.float32).numpy()
     for index, (rows, columns) in enumerate(sizes):
         if rows > height or columns > width:
             raise ValueError(
-                f"picture {index} of the batch has {rows} x {columns} cells of truth, but costs of "
+                f"image {index} of the batch has {rows} x {columns} cells of truth, but costs of "
                 f"{height} x {width}"
             )
         nodes, edges = (m[index, :, :rows, :columns] for m in (node_maps, edge_maps))
@@ -189,7 +189,7 @@ def build_problems(
         for name, costs in (("class", problem.node_costs), ("edge", problem.edge_costs)):
             if not np.isfinite(costs).all():
                 raise ValueError(
-                    f"the {name} costs of picture {index} of the batch are not finite: training "
+                    f"the {name} costs of image {index} of the batch are not finite: training "
                     "has diverged; lower SOLVER.BASE_LR"
                 )
         problems.append(problem)
@@ -197,7 +197,7 @@ def build_problems(
 
 
 def batch_maps(maps: Sequence[FloatArray], like: Tensor) -> Tensor:
-    """Maps (C, rows, columns) of the pictures as one tensor like `like`, 0 elsewhere."""
+    """Maps (C, rows, columns) of the images as one tensor like `like`, 0 elsewhere."""
     stacked = torch.zeros(like.shape, dtype=torch.float32)
     for target, values in zip(stacked, maps, strict=True):
         target[:, : values.shape[1], : values.shape[2]] = torch.from_numpy(values)

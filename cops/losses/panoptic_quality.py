@@ -7,7 +7,7 @@ class's rejection area it softens them,
 
     h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-0.1 (a - t))),
 
-to the quality of one class, summed over the pictures of the batch before the ratio is taken,
+to the quality of one class, summed over the images of the batch before the ratio is taken,
 
     PQ = sum of h sigma u over the pairs / (sum of h sigma over the pairs
                                             + (sum of sigma over false positives + misses) / 2).
@@ -32,7 +32,7 @@ is no false positive, as in PQ.
 A class counts in the mean if the batch holds a true segment of it. One that is only predicted has
 PQ 0 whatever its masks are, so it has no slope; its cells are drawn to the segments they belong to.
 
-Shapes: N pictures; K classes; h, w cells of the grid; S true segments; J masks of a picture.
+Shapes: N images; K classes; h, w cells of the grid; S true segments; J masks of an image.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def smooth_panoptic_quality(
     """1 - the mean surrogate PQ over the classes present in the batch.
 
     Args:
-        predictions: the masks of N pictures, matched with the truth.
-        truths: the truth of the same pictures, on the same device.
+        predictions: the masks of N images, matched with the truth.
+        truths: the truth of the same images, on the same device.
         area_limits: (K,) rejection area t of each class, in cells of the grid.
         form: "authors" or "literal", see the module.
         linear_share: of u in h, see `soft_match`.
@@ -137,11 +137,11 @@ def smooth_panoptic_quality(
         raise ValueError(f"{len(predictions)} predictions and {len(truths)} truths; one each")
     device_type = predictions[0].masks.device.type
     with torch.autocast(device_type, enabled=False):  # half precision counts to 2048 only
-        pictures = [
-            _pairs_of_picture(prediction, truth)
+        images = [
+            _pairs_of_image(prediction, truth)
             for prediction, truth in zip(predictions, truths, strict=True)
         ]
-        pairs = _Pairs(*(torch.cat(column) for column in zip(*pictures, strict=True)))
+        pairs = _Pairs(*(torch.cat(column) for column in zip(*images, strict=True)))
         limits = area_limits.to(pairs.area)
         num_truths = torch.zeros(len(limits), dtype=pairs.area.dtype, device=limits.device)
         for truth in truths:
@@ -149,7 +149,7 @@ def smooth_panoptic_quality(
         return _quality_of_classes(pairs, num_truths, limits, form, linear_share, slope)
 
 
-def _pairs_of_picture(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
+def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
     """Areas of the masks and their IoU with their partners."""
     masks, match = prediction.masks, prediction.match
     if masks.shape[1:] != truth.segment_map.shape:
@@ -218,7 +218,7 @@ def true_statistics(
     counts as void.
 
     Args:
-        predictions, truths: of N pictures.
+        predictions, truths: of N images.
         area_limits: (K,) in cells of the grid.
 
     Returns:

@@ -11,7 +11,7 @@ count. It is taken for each distance on its own, over the whole batch. Both are 
 pre-training; the weight 0 leaves out void, crowd and edges outside the grid. The factor 1/|V|
 becomes one over the sum of the weights.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid.
+Shapes: N images; K classes; D distances; h, w cells of the grid.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class SeparateLosses(nn.Module):
         Args:
             class_labels: (N, K, h, w) x.
             edge_labels: (N, 2 D, h, w) y.
-            truths: of the N pictures; those of smaller pictures may have fewer cells.
+            truths: of the N images; those of smaller images may have fewer cells.
         """
         size = (class_labels.shape[2], class_labels.shape[3])
         classes = _stack([truth.sem_seg for truth in truths], size)

@@ -9,7 +9,7 @@ weighted up is also selected more often.
 A share is one of the pixels that count, those that are neither ignored nor weighted 0, in the whole
 batch. Panoptic-DeepLab takes it of all pixels; then padding and void would dilute the loss.
 
-Shapes: N pictures, K classes, H, W pixels; h, w cells, D distances of edges (`cops.grid_graph`).
+Shapes: N images, K classes, H, W pixels; h, w cells, D distances of edges (`cops.grid_graph`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def weighted_top_k_bce(
 
     Each distance has a predictor of its own, whose horizontal and vertical edges compete for one
     selection; the loss is the mean over the distances. A distance of which no edge counts (it does
-    not fit into the pictures, say) is not part of that mean.
+    not fit into the images, say) is not part of that mean.
 
     Args:
         logits: (N, 2 D, h, w), > 0 where an edge is cut; half precision is widened to float32.

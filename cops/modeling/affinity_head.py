@@ -13,9 +13,9 @@ boundary, both are to be cut. The geometry is that of `cops.grid_graph`.
 
 Where an edge would leave the map the difference is zero, as if both ends looked alike. The logits
 there mean nothing and no edge has them; but neighbouring cells see the zeros through the 3x3
-convolutions, in training and in inference alike. A distance that fits a picture nowhere therefore
-still runs, on zeros. What fits no training picture is never trained: crops of 512 pixels have no
-vertical edge of distance 128, larger test pictures do, and its logits there are arbitrary.
+convolutions, in training and in inference alike. A distance that fits an image nowhere therefore
+still runs, on zeros. What fits no training image is never trained: crops of 512 pixels have no
+vertical edge of distance 128, larger test images do, and its logits there are arbitrary.
 
 The paper does not say which class costs come in, before or after their learned scale (see
 `cost_scale`); here, as in the authors' released networks, before it: minus the logits. They come in

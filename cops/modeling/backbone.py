@@ -45,7 +45,7 @@ class DeepLabStem(CNNBlockBase):
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         """
         Args:
-            in_channels: of the picture.
+            in_channels: of the image.
             out_channels: C, an even number.
             norm: as in Detectron2's `get_norm`.
         """
@@ -96,7 +96,7 @@ def build_cops_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
     Args:
         cfg: reads MODEL.RESNETS and MODEL.BACKBONE.FREEZE_AT.
-        input_shape: channels of the picture.
+        input_shape: channels of the image.
 
     Raises:
         ValueError: a key of MODEL.RESNETS has a value that cannot be built.

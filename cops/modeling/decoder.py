@@ -163,7 +163,7 @@ class DeepLabDecoder(nn.Module):
             aspp_channels: width of the ASPP.
             aspp_dilations: see `AtrousPyramid`.
             aspp_dropout: see `AtrousPyramid`.
-            aspp_pool_size: window of the ASPP's pooling, (height, width) in pixels of the picture,
+            aspp_pool_size: window of the ASPP's pooling, (height, width) in pixels of the image,
                 multiples of the last map's stride; (0, 0) pools the whole map.
             norm: see `normalization`.
 
@@ -252,6 +252,6 @@ def _window_in_cells(size: Sequence[int], stride: int) -> tuple[int, int] | None
     if len(size) != 2 or any(side <= 0 or side % stride for side in size):
         raise ValueError(
             f"ASPP_POOL_SIZE {tuple(size)} must be two multiples of {stride}, the stride of the "
-            "last of IN_FEATURES, or (0, 0) to pool the whole picture"
+            "last of IN_FEATURES, or (0, 0) to pool the whole image"
         )
     return size[0] // stride, size[1] // stride

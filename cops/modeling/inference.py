@@ -1,4 +1,4 @@
-"""From the costs of one picture to its outputs: solve, then post-process (Abbas, Swoboda, NeurIPS
+"""From the costs of one image to its outputs: solve, then post-process (Abbas, Swoboda, NeurIPS
 2021, 4.2 "Resolution", A.6 to A.8).
 
 Shapes: K classes; D distances; h, w cells of the network's grid, stride 4; H, W pixels of the
@@ -98,7 +98,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def build_test_target_function(
     cfg: CfgNode,
 ) -> Callable[[np.ndarray, Sequence[dict]], dict] | None:
-    """The target function for test pictures, if the semantic oracle wants their truth; else None.
+    """The target function for test images, if the semantic oracle wants their truth; else None.
 
     Args:
         cfg: a config completed from the class table.
@@ -129,8 +129,8 @@ def area_limits_on_grid(
     return tuple(thing_limit / of_things if flag else stuff_limit / STRIDE**2 for flag in is_thing)
 
 
-class SolvedPicture:
-    """One picture's costs, and what different options make of them; solutions are kept."""
+class SolvedImage:
+    """One image's costs, and what different options make of them; solutions are kept."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class SolvedPicture:
         if options.semantic_oracle:
             if self.truth is None:
                 raise ValueError(
-                    "the semantic oracle needs the truth of the picture, which only an evaluation "
+                    "the semantic oracle needs the truth of the image, which only an evaluation "
                     "on a data set has: set MODEL.COPS.INFERENCE.SEMANTIC_ORACLE False"
                 )
             truth = self.truth.padded((class_costs.shape[-2], class_costs.shape[-1]))
@@ -213,7 +213,7 @@ class SolvedPicture:
         )
 
     def outputs(self, options: InferenceOptions) -> dict[str, Any]:
-        """Everything that the meta-architecture returns of a picture but the variants."""
+        """Everything that the meta-architecture returns of an image but the variants."""
         graph, _, result = self.solve(options)
         _, clusters = self._labels(graph, result)
         # Average precision ranks instances by their scores, so even small ones may take part.

@@ -49,7 +49,7 @@ def instance_scores(
 
     Returns:
         (M,) scores in (0, 1), those of stuff included. A group of edges that a cluster does not
-        have (the outline of a segment that fills the picture, the inside of a single cell) adds 0.
+        have (the outline of a segment that fills the image, the inside of a single cell) adds 0.
 
     Raises:
         ValueError: for shapes that do not fit together.

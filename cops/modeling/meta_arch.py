@@ -4,7 +4,7 @@ Three ways to train, by MODEL.COPS.TRAINING: the pre-training losses on the netw
 surrogate of panoptic quality on the solver's labelling; the separate losses on its class and edge
 labels (A.3). The last two go back through the solver, and may be mixed with the first.
 
-Shapes: N pictures; K classes; D distances; H, W pixels of the padded batch; h = H / 4, w = W / 4.
+Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H / 4, w = W / 4.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cops.losses.separate import SeparateLosses
 from cops.modeling.affinity_head import AffinityHead
 from cops.modeling.backbone import build_cops_resnet_backbone  # noqa: F401  (registers itself)
 from cops.modeling.cost_scale import CostScale
-from cops.modeling.inference import VARIANTS, InferenceOptions, SolvedPicture, area_limits_on_grid
+from cops.modeling.inference import VARIANTS, InferenceOptions, SolvedImage, area_limits_on_grid
 from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
 from cops.targets import CopsTarget
@@ -157,13 +157,13 @@ class COPS(nn.Module):
         """Losses in training, panoptic maps at inference.
 
         Args:
-            batched_inputs: one dict a picture: "image" (3, H_i, W_i) in the configured channel
+            batched_inputs: one dict per image: "image" (3, H_i, W_i) in the configured channel
                 order, values 0 to 255; in training also the targets of `make_cops_targets`; at
                 inference optionally "height" and "width" of the result, and "cops_target" for the
                 semantic oracle.
 
         Returns:
-            In training, scalar losses by name. At inference, one dict a picture: "sem_seg"
+            In training, scalar losses by name. At inference, one dict per image: "sem_seg"
             (K, height, width) probabilities, "instances", "panoptic_seg" (ids, segments_info),
             "panoptic_variants" {name: the same form}, and, to be drawn, "cut_edges" and
             "affinity_map", (h, w) each.
@@ -173,7 +173,7 @@ class COPS(nn.Module):
         maps = self.predict_maps(images.tensor)
         if not self.training:
             return [
-                self._infer_picture(inputs, size, *(m[index] for m in maps))
+                self._infer_image(inputs, size, *(m[index] for m in maps))
                 for index, (inputs, size) in enumerate(
                     zip(batched_inputs, images.image_sizes, strict=True)
                 )
@@ -195,7 +195,7 @@ class COPS(nn.Module):
         return losses
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalised pictures, padded to one size that the backbone can divide."""
+        """Normalised images, padded to one size that the backbone can divide."""
         divisibility = max(self.backbone.size_divisibility, STRIDE)
         return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std, divisibility)
 
@@ -235,7 +235,7 @@ class COPS(nn.Module):
         storage.put_scalar("quality/false_negatives", float(details.false_negatives.sum()))
         return {"loss_panoptic_quality": loss}
 
-    def _infer_picture(
+    def _infer_image(
         self,
         inputs: dict,
         size: tuple[int, int],
@@ -244,8 +244,8 @@ class COPS(nn.Module):
         class_costs: torch.Tensor,
         edge_costs: torch.Tensor,
     ) -> dict:
-        """All outputs of one picture."""
-        picture = SolvedPicture(
+        """All outputs of one image."""
+        image = SolvedImage(
             class_logits,
             class_costs,
             edge_costs,
@@ -255,9 +255,9 @@ class COPS(nn.Module):
             output_size=(inputs.get("height", size[0]), inputs.get("width", size[1])),
             truth=inputs.get("cops_target"),
         )
-        output = picture.outputs(self.options)
+        output = image.outputs(self.options)
         output["panoptic_variants"] = {
-            name: picture.panoptic(self.options.changed(VARIANTS[name])) for name in self.variants
+            name: image.panoptic(self.options.changed(VARIANTS[name])) for name in self.variants
         }
         return output
 

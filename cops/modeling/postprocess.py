@@ -105,7 +105,7 @@ def instances_from_segments(
     Args:
         panoptic: of `segments_from_labels`, with scores.
         is_thing: K flags.
-        max_instances: only so many of the best. COCO's AP looks at 100 of a picture, and an
+        max_instances: only so many of the best. COCO's AP looks at 100 of an image, and an
             untrained network makes thousands, whose masks would not fit into memory.
 
     Returns:
@@ -204,8 +204,8 @@ def labels_on_grid(
     """The true class of each cell: that of the pixel at the cell's centre.
 
     Args:
-        labels: (H, W) integer truth at the picture's own size.
-        input_size: (H_in, W_in) to which the picture was resized for the network.
+        labels: (H, W) integer truth at the image's own size.
+        input_size: (H_in, W_in) to which the image was resized for the network.
         grid_size: (h, w).
         stride: of the grid.
 

@@ -1,7 +1,7 @@
 """The pre-training losses of both branches (Abbas, Swoboda, NeurIPS 2021, 4.2): weighted top-k
 cross entropy of the classes, and of the edges of each distance.
 
-Shapes: N pictures; K classes; D distances; h, w cells of the grid; H, W pixels of the batch.
+Shapes: N images; K classes; D distances; h, w cells of the grid; H, W pixels of the batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PretrainingLosses(nn.Module):
             semantic_top_k: share of the pixels, the hardest, that count.
             affinity_weight: of the affinity loss.
             affinity_top_k: share of the edges of each distance that count.
-            loss_stride: 1 takes the semantic loss at the size of the pictures, 4 on the grid.
+            loss_stride: 1 takes the semantic loss at the size of the images, 4 on the grid.
         """
         super().__init__()
         if loss_stride not in (1, 4):
@@ -72,7 +72,7 @@ class PretrainingLosses(nn.Module):
         Args:
             class_logits: (N, K, h, w).
             edge_logits: (N, 2 D, h, w), positive for "cut".
-            truths: of the N pictures, h x w cells or fewer.
+            truths: of the N images, h x w cells or fewer.
             batched_inputs: "sem_seg" (H_i, W_i) and "pixel_weights" of each; read at loss stride 1.
         """
         device = class_logits.device

@@ -373,7 +373,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
             logger.info("Not used of %s:\n%s", path, listed(unused))
 
     def _require_torchvision_input(self, path: str) -> None:
-        """Raise unless the config prepares pictures and strides as torchvision's ResNets expect."""
+        """Raise unless the config prepares images and strides as torchvision's ResNets expect."""
         if wrong := torchvision_settings(self.cfg):
             raise CheckpointError(
                 f"{path} holds weights of torchvision, which expect another input than the config "

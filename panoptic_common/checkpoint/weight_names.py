@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# What torchvision's ImageNet models expect of pictures in RGB, 0..255.
+# What torchvision's ImageNet models expect of images in RGB, 0..255.
 _TORCHVISION_MEAN = (123.675, 116.28, 103.53)
 _TORCHVISION_STD = (58.395, 57.12, 57.375)
 

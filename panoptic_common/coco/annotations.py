@@ -22,7 +22,7 @@ from typing import Any
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PanopticPaths:
     """Where one split of a data set lies.
 
     Attributes:
-        images: folder of the pictures (subfolders are searched where a name alone does not lead to
+        images: folder of the images (subfolders are searched where a name alone does not lead to
             a file, as in Cityscapes with its folder for each city).
         panoptic_json: the annotation file.
         panoptic_png: folder of the panoptic PNGs.
@@ -44,7 +44,7 @@ class PanopticPaths:
         """Describe the files that have to exist, for error messages."""
         return (
             "expected:\n"
-            f"  {os.path.join(self.images, '')}  the pictures named in images[].file_name\n"
+            f"  {os.path.join(self.images, '')}  the images named in images[].file_name\n"
             f"  {os.path.join(self.panoptic_png, '')}  the PNGs named in annotations[].file_name\n"
             f"  {self.panoptic_json}  images, annotations and categories"
         )
@@ -170,7 +170,7 @@ def known_ids(entries: Iterable[Mapping[str, Any]]) -> frozenset[int | str]:
 
 
 def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
-    """List what is wrong with the `images` of the JSON, one sentence each, naming the picture."""
+    """List what is wrong with the `images` of the JSON, one sentence each, naming the image."""
     problems = []
     seen: set[Any] = set()
     for position, image in enumerate(images):
@@ -235,7 +235,7 @@ def _segment_problem(
     if not isinstance(segment_id, int) or not VOID_ID < segment_id <= MAX_ID:
         return f"'id' is not an integer of 1..{MAX_ID} (0 is void)"
     if segment_id in seen:
-        return "the id is listed more than once in this picture"
+        return "the id is listed more than once in this image"
     seen.add(segment_id)
     category = segment.get("category_id")
     if not _is_integer(category) or category not in category_ids:
@@ -254,17 +254,17 @@ def _segment_problem(
 # -------------------------------------------------------------------------------------- files
 
 
-class PictureFinder:
-    """Finds the file of a picture from what the JSON says about it.
+class ImageFinder:
+    """Finds the file of an image from what the JSON says about it.
 
-    In this order: the name in `images` below the folder; the same name in a subfolder; a picture
+    In this order: the name in `images` below the folder; the same name in a subfolder; an image
     with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a
-    picture called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
+    image called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
     JSON that does not exist). Folders are listed, not probed file by file, which matters on network
     file systems; the subfolders are listed only if a name does not lead to a file directly.
 
     Args:
-        images: folder of the pictures.
+        images: folder of the images.
     """
 
     def __init__(self, images: str) -> None:
@@ -273,7 +273,7 @@ class PictureFinder:
         self._tree: dict[str, list[str]] | None = None
 
     def find(self, image: Mapping[str, Any], png_name: str) -> str | None:
-        """Return the path of the picture, or None if there is none.
+        """Return the path of the image, or None if there is none.
 
         Args:
             image: its entry in `images`.
@@ -311,7 +311,7 @@ class PictureFinder:
                     stem, suffix = os.path.splitext(file)
                     path = os.path.join(folder, file)
                     self._tree.setdefault(file, []).append(path)
-                    if suffix.lower() in PICTURE_SUFFIXES:
+                    if suffix.lower() in IMAGE_SUFFIXES:
                         self._tree.setdefault(stem, []).append(path)
         return self._tree.get(key, [])
 

@@ -1,10 +1,10 @@
-"""Is a COCO-panoptic data set sound? Compare pictures, PNGs and JSON with one another.
+"""Is a COCO-panoptic data set sound? Compare images, PNGs and JSON with one another.
 
 A data set that is wrong in one of a hundred thousand files shows as a crash in the third night of
 training, or as a PQ of zero. `check_dataset` reads everything once and lists all that is wrong,
-each sentence naming the picture and the segment. `tools/check_dataset.py` is the program for it.
+each sentence naming the image and the segment. `tools/check_dataset.py` is the program for it.
 
-Shape shorthand: H, W picture size in pixels; K number of classes.
+Shape shorthand: H, W image size in pixels; K number of classes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from panoptic_common.coco.annotations import (
+    ImageFinder,
     PanopticPaths,
-    PictureFinder,
     annotation_problems,
     build_class_table,
     category_problems,
@@ -34,24 +34,24 @@ from panoptic_common.coco.annotations import (
 )
 from panoptic_common.coco.segment_ids import VOID_ID, check_id_map, compact_ids, read_id_map
 
-_CHUNK = 16  # pictures that a worker process gets at a time
+_CHUNK = 16  # images that a worker process gets at a time
 _EXIF_ORIENTATION = 274  # tag number; values 5 to 8 exchange height and width
 
 
 @dataclass(frozen=True)
 class CheckTask:
-    """What `check_image` needs to know about one picture; small, so that it travels to a worker.
+    """What `check_image` needs to know about one image; small, so that it travels to a worker.
 
     Attributes:
-        image_id: id of the picture.
-        picture: its file, or None if there is none (reported elsewhere).
+        image_id: id of the image.
+        image: its file, or None if there is none (reported elsewhere).
         png: its panoptic PNG, or None likewise.
         size: (height, width) according to the JSON.
         segments_info: its segments.
     """
 
     image_id: int | str
-    picture: str | None
+    image: str | None
     png: str | None
     size: tuple[int, int]
     segments_info: list[dict[str, Any]]
@@ -77,7 +77,7 @@ class DatasetReport:
     Attributes:
         problems: everything that is wrong, one sentence each; empty for a sound data set.
         notes: what is unusual and harmless.
-        num_images: number of annotated pictures.
+        num_images: number of annotated images.
         class_table: K classes; empty if the categories are wrong.
         segments: (K,) segments of each class, crowds not counted.
         crowds: (K,) crowd segments of each class.
@@ -98,17 +98,17 @@ class DatasetReport:
 def check_dataset(
     paths: PanopticPaths,
     workers: int = 1,
-    decode_pictures: bool = True,
+    decode_images: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetReport:
     """Check one split of a data set.
 
     Args:
         paths: where it lies.
-        workers: processes that read pictures; 1 reads them in this process.
-        decode_pictures: decode every picture, which finds damaged files; otherwise only their
+        workers: processes that read images; 1 reads them in this process.
+        decode_images: decode every image, which finds damaged files; otherwise only their
             headers are read, which finds missing files and wrong sizes.
-        progress: called as ``progress(done, total)`` after every picture.
+        progress: called as ``progress(done, total)`` after every image.
 
     Returns:
         The report. Nothing that is wrong with the data raises, except the following.
@@ -134,7 +134,7 @@ def check_dataset(
         report.problems.append("annotations: the list is empty")
     tasks = list(_plan(data, paths, report))
     stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
-    check = functools.partial(check_image, stuff_categories=stuff, decode_picture=decode_pictures)
+    check = functools.partial(check_image, stuff_categories=stuff, decode_image=decode_images)
     for done, (task, findings) in enumerate(_run(check, tasks, workers), start=1):
         report.problems += findings.problems
         _count(task, findings, report)
@@ -149,7 +149,7 @@ def _plan(
     """Check what the JSON and the folders alone show; yield what is left to check in the files."""
     images = {image["id"]: image for image in data["images"] if not image_problems([image])}
     image_ids, categories = known_ids(data["images"]), known_ids(data["categories"])
-    finder = PictureFinder(paths.images)
+    finder = ImageFinder(paths.images)
     listings: dict[str, frozenset[str]] = {}
     owner: dict[str, Any] = {}  # PNG name -> image id
     annotated: set[Any] = set()
@@ -167,35 +167,35 @@ def _plan(
             report.problems.append(
                 f"image {image_id}: its PNG {png_name} is that of image {owner[png_name]} too"
             )
-        picture = _find_picture(finder, images[image_id], png_name, paths, report)
+        file_name = _find_file(finder, images[image_id], png_name, paths, report)
         png = os.path.join(paths.panoptic_png, png_name)
         has_png = os.path.basename(png) in list_folder(os.path.dirname(png), listings)
         if not has_png:
             report.problems.append(f"image {image_id}: no panoptic PNG {png}")
         size = (images[image_id]["height"], images[image_id]["width"])
         segments = _well_formed(annotation)
-        yield CheckTask(image_id, picture, png if has_png else None, size, segments)
+        yield CheckTask(image_id, file_name, png if has_png else None, size, segments)
     _note_leftovers(data, paths, report, annotated, set(owner))
 
 
-def _find_picture(
-    finder: PictureFinder,
+def _find_file(
+    finder: ImageFinder,
     image: Mapping[str, Any],
     png_name: str,
     paths: PanopticPaths,
     report: DatasetReport,
 ) -> str | None:
-    """Find a picture; report it if there is none or more than one."""
+    """Find an image; report it if there is none or more than one."""
     try:
-        picture = finder.find(image, png_name)
+        file_name = finder.find(image, png_name)
     except ValueError as error:
         report.problems.append(str(error))
         return None
-    if picture is None:
+    if file_name is None:
         report.problems.append(
-            f"image {image['id']}: no picture {os.path.join(paths.images, image['file_name'])}"
+            f"image {image['id']}: no image file {os.path.join(paths.images, image['file_name'])}"
         )
-    return picture
+    return file_name
 
 
 def _well_formed(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -216,7 +216,7 @@ def _note_leftovers(
     annotated: set[Any],
     used_pngs: set[str],
 ) -> None:
-    """Note pictures without annotation and PNGs that nothing mentions; neither is an error."""
+    """Note images without annotation and PNGs that nothing mentions; neither is an error."""
     idle = len(known_ids(data["images"]) - annotated)
     if idle:
         report.notes.append(f"{idle} entries of images[] have no annotation and are not used")
@@ -226,31 +226,31 @@ def _note_leftovers(
         report.notes.append(f"{extra} PNGs in {paths.panoptic_png} are not mentioned in the JSON")
 
 
-# ------------------------------------------------------------------------------- one picture
+# ------------------------------------------------------------------------------- one image
 
 
 def check_image(
-    task: CheckTask, stuff_categories: frozenset[int] = frozenset(), decode_picture: bool = True
+    task: CheckTask, stuff_categories: frozenset[int] = frozenset(), decode_image: bool = True
 ) -> ImageFindings:
-    """Compare one picture, its PNG and its JSON entry.
+    """Compare one image, its PNG and its JSON entry.
 
     Args:
-        task: the picture.
+        task: the image.
         stuff_categories: ids of the stuff categories, of which each may occur once.
-        decode_picture: see `check_dataset`.
+        decode_image: see `check_dataset`.
 
     Returns:
         What is wrong, and the pixels of every id.
     """
     findings = ImageFindings()
     name = f"image {task.image_id}"
-    if task.picture is not None:
-        size, problem = _picture_size(task.picture, decode_picture)
+    if task.image is not None:
+        size, problem = _image_size(task.image, decode_image)
         if problem:
             findings.problems.append(f"{name}: {problem}")
         elif size != task.size:
             findings.problems.append(
-                f"{name}: the picture {task.picture} has {_size_text(size)},"
+                f"{name}: the image {task.image} has {_size_text(size)},"
                 f" the JSON says {_size_text(task.size)}"
             )
     if task.png is None:
@@ -273,16 +273,16 @@ def check_image(
     return findings
 
 
-def _picture_size(path: str, decode: bool) -> tuple[tuple[int, int], str]:
+def _image_size(path: str, decode: bool) -> tuple[tuple[int, int], str]:
     """Return (height, width) as training will see them, and what is wrong with the file, if any."""
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            rotated = picture.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+        with Image.open(path) as image:
+            width, height = image.size
+            rotated = image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
             if decode:
-                picture.load()
+                image.load()
     except Exception as error:  # Pillow raises many types for damaged files
-        return (0, 0), f"damaged picture {path} ({error})"
+        return (0, 0), f"damaged image {path} ({error})"
     return ((width, height) if rotated else (height, width)), ""
 
 
@@ -309,7 +309,7 @@ def _run(
 
 
 def _count(task: CheckTask, findings: ImageFindings, report: DatasetReport) -> None:
-    """Add one picture to the counts of the report."""
+    """Add one image to the counts of the report."""
     contiguous = {entry["id"]: k for k, entry in enumerate(report.class_table)}
     report.void_pixels += findings.pixels.get(VOID_ID, 0)
     for segment in task.segments_info:

@@ -5,7 +5,7 @@ classes, boundary PQ those of the segments' boundary bands. All three are the sa
 here once and answered without a loop over segments. From the answer, a confusion matrix of classes
 and the IoU of each class follow.
 
-Shape shorthand: H, W picture size in pixels; K number of classes, numbered 0..K-1; P number of
+Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1; P number of
 (label of the first map, label of the second map) pairs that share pixels.
 """
 
@@ -54,7 +54,7 @@ def count_overlaps(truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Ove
     """Count the pixels of every pair of labels in one pass over two maps.
 
     Labels change rarely along a row, so only the first pixel of each run of equal pairs is sorted:
-    some thousand runs stand for the 300 000 pixels of a COCO picture.
+    some thousand runs stand for the 300 000 pixels of a COCO image.
 
     Args:
         truth: (H, W) integers from 0 to 2^31 - 1.
@@ -102,7 +102,7 @@ def _as_labels(labels: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
 
 
 def boundary_radius(height: int, width: int, ratio: float = 0.02) -> int:
-    """Width of the boundary band in pixels: `ratio` times the picture's diagonal, at least 1.
+    """Width of the boundary band in pixels: `ratio` times the image's diagonal, at least 1.
 
     Cheng et al. use 0.02 of the diagonal, which is 16 pixels at 640 x 480.
     """
@@ -114,7 +114,7 @@ def boundary_radius(height: int, width: int, ratio: float = 0.02) -> int:
 def boundary_band(labels: npt.NDArray[Any], radius: int) -> npt.NDArray[np.bool_]:
     """Mark the pixels that `radius` erosions by a 3x3 square would take from their own segment.
 
-    These are the pixels with another label, or the outside of the picture, within the Chebyshev
+    These are the pixels with another label, or the outside of the image, within the Chebyshev
     distance `radius`. All segments are done together: walking from such a pixel towards the other
     label, the last pixel before the label changes is an *edge pixel* (one with a foreign neighbour)
     at most radius - 1 away. And if an edge pixel of any label lies that close, then either it or

@@ -14,7 +14,7 @@ of the COCO evaluation code, panopticapi, to the letter:
 * predicted pixels in void truth are left out of the union;
 * a crowd segment of the truth matches nothing and is no FN;
 * an unmatched prediction is no FP if more than half of it lies in void or in crowd of its class,
-  where only the crowd segment listed *last* counts if the picture has several of that class.
+  where only the crowd segment listed *last* counts if the image has several of that class.
 
 Two things differ on purpose. A group without any class (no stuff in the data, say) has quality
 nan, not a ZeroDivisionError. And areas are counted in the maps, where panopticapi believes the
@@ -25,7 +25,7 @@ Boundary PQ replaces IoU by min(mask IoU, boundary IoU) before the test against 
 
 Everything here is a function of numpy arrays: no files, no framework, no state but the sums.
 
-Shape shorthand: H, W picture size in pixels; K number of classes, numbered 0..K-1.
+Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PanopticQuality:
 
 @dataclass
 class PanopticStatistics:
-    """Sums that PQ is made of, per class. They add up over pictures and over processes.
+    """Sums that PQ is made of, per class. They add up over images and over processes.
 
     Attributes:
         iou: (K,) sum of the IoU of the matched pairs.
@@ -93,7 +93,7 @@ class PanopticStatistics:
 
     @classmethod
     def zeros(cls, num_classes: int) -> PanopticStatistics:
-        """Sums over no picture at all."""
+        """Sums over no image at all."""
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         counts = np.zeros((3, num_classes), np.int64)
@@ -165,7 +165,7 @@ class MatchedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentMatches:
-    """What became of every segment of one picture.
+    """What became of every segment of one image.
 
     Attributes:
         pairs: the true positives.
@@ -205,7 +205,7 @@ def match_segments(
     boundary_ratio: float | None = None,
     overlaps: Overlaps | None = None,
 ) -> SegmentMatches:
-    """Match the predicted segments of one picture with the true ones.
+    """Match the predicted segments of one image with the true ones.
 
     Args:
         truth: (H, W) integer ids, 0 = void.

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from panoptic_common.coco.annotations import (
+    ImageFinder,
     PanopticPaths,
-    PictureFinder,
     annotation_problems,
     build_class_table,
     image_problems,
@@ -31,7 +31,7 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
 
     Returns:
         class_table: see `build_class_table`.
-        records: one dict per annotated picture, in the order of the JSON: `file_name`, `image_id`,
+        records: one dict per annotated image, in the order of the JSON: `file_name`, `image_id`,
             `height`, `width`, `pan_seg_file_name` and `segments_info`, a list of ``{"id",
             "category_id" (contiguous), "isthing", "iscrowd", "area", "bbox"}``.
 
@@ -44,14 +44,14 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
     _refuse_problems(data, paths.panoptic_json)
     contiguous = {entry["id"]: position for position, entry in enumerate(table)}
     images = {image["id"]: image for image in data["images"]}
-    finder = PictureFinder(paths.images)
+    finder = ImageFinder(paths.images)
     listings: dict[str, frozenset[str]] = {}
     missing: list[str] = []
     records = []
     for annotation in data["annotations"]:
         image = images[annotation["image_id"]]
-        picture = finder.find(image, annotation["file_name"])
-        if picture is None:
+        file_name = finder.find(image, annotation["file_name"])
+        if file_name is None:
             missing.append(os.path.join(paths.images, image["file_name"]))
         png = os.path.join(paths.panoptic_png, annotation["file_name"])
         if os.path.basename(png) not in list_folder(os.path.dirname(png), listings):
@@ -59,7 +59,7 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
         segments = [_make_segment(s, contiguous, table) for s in annotation["segments_info"]]
         records.append(
             {
-                "file_name": picture,
+                "file_name": file_name,
                 "image_id": image["id"],
                 "height": image["height"],
                 "width": image["width"],
@@ -78,7 +78,7 @@ def _refuse_problems(data: Mapping[str, Any], path: str) -> None:
     """Raise the first problems that the JSON alone shows; the categories are checked elsewhere."""
     problems = image_problems(data["images"])
     if not data["annotations"]:
-        problems.append("no picture is annotated")
+        problems.append("no image is annotated")
     image_ids, category_ids = known_ids(data["images"]), known_ids(data["categories"])
     seen: set[int | str] = set()
     for annotation in data["annotations"]:

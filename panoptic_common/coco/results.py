@@ -1,11 +1,11 @@
-"""Panoptic results of any pictures in COCO's format, for other programs to read.
+"""Panoptic results of any images in COCO's format, for other programs to read.
 
 The folder is a data set of its own: `register_panoptic` takes it, which lets predictions serve as
 truth, to correct them by hand or to train another model on them.
 
 Source of the format: https://cocodataset.org/#format-results, "Panoptic Segmentation".
 
-Shape shorthand: H, W picture size in pixels.
+Shape shorthand: H, W image size in pixels.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class CocoResults:
         id_map: np.ndarray,
         segments_info: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Write the PNG of one picture and remember its entries.
+        """Write the PNG of one image and remember its entries.
 
         Args:
             name: of the PNG, without ending; unique.
-            source: the picture's file, as the JSON names it.
+            source: the image's file, as the JSON names it.
             id_map: (H, W) segment ids, 0 = void.
             segments_info: "id" and contiguous "category_id" of each segment, optionally "score".
         """

@@ -8,7 +8,7 @@ int32, which holds each id exactly.
 Source of the format: https://cocodataset.org/#format-data, "Panoptic Segmentation", and
 Kirillov et al., "Panoptic Segmentation", CVPR 2019.
 
-Shape shorthand: H, W picture size in pixels; S number of segments in the picture.
+Shape shorthand: H, W image size in pixels; S number of segments in the image.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _runs(ids: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Cut a non-empty (H, W) map into the horizontal runs of equal ids.
 
     Segments are areas, so neighbours along a row mostly agree: some ten thousand runs stand for the
-    2 million pixels of a Cityscapes picture, and sorting or scattering is done on runs only.
+    2 million pixels of a Cityscapes image, and sorting or scattering is done on runs only.
 
     Returns:
         starts: (R,) position of each run's first pixel in the flattened map, ascending.
@@ -324,7 +324,7 @@ def check_id_map(
         id_map: (H, W) integer ids.
         segments_info: dicts with `id` and `category_id`, optionally `area`, `bbox` (x, y, width,
             height) and `iscrowd`; what is given is compared.
-        stuff_categories: category ids that are stuff; each may have one segment per picture.
+        stuff_categories: category ids that are stuff; each may have one segment per image.
 
     Returns:
         One sentence per problem, each naming the segment; empty if the two agree.
@@ -351,7 +351,7 @@ def check_id_map(
             if other != segment_id:
                 problems.append(
                     f"segment {segment_id}: second segment of stuff category {category}"
-                    f" (the first is {other}); a stuff class has one segment per picture"
+                    f" (the first is {other}); a stuff class has one segment per image"
                 )
         if segment_id not in position:
             problems.append(f"segment {segment_id}: listed, but no pixel of the PNG has this id")

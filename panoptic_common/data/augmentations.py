@@ -1,13 +1,13 @@
 """Training augmentations that Detectron2 lacks: a random scale, and relighting.
 
-Both papers crop a randomly scaled and flipped picture; Unified (appendix B, "Cityscapes training")
+Both papers crop a randomly scaled and flipped image; Unified (appendix B, "Cityscapes training")
 scales by a factor between 0.5 and 2 and also relights: "randomly adjusting the brightness,
 contrast, hue, and saturation of the image by a small amount".
 
 Like Detectron2's own augmentations these draw from numpy's global generator, which its data loader
 seeds for each worker; a seeded run therefore repeats them.
 
-Shape shorthand: H, W picture size in pixels.
+Shape shorthand: H, W image size in pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
 
     In training: resize (by INPUT.RANDOM_SCALE if it is on, else the shortest edge to a draw from
     INPUT.MIN_SIZE_TRAIN), crop, flip, relight. The crop comes after the resize, so that its size in
-    INPUT.CROP.SIZE is that of the network's input. A picture smaller than an absolute crop is taken
+    INPUT.CROP.SIZE is that of the network's input. An image smaller than an absolute crop is taken
     whole, as Detectron2 does; batches are padded by the model. In testing: resize only.
 
     Args:
@@ -94,7 +94,7 @@ class RandomScale(T.Augmentation):
         self.low, self.high = float(low), float(high)
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """Return the resize for an (H, W, 3) picture."""
+        """Return the resize for an (H, W, 3) image."""
         factor = np.random.uniform(self.low, self.high)
         height, width = image.shape[:2]
         new_height = max(1, int(height * factor + 0.5))
@@ -110,7 +110,7 @@ class RandomRelight(T.Augmentation):
         contrast: as above.
         saturation: as above.
         hue: the shift is drawn from [-hue, hue], in full turns of the hue circle.
-        image_format: "BGR" or "RGB", the order of the channels of the pictures.
+        image_format: "BGR" or "RGB", the order of the channels of the images.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class RandomRelight(T.Augmentation):
         self.image_format = image_format
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """Draw the four amounts; the picture itself does not matter."""
+        """Draw the four amounts; the image itself does not matter."""
         draw = np.random.uniform(-1.0, 1.0, size=4)
         return RelightTransform(
             brightness=1.0 + self.brightness * draw[0],
@@ -146,11 +146,11 @@ class RandomRelight(T.Augmentation):
 
 
 class RelightTransform(Transform):
-    """One relighting: the picture changes, coordinates and label maps do not.
+    """One relighting: the image changes, coordinates and label maps do not.
 
     Args:
         brightness: factor on every value.
-        contrast: factor on the difference to the mean luma of the picture.
+        contrast: factor on the difference to the mean luma of the image.
         saturation: factor on the difference to the pixel's own luma.
         hue: shift in full turns of the hue circle; 1/3 makes red green.
         image_format: "BGR" or "RGB".
@@ -166,13 +166,13 @@ class RelightTransform(Transform):
     ) -> None:
         super().__init__()
         check_format(image_format)
-        # Python's floats keep the picture in float32; numpy's own would make it float64.
+        # Python's floats keep the image in float32; numpy's own would make it float64.
         self.brightness, self.contrast = float(brightness), float(contrast)
         self.saturation, self.hue = float(saturation), float(hue)
         self.image_format = image_format
 
     def apply_image(self, img: np.ndarray, *_: object) -> np.ndarray:
-        """Relight an (H, W, 3) uint8 picture; returns a new one."""
+        """Relight an (H, W, 3) uint8 image; returns a new one."""
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             raise ValueError(f"relighting needs (H, W, 3) uint8, got {img.shape} {img.dtype}")
         is_bgr = self.image_format == "BGR"
@@ -198,7 +198,7 @@ class RelightTransform(Transform):
 
 
 def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Apply the three factors, in this order, to an (H, W, 3) float32 picture of 0..255.
+    """Apply the three factors, in this order, to an (H, W, 3) float32 image of 0..255.
 
     The three are linear in the pixel and in its luma y, so they are one step:
     x' = s b c x + (1 - s) b c y + (1 - c) b mean(y), because contrast maps y to b c y + (1 - c) b
@@ -211,7 +211,7 @@ def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: fl
 
 
 def _turn_hue(rgb: np.ndarray, turns: float) -> np.ndarray:
-    """Turn the hue of an (H, W, 3) float32 picture of 0..255; value and saturation stay."""
+    """Turn the hue of an (H, W, 3) float32 image of 0..255; value and saturation stay."""
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)  # for float32: hue in degrees
     hsv[:, :, 0] = np.mod(hsv[:, :, 0] + 360.0 * turns, 360.0)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -1,11 +1,11 @@
 """Data sets by name: everything Detectron2 wants to know comes from the panoptic JSON.
 
-    register_panoptic("my_streets", images="pictures", panoptic_json="truth.json",
+    register_panoptic("my_streets", images="images", panoptic_json="truth.json",
                       panoptic_png="truth")
 
 is all that a data set of one's own needs: class names, colours, what is a thing, the mapping of
 category ids to contiguous ones. No instances JSON and no folder of semantic maps is read; masks,
-boxes and semantic maps are derived from the panoptic PNG when a picture is used.
+boxes and semantic maps are derived from the panoptic PNG when an image is used.
 
 Classes have one table for things and stuff. The contiguous id of a class, 0..K-1, is its rank among
 the category ids. This is what Detectron2 calls the "standard" form; its "separated" form, in which
@@ -26,7 +26,6 @@ from typing import Any
 
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from panoptic_common.coco.annotations import PanopticPaths, build_class_table, read_panoptic_json
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 
-# Detectron2's names and places, below $DETECTRON2_DATASETS: pictures, JSON, PNGs, evaluator.
+# Detectron2's names and places, below $DETECTRON2_DATASETS: images, JSON, PNGs, evaluator.
 _BUILTIN = {
     f"coco_2017_{split}_panoptic": (
         f"coco/{split}2017",
@@ -57,6 +56,16 @@ _BUILTIN = {
 }
 
 _SCENE_SPLITS = ("train", "val", "test")
+# Sizes in pixels; difficulty from 0 (easy) to 1 (hard).
+DEFAULT_SCENES: Mapping[str, int | float] = {
+    "HEIGHT": 192,
+    "WIDTH": 384,
+    "DIFFICULTY": 0.25,
+    "NUM_TRAIN": 800,
+    "NUM_VAL": 60,
+    "NUM_TEST": 100,
+    "SEED": 0,
+}
 
 _HINTS = {
     "coco": "COCO: unpack panoptic_annotations_trainval2017.zip and the PNG archives inside it; "
@@ -103,7 +112,7 @@ def register_panoptic(
 
     Args:
         name: what configs call it, e.g. in DATASETS.TRAIN.
-        images: folder of the pictures.
+        images: folder of the images.
         panoptic_json: annotation file, with images, annotations and categories.
         panoptic_png: folder of the panoptic PNGs.
         evaluator_type: "panoptic", or "cityscapes_panoptic" for Cityscapes' own measures.
@@ -183,23 +192,14 @@ def register_scenes(
     Args:
         root: as in `register_builtin`.
         settings: HEIGHT, WIDTH, DIFFICULTY, SEED, NUM_TRAIN, NUM_VAL and NUM_TEST, that is,
-            `cfg.DATASETS.SCENES`; by default the defaults of that node.
+            `cfg.DATASETS.SCENES`; by default `DEFAULT_SCENES`.
     """
     root = builtin_root() if root is None else os.fspath(root)
-    if settings is None:
-        settings = _default_scene_settings()
+    settings = DEFAULT_SCENES if settings is None else settings
     for split in _SCENE_SPLITS:
         source = _scene_source(root, split, settings)
         if _SOURCES.get(f"scenes_{split}") != source or f"scenes_{split}" not in DatasetCatalog:
             _register(f"scenes_{split}", source, replace=True)
-
-
-def _default_scene_settings() -> Mapping[str, Any]:
-    from panoptic_common.config import add_panoptic_config  # that module imports this one
-
-    cfg = get_cfg()
-    add_panoptic_config(cfg)
-    return cfg.DATASETS.SCENES
 
 
 def _scene_source(root: str, split: str, settings: Mapping[str, Any]) -> _Source:
@@ -247,7 +247,7 @@ def load_panoptic(name: str) -> list[dict[str, Any]]:
         name: a registered name.
 
     Returns:
-        One dict per picture: `file_name`, `image_id`, `height`, `width`, `pan_seg_file_name` and
+        One dict per image: `file_name`, `image_id`, `height`, `width`, `pan_seg_file_name` and
         `segments_info`, a list of ``{"id", "category_id" (contiguous), "isthing", "iscrowd",
         "area", "bbox" (x, y, width, height)}``.
 
@@ -351,6 +351,6 @@ def _load(name: str) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"{error}\n{source.hint}".rstrip()) from None
     _fill_metadata(name, table)
     logger.info(
-        "%s: %d pictures, %d classes, from %s", name, len(records), len(table), paths.panoptic_json
+        "%s: %d images, %d classes, from %s", name, len(records), len(table), paths.panoptic_json
     )
     return records

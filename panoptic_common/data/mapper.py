@@ -1,14 +1,14 @@
 """From a dict of the data set to what a model takes: read, augment, make targets.
 
-The mapper knows pictures and panoptic maps, and no system: what a network is trained on comes from
+The mapper knows images and panoptic maps, and no system: what a network is trained on comes from
 an injected function ``make_targets(id_map, segments_info) -> dict``.
 
 A panoptic map is transformed as the colours of its PNG, planes of uint8, and turned into ids
 afterwards. Detectron2 resizes label maps of uint8 with Pillow, which picks the nearest pixel
 centre; any other type goes through torch, which takes no int32, and whose "nearest" is half a
-pixel off the picture's bilinear grid. Each plane is exact, and so are all 24 bits of an id.
+pixel off the image's bilinear grid. Each plane is exact, and so are all 24 bits of an id.
 
-Shape shorthand: H, W picture size in pixels after augmentation.
+Shape shorthand: H, W image size in pixels after augmentation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PanopticDatasetMapper:
     `height` and `width`; and whatever `make_targets` returned.
 
     Args:
-        is_train: whether the pictures are for training; the log says so.
+        is_train: whether the images are for training; the log says so.
         augmentations: applied in order; see `panoptic_common.data.augmentations`.
         image_format: "BGR" or "RGB".
         make_targets: called with the (H, W) int32 id map after augmentation, 0 = void,
@@ -87,7 +87,7 @@ class PanopticDatasetMapper:
         )
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Read and augment one picture.
+        """Read and augment one image.
 
         Args:
             record: a dict of `load_panoptic`; not changed.
@@ -96,11 +96,11 @@ class PanopticDatasetMapper:
             What the class describes.
 
         Raises:
-            FileNotFoundError: if the picture or its PNG does not exist.
+            FileNotFoundError: if the image or its PNG does not exist.
             ValueError: naming the files, if one is damaged, if their sizes or the JSON disagree, or
                 if the PNG holds an id that is not in the JSON.
         """
-        image = _read_picture(record, self.image_format)
+        image = _read_image(record, self.image_format)
         inputs = T.AugInput(image)
         transforms = self.augmentations(inputs)
         sample: dict[str, Any] = {
@@ -109,7 +109,7 @@ class PanopticDatasetMapper:
             "height": image.shape[0],
             "width": image.shape[1],
         }
-        # A copy: flips are views with negative strides, and resized pictures are read-only.
+        # A copy: flips are views with negative strides, and resized images are read-only.
         sample["image"] = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), order="C"))
         if self.make_targets is not None:
             id_map = _read_ids(record, image.shape[:2])
@@ -136,7 +136,7 @@ def transform_ids(id_map: np.ndarray, transforms: T.Transform) -> np.ndarray:
 
     Args:
         id_map: (H0, W0) integer ids, all 24 bits.
-        transforms: what the augmentation did to the picture.
+        transforms: what the augmentation did to the image.
 
     Returns:
         (H, W) int32 ids, each of them one of `id_map`. Pixels that a padding transform added are
@@ -151,8 +151,8 @@ def transform_ids(id_map: np.ndarray, transforms: T.Transform) -> np.ndarray:
     return moved
 
 
-def _read_picture(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """Read the (H, W, 3) uint8 picture of a record, turned as its EXIF data says."""
+def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """Read the (H, W, 3) uint8 image of a record, turned as its EXIF data says."""
     path = record["file_name"]
     try:
         # A copy: Pillow's memory is read-only, and BGR is a view with negative strides.
@@ -160,18 +160,18 @@ def _read_picture(record: dict[str, Any], image_format: str) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow raises many types for damaged files
-        raise ValueError(f"{path}: damaged picture ({error})") from error
+        raise ValueError(f"{path}: damaged image ({error})") from error
     size = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
     if image.shape[:2] != size:
         raise ValueError(
-            f"{path}: the picture is {image.shape[0]} x {image.shape[1]} (height x width), but the"
+            f"{path}: the image is {image.shape[0]} x {image.shape[1]} (height x width), but the"
             f" JSON gives image {record.get('image_id')} {size[0]} x {size[1]}"
         )
     return image
 
 
 def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Read the panoptic map of a record and compare it with the JSON and the picture."""
+    """Read the panoptic map of a record and compare it with the JSON and the image."""
     path = record.get("pan_seg_file_name")
     if path is None:
         raise ValueError(
@@ -181,7 +181,7 @@ def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     id_map = read_id_map(path)
     if id_map.shape != tuple(size):
         raise ValueError(
-            f"{path} is {id_map.shape[0]} x {id_map.shape[1]} (height x width), but its picture"
+            f"{path} is {id_map.shape[0]} x {id_map.shape[1]} (height x width), but its image"
             f" {record['file_name']} is {size[0]} x {size[1]}"
         )
     # An id of the JSON without a pixel is harmless (it drops out); the reverse would be a class

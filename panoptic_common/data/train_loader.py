@@ -3,7 +3,7 @@ exactly where the killed one stopped.
 
 Detectron2's `TrainingSampler` starts its shuffled stream anew at every start of the program, and
 its augmentations draw from whatever state the global generators are in: a resumed run sees other
-pictures than the run without the kill. Here
+images than the run without the kill. Here
 
 - the stream of samples is a function of the seed alone: epoch after epoch, each shuffled by a
   generator of its own. Iteration i takes the i-th group of IMS_PER_BATCH samples, rank r its r-th
@@ -77,10 +77,10 @@ def sample_batches(
     """The endless sequence of batches of a run.
 
     Args:
-        size: number of pictures in the data set.
+        size: number of images in the data set.
         batch_size: samples in a batch, over all ranks.
         seed: the run's seed.
-        is_landscape: per picture, whether it is wider than high; if given, a batch holds pictures
+        is_landscape: per image, whether it is wider than high; if given, a batch holds images
             of one orientation only, which saves padding.
 
     Yields:
@@ -100,7 +100,7 @@ def sample_batches(
 
 
 class _MappedSamples(Dataset):
-    """Data set over (position, index) pairs: one mapped picture each, with its own seed."""
+    """Data set over (position, index) pairs: one mapped image each, with its own seed."""
 
     def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict], seed: int) -> None:
         self.records = records
@@ -143,17 +143,17 @@ class TrainLoader:
         Args:
             records: dataset dicts.
             mapper: dataset dict -> input of the model.
-            total_batch_size: pictures an iteration over all ranks, SOLVER.IMS_PER_BATCH.
+            total_batch_size: images an iteration over all ranks, SOLVER.IMS_PER_BATCH.
             seed: the run's seed, the same on all ranks.
             is_landscape: see `sample_batches`.
             num_workers: worker processes of this rank; 0 maps in this process.
             rank, world_size: this process among those that train together.
 
         Raises:
-            ValueError: no picture, or a batch that cannot be shared among the ranks.
+            ValueError: no image, or a batch that cannot be shared among the ranks.
         """
         if not len(records):
-            raise ValueError("the training set holds no picture")
+            raise ValueError("the training set holds no image")
         if total_batch_size < 1 or total_batch_size % world_size:
             raise ValueError(
                 f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which {world_size} processes cannot "
@@ -184,7 +184,7 @@ class TrainLoader:
         batches = sample_batches(
             len(self.records), self.total_batch_size, self.seed, self.is_landscape
         )
-        # Skipping only counts indices: about a second for a million iterations of 4 pictures.
+        # Skipping only counts indices: about a second for a million iterations of 4 images.
         for batch in itertools.islice(batches, self.start_iteration, None):
             yield batch[self.rank * share : (self.rank + 1) * share]
 

@@ -1,1 +1,1 @@
-"""From arrays to pictures, with numpy and OpenCV: overlays of results and sheets of them."""
+"""From arrays to images, with numpy and OpenCV: overlays of results and sheets of them."""

@@ -1,14 +1,14 @@
-"""Pictures of results: panoptic and semantic overlays, boxes, affinities, cuts, and sheets of them.
+"""Images of results: panoptic and semantic overlays, boxes, affinities, cuts, and sheets of them.
 
 One class table colours and names everything. A class that it does not have (more classes in the
 map than in the table) is drawn grey and named by its number; drawing never fails over that. The
-same input gives the same picture: colours come from the class and from the rank of a segment among
+same input gives the same image: colours come from the class and from the rank of a segment among
 those of its class, never from chance.
 
-All drawing takes `scale`, a whole factor by which the picture is enlarged first: on a picture of
+All drawing takes `scale`, a whole factor by which the image is enlarged first: on an image of
 384 x 192 pixels a name is legible only then.
 
-Shape shorthand: H, W picture size in pixels; K classes in the table; D boxes. Colours are RGB, and
+Shape shorthand: H, W image size in pixels; K classes in the table; D boxes. Colours are RGB, and
 results are (scale * H, scale * W, 3) uint8.
 """
 
@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panoptic_common.drawing.strokes import (
-    Picture,
+    ImageArray,
     TextStyle,
-    as_picture,
+    as_image,
     blend,
     draw_outlines,
     enlarge,
@@ -73,7 +73,7 @@ def segment_colour(table: ClassTable, class_id: int, rank: int) -> tuple[int, in
 
 
 def draw_panoptic(
-    picture: npt.ArrayLike,
+    image: npt.ArrayLike,
     id_map: npt.ArrayLike,
     segments_info: Sequence[Mapping[str, Any]],
     table: ClassTable,
@@ -81,11 +81,11 @@ def draw_panoptic(
     alpha: float = 0.6,
     names: bool = True,
     scale: int = 1,
-) -> Picture:
-    """Colour the segments of a picture, outline them and write their class names.
+) -> ImageArray:
+    """Colour the segments of an image, outline them and write their class names.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         id_map: (H, W) integer segment ids, 0 = void; a torch tensor on the CPU will do.
         segments_info: mappings with `id` and contiguous `category_id`, and optionally `iscrowd`.
         table: class table.
@@ -97,7 +97,7 @@ def draw_panoptic(
         ValueError: if sizes disagree.
     """
     ids = np.asarray(id_map)
-    canvas = enlarge(as_picture(picture), scale)
+    canvas = enlarge(as_image(image), scale)
     ids = enlarge_labels(ids, scale, canvas)
     present, index = np.unique(ids, return_inverse=True)
     index = index.reshape(ids.shape)
@@ -123,7 +123,7 @@ def draw_panoptic(
 
 
 def draw_semantic(
-    picture: npt.ArrayLike,
+    image: npt.ArrayLike,
     class_map: npt.ArrayLike,
     table: ClassTable,
     *,
@@ -131,11 +131,11 @@ def draw_semantic(
     alpha: float = 0.6,
     names: bool = True,
     scale: int = 1,
-) -> Picture:
+) -> ImageArray:
     """Colour each pixel by its class.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         class_map: (H, W) contiguous classes; `ignore_label` and negative ones are void.
         table: class table.
         ignore_label: drawn as void (unless the table has so many classes).
@@ -146,7 +146,7 @@ def draw_semantic(
     Raises:
         ValueError: if sizes disagree.
     """
-    canvas = enlarge(as_picture(picture), scale)
+    canvas = enlarge(as_image(image), scale)
     classes = enlarge_labels(np.asarray(class_map), scale, canvas)
     present, index = np.unique(classes, return_inverse=True)
     index = index.reshape(classes.shape)
@@ -162,18 +162,18 @@ def draw_semantic(
 
 
 def draw_boxes(
-    picture: npt.ArrayLike,
+    image: npt.ArrayLike,
     boxes: npt.ArrayLike,
     classes: Sequence[int],
     scores: Sequence[float] | None,
     table: ClassTable,
     *,
     scale: int = 1,
-) -> Picture:
+) -> ImageArray:
     """Draw boxes with class names and scores, the best scored on top.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         boxes: (D, 4) x0, y0, x1, y1 in pixels.
         classes: D *contiguous* classes 0..K-1, not thing indices.
         scores: D scores in 0..1, or None.
@@ -183,7 +183,7 @@ def draw_boxes(
     Raises:
         ValueError: if the lengths disagree.
     """
-    result = enlarge(as_picture(picture), scale)
+    result = enlarge(as_image(image), scale)
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if len(corners) != len(classes) or (scores is not None and len(scores) != len(corners)):
         raise ValueError(
@@ -193,7 +193,7 @@ def draw_boxes(
     order = list(range(len(corners)))
     if scores is not None:
         order.sort(key=lambda d: float(scores[d]))
-    style = TextStyle.for_picture(result)
+    style = TextStyle.for_image(result)
     height, width = result.shape[:2]
     whole = np.rint(np.nan_to_num(corners * scale, nan=0.0)).clip(-1, [width, height] * 2)
     places = whole.astype(int).tolist()
@@ -212,27 +212,27 @@ def draw_boxes(
 
 
 def draw_affinity(
-    picture: npt.ArrayLike,
+    image: npt.ArrayLike,
     affinity: npt.ArrayLike,
     pixel: tuple[float, float],
     *,
     alpha: float = 0.75,
     scale: int = 1,
-) -> Picture:
+) -> ImageArray:
     """Paint how strongly one pixel is tied to every other, as in Fig. 6 of the Unified paper.
 
     The heat runs from the smallest to the largest value of this very map; only where the affinity
-    is does colour cover the picture, the rest stays dark grey.
+    is does colour cover the image, the rest stays dark grey.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        affinity: (h, w) real numbers of any size and scale, stretched over the picture; values
+        image: (H, W, 3) uint8 RGB.
+        affinity: (h, w) real numbers of any size and scale, stretched over the image; values
             that are not finite count as the smallest.
-        pixel: (x, y) of the pixel in the picture, marked by a cross.
+        pixel: (x, y) of the pixel in the image, marked by a cross.
         alpha: opacity of the strongest heat, 0..1.
         scale: factor by which to enlarge.
     """
-    canvas = enlarge(as_picture(picture), scale)
+    canvas = enlarge(as_image(image), scale)
     values = np.array(affinity, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"an affinity map is (h, w), got shape {values.shape}")
@@ -251,16 +251,16 @@ def draw_affinity(
 
 
 def draw_affinities(
-    picture: npt.ArrayLike, affinities: npt.ArrayLike, *, alpha: float = 0.85, scale: int = 1
-) -> Picture:
+    image: npt.ArrayLike, affinities: npt.ArrayLike, *, alpha: float = 0.85, scale: int = 1
+) -> ImageArray:
     """Paint how likely each place is cut from the next one, as a network of edges sees it.
 
-    Unlike `draw_affinity`, the heat has a fixed scale, so that pictures can be compared.
+    Unlike `draw_affinity`, the heat has a fixed scale, so that images can be compared.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         affinities: (h, w) probabilities 0..1 that the edges of one distance are cut, stretched over
-            the picture in squares.
+            the image in squares.
         alpha: opacity of a sure cut, 0..1.
         scale: factor by which to enlarge.
 
@@ -268,22 +268,22 @@ def draw_affinities(
         ValueError: no (h, w) map, or values outside 0..1.
     """
     values = _shares(affinities, "a map of affinities")
-    return paint_heat(enlarge(as_picture(picture), scale), values, alpha, blocks=True)
+    return paint_heat(enlarge(as_image(image), scale), values, alpha, blocks=True)
 
 
 def draw_cut_edges(
-    picture: npt.ArrayLike,
+    image: npt.ArrayLike,
     cut_edges: npt.ArrayLike,
     *,
     colour: tuple[int, int, int] = (255, 226, 64),
     scale: int = 1,
-) -> Picture:
-    """Draw lines where a solver cut the graph of a picture's grid.
+) -> ImageArray:
+    """Draw lines where a solver cut the graph of an image's grid.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, shown darker.
+        image: (H, W, 3) uint8 RGB, shown darker.
         cut_edges: (h, w) share of the edges of each cell that are cut, 0..1, stretched over the
-            picture in squares; bool for all or nothing.
+            image in squares; bool for all or nothing.
         colour: of a cell whose edges are all cut.
         scale: factor by which to enlarge.
 
@@ -291,7 +291,7 @@ def draw_cut_edges(
         ValueError: no (h, w) map, or values outside 0..1.
     """
     values = _shares(cut_edges, "a map of cut edges")
-    canvas = enlarge(as_picture(picture), scale)
+    canvas = enlarge(as_image(image), scale)
     size = (canvas.shape[1], canvas.shape[0])
     share = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))[:, :, None]
     opacity = np.where(share > 0, 0.5 + 0.5 * share, 0)  # one cut edge of two is a line, too

@@ -12,16 +12,16 @@ import numpy as np
 
 from panoptic_common.drawing.overlays import ClassTable, class_colour, class_name
 from panoptic_common.drawing.strokes import (
-    Picture,
+    ImageArray,
     TextStyle,
-    as_picture,
+    as_image,
     fit_width,
 )
 
 _PAPER = (24, 26, 30)
 
 
-def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) -> Picture:
+def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) -> ImageArray:
     """A strip of colour swatches with class names.
 
     Args:
@@ -41,7 +41,7 @@ def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) 
             x, y = gap, y + row
         places.append((x, y))
         x += needed
-    strip: Picture = np.full((y + row, width, 3), _PAPER, np.uint8)
+    strip: ImageArray = np.full((y + row, width, 3), _PAPER, np.uint8)
     for label, (left, top) in zip(shown, places, strict=True):
         corner = (left, top + (row - swatch) // 2)
         opposite = (left + swatch, corner[1] + swatch)
@@ -53,42 +53,42 @@ def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) 
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Picture | None]],
+    rows: Sequence[Sequence[ImageArray | None]],
     titles: Sequence[str],
     *,
     panel_width: int = 384,
-    footer: Picture | None = None,
+    footer: ImageArray | None = None,
     gap: int = 6,
-) -> Picture:
-    """Tile pictures under column titles.
+) -> ImageArray:
+    """Tile images under column titles.
 
     Args:
-        rows: each with one (H, W, 3) RGB picture, or None for an empty place, per title; pictures
+        rows: each with one (H, W, 3) RGB image, or None for an empty place, per title; images
             may differ in size, and keep their aspect.
         titles: of the columns.
-        panel_width: to which pictures are scaled, in pixels.
-        footer: a picture below the sheet, such as a `legend`; cut or padded to its width.
-        gap: space between pictures in pixels.
+        panel_width: to which images are scaled, in pixels.
+        footer: an image below the sheet, such as a `legend`; cut or padded to its width.
+        gap: space between images in pixels.
 
     Raises:
-        ValueError: if a row does not have one picture per title, or there is no title.
+        ValueError: if a row does not have one image per title, or there is no title.
     """
     if not titles or any(len(row) != len(titles) for row in rows):
         lengths = [len(row) for row in rows]
-        raise ValueError(f"every row needs {len(titles)} >= 1 pictures, got {lengths}")
+        raise ValueError(f"every row needs {len(titles)} >= 1 images, got {lengths}")
     width = gap + len(titles) * (panel_width + gap)
     style, head = TextStyle(0.55, 1), 30
-    header: Picture = np.full((head, width, 3), _PAPER, np.uint8)
+    header: ImageArray = np.full((head, width, 3), _PAPER, np.uint8)
     for column, title in enumerate(titles):
         middle = gap + column * (panel_width + gap) + panel_width // 2
         style.write(header, str(title), (middle, head // 2 + 2))
     bands = [header]
     for row in rows:
         panels = [
-            None if panel is None else fit_width(as_picture(panel), panel_width) for panel in row
+            None if panel is None else fit_width(as_image(panel), panel_width) for panel in row
         ]
         height = max((len(panel) for panel in panels if panel is not None), default=0)
-        band: Picture = np.full((height + gap, width, 3), _PAPER, np.uint8)
+        band: ImageArray = np.full((height + gap, width, 3), _PAPER, np.uint8)
         for column, panel in enumerate(panels):
             if panel is not None:
                 left = gap + column * (panel_width + gap)

@@ -1,4 +1,4 @@
-"""What happens around each training step: seeding, checkpoints, the best model, pictures."""
+"""What happens around each training step: seeding, checkpoints, the best model, images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SeedEveryStep(HookBase):
 
     The models draw while they train: the RPN and the ROI heads sample their proposals. Storing the
     generators' states in the checkpoint would have to gather them from all ranks and devices, and
-    what draws between two steps (an evaluation, a picture) would still shift them. Seeded like
+    what draws between two steps (an evaluation, an image) would still shift them. Seeded like
     this, a step depends on its number alone, a checkpoint needs no state, and a run may resume on
     another number of processes.
     """
@@ -132,8 +132,8 @@ class BestCheckpoint(HookBase):
         )
 
 
-class PredictionPictures(HookBase):
-    """Shows in TensorBoard what the model makes of a few fixed pictures, every `period` steps.
+class PredictionImages(HookBase):
+    """Shows in TensorBoard what the model makes of a few fixed images, every `period` steps.
 
     To be registered in the main process only; the other processes wait for it at the next step.
     """
@@ -148,7 +148,7 @@ class PredictionPictures(HookBase):
         """
         Args:
             model: not wrapped for several processes.
-            make_samples: gives the inputs of the pictures; called at the first use.
+            make_samples: gives the inputs of the images; called at the first use.
             draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
             period: in iterations.
         """
@@ -163,7 +163,7 @@ class PredictionPictures(HookBase):
             self.show(self.trainer.storage)
 
     def show(self, storage: Any) -> None:
-        """Put one picture a sample into an event storage."""
+        """Put one image a sample into an event storage."""
         if self._samples is None:
             self._samples = list(self.make_samples())
         training = self.model.training
@@ -171,7 +171,7 @@ class PredictionPictures(HookBase):
         try:
             with torch.no_grad():
                 for number, sample in enumerate(self._samples):
-                    picture = self.draw(sample, self.model([sample])[0])
-                    storage.put_image(f"prediction/{number}", picture.transpose(2, 0, 1))
+                    image = self.draw(sample, self.model([sample])[0])
+                    storage.put_image(f"prediction/{number}", image.transpose(2, 0, 1))
         finally:
             self.model.train(training)

@@ -4,7 +4,7 @@ Killed at any moment and resumed, a run on the CPU ends in the very state, bit f
 that nobody killed. Three things bring that about: checkpoints are written atomically
 (`checkpoint_files`), the batch of iteration i is a function of (seed, i) (`train_loader`), and so
 is what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN
-draws its pictures afresh after a resume, and on a GPU some kernels add in no fixed order.
+draws its images afresh after a resume, and on a GPU some kernels add in no fixed order.
 
 The systems plug in by `build_target_function`; this module knows neither.
 """
@@ -41,7 +41,7 @@ from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
-    PredictionPictures,
+    PredictionImages,
     SeedEveryStep,
 )
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
@@ -51,7 +51,7 @@ from panoptic_common.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
 
-NUM_PICTURES = 3  # of the first test set, drawn every VIS_PERIOD iterations
+NUM_IMAGES = 3  # of the first test set, drawn every VIS_PERIOD iterations
 
 
 class PanopticTrainer(DefaultTrainer):
@@ -60,7 +60,7 @@ class PanopticTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False) -> None:
         """
         Args:
-            cfg: a complete config (see `panoptic_common.config.complete_config`). A SEED of -1
+            cfg: a complete config (see `panoptic_common.config.load_config`). A SEED of -1
                 draws one, which is logged, stored in the checkpoints, and used again at a resume.
             allow_unsafe_checkpoint: read pickles that could run code.
 
@@ -113,7 +113,7 @@ class PanopticTrainer(DefaultTrainer):
     def build_test_target_function(
         cls, cfg: CfgNode
     ) -> Callable[[np.ndarray, list[dict]], dict] | None:
-        """Likewise for test pictures, whose truth an oracle reads; None reads no truth."""
+        """Likewise for test images, whose truth an oracle reads; None reads no truth."""
         return None
 
     # ---- parts ----------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Endless batches of augmented training pictures of all sets in DATASETS.TRAIN.
+        """Endless batches of augmented training images of all sets in DATASETS.TRAIN.
 
         Raises:
             ValueError: a sampler that cannot be resumed exactly, or an unusable data set.
@@ -146,7 +146,7 @@ class PanopticTrainer(DefaultTrainer):
         if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
             raise ValueError(
                 f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
-                '"TrainingSampler" (every picture once an epoch) can be resumed exactly'
+                '"TrainingSampler" (every image once an epoch) can be resumed exactly'
             )
         records = list(
             itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
@@ -168,7 +168,7 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
-        """The pictures of a data set, each once, shared among the processes."""
+        """The images of a data set, each once, shared among the processes."""
         records = load_panoptic(dataset_name)
         return build_detection_test_loader(
             records,
@@ -187,7 +187,7 @@ class PanopticTrainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, output_folder)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with ours for seeds, checkpoints, the best model and pictures."""
+        """Detectron2's hooks, with ours for seeds, checkpoints, the best model and images."""
         cfg = self.cfg
         hooks = [
             hook
@@ -211,17 +211,17 @@ class PanopticTrainer(DefaultTrainer):
         if metric := cfg.TEST.get("BEST_METRIC"):
             hooks.append(BestCheckpoint(self.checkpointer, metric, cfg.TEST.EVAL_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
-            hooks.append(self._build_pictures())
+            hooks.append(self._build_images())
         return [*hooks, writer]
 
-    def _build_pictures(self) -> PredictionPictures:
+    def _build_images(self) -> PredictionImages:
         name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
         mapper = PanopticDatasetMapper.from_cfg(self.cfg, False, None)
 
         def make_samples() -> list[dict]:
-            return [mapper(record) for record in load_panoptic(name)[:NUM_PICTURES]]
+            return [mapper(record) for record in load_panoptic(name)[:NUM_IMAGES]]
 
-        return PredictionPictures(
+        return PredictionImages(
             self.checkpointer.model, make_samples, draw_prediction(class_table(name)), period
         )
 
@@ -274,15 +274,15 @@ class PanopticTrainer(DefaultTrainer):
 
 
 def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
-    """A function (input, output of the model) -> picture, for `hooks.PredictionPictures`.
+    """A function (input, output of the model) -> image, for `hooks.PredictionImages`.
 
     Args:
         table: class table.
     """
 
     def draw(sample: dict, output: dict) -> np.ndarray:
-        picture = read_image(sample["file_name"], format="RGB")
+        image = read_image(sample["file_name"], format="RGB")
         id_map, segments_info = output["panoptic_seg"]
-        return draw_panoptic(picture, id_map.cpu(), segments_info, table)
+        return draw_panoptic(image, id_map.cpu(), segments_info, table)
 
     return draw

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
-from panoptic_common.evaluation.images import PictureWriter
+from panoptic_common.evaluation.images import ImageWriter
 from panoptic_common.evaluation.instances import InstanceEvaluator
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
 from panoptic_common.evaluation.semantic import SemanticEvaluator
@@ -28,7 +28,7 @@ def build_evaluator(
 
     PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary PQ if
     TEST.BOUNDARY_RATIO asks for it; mIoU of the semantic output, box and mask AP; on Cityscapes its
-    own measures too, where cityscapesscripts is installed; and the pictures that
+    own measures too, where cityscapesscripts is installed; and the images that
     TEST.EVAL_VISUALIZE asks for.
 
     Args:
@@ -42,7 +42,7 @@ def build_evaluator(
     """
     if not cfg.TEST.BOUNDARY_RATIO >= 0:
         raise ValueError(
-            f"TEST.BOUNDARY_RATIO is {cfg.TEST.BOUNDARY_RATIO}: it is a share of the picture's "
+            f"TEST.BOUNDARY_RATIO is {cfg.TEST.BOUNDARY_RATIO}: it is a share of the image's "
             "diagonal such as 0.02, or 0.0 to leave boundary PQ out"
         )
     output_dir = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
@@ -62,6 +62,6 @@ def build_evaluator(
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
         evaluators += cityscapes_evaluators(truth)
     if cfg.TEST.EVAL_VISUALIZE > 0:
-        folder = Path(cfg.OUTPUT_DIR) / "pictures"
-        evaluators.append(PictureWriter(truth, folder, cfg.TEST.EVAL_VISUALIZE))
+        folder = Path(cfg.OUTPUT_DIR) / "images"
+        evaluators.append(ImageWriter(truth, folder, cfg.TEST.EVAL_VISUALIZE))
     return DatasetEvaluators(evaluators)

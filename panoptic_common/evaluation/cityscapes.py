@@ -1,7 +1,7 @@
 """Cityscapes' own measures, by cityscapesscripts: instance AP, and IoU of classes and categories.
 
 These figures differ from ours: the AP has other size rules than COCO's, iIoU weighs pixels by the
-size of their instance, and the truth are the gtFine pictures and not the panoptic PNGs. They need
+size of their instance, and the truth are the gtFine images and not the panoptic PNGs. They need
 the files `*_gtFine_instanceIds.png` and `*_gtFine_labelIds.png`, and the package cityscapesscripts,
 an extra that is imported only here and only when it is used.
 
@@ -47,7 +47,7 @@ def cityscapes_evaluators(truth: PanopticTruth) -> list[DatasetEvaluator]:
             "(pip install --no-deps cityscapesscripts pyquaternion)"
         )
     elif not folder.is_dir():
-        reason = f"there is no folder {folder} with the gtFine pictures"
+        reason = f"there is no folder {folder} with the gtFine images"
     elif comm.get_local_size() != comm.get_world_size():
         reason = "it reads the predictions as files, and several machines share none"
     else:
@@ -60,7 +60,7 @@ def cityscapes_evaluators(truth: PanopticTruth) -> list[DatasetEvaluator]:
 
 
 def ground_truth_folder(dataset_name: str) -> Path:
-    """The folder of gtFine pictures, `gtFine/<split>`, of a data set in Cityscapes' layout.
+    """The folder of gtFine images, `gtFine/<split>`, of a data set in Cityscapes' layout.
 
     It is the metadata's `gt_dir` if that is set, and otherwise follows from the place of the
     panoptic PNGs, `gtFine/cityscapes_panoptic_<split>`.
@@ -109,11 +109,11 @@ class _CityscapesEvaluator(DatasetEvaluator):
             self._predictions = None
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Write the predictions of some pictures.
+        """Write the predictions of some images.
 
         Raises:
-            ValueError: naming the picture, if the output is missing or does not fit the data set.
-            FileNotFoundError: if its gtFine picture is missing.
+            ValueError: naming the image, if the output is missing or does not fit the data set.
+            FileNotFoundError: if its gtFine image is missing.
         """
         for image, output in zip(inputs, outputs, strict=True):
             record = self._truth.record(image)
@@ -121,7 +121,7 @@ class _CityscapesEvaluator(DatasetEvaluator):
             stem = "_".join(Path(record["file_name"]).name.split("_")[:3])
             truth = self._folder / stem.split("_")[0] / f"{stem}_gtFine_{self.suffix}.png"
             if not truth.is_file():
-                raise FileNotFoundError(f"{describe(record)} has no gtFine picture {truth}")
+                raise FileNotFoundError(f"{describe(record)} has no gtFine image {truth}")
             self._pairs.append((str(self._write(record, output, stem)), str(truth)))
             self._seen.append(record["image_id"])
 

@@ -1,4 +1,4 @@
-"""Sheets of results written during an evaluation: picture, truth, and what the model made of it.
+"""Sheets of results written during an evaluation: image, truth, and what the model made of it.
 
 Figures do not say *how* a model fails; a handful of sheets after each evaluation does.
 """
@@ -18,15 +18,16 @@ from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
-from panoptic_common.drawing.overlays import Picture, draw_boxes, draw_panoptic, draw_semantic
+from panoptic_common.drawing.overlays import draw_boxes, draw_panoptic, draw_semantic
 from panoptic_common.drawing.sheets import contact_sheet, legend
+from panoptic_common.drawing.strokes import ImageArray
 from panoptic_common.evaluation.truth import PanopticTruth
 
 logger = logging.getLogger(__name__)
 
 
-class PictureWriter(DatasetEvaluator):
-    """Writes a sheet of each of the first pictures of a data set; it measures nothing."""
+class ImageWriter(DatasetEvaluator):
+    """Writes a sheet of each of the first images of a data set; it measures nothing."""
 
     def __init__(
         self,
@@ -40,10 +41,10 @@ class PictureWriter(DatasetEvaluator):
 
         Args:
             truth: of the data set.
-            folder: for `<name of the picture>.png`; made if absent, files are replaced.
-            count: sheets to write: of the first `count` pictures, whichever process has them.
+            folder: for `<name of the image>.png`; made if absent, files are replaced.
+            count: sheets to write: of the first `count` images, whichever process has them.
             min_score: boxes below it are left out.
-            panel_width: of each picture on a sheet, in pixels.
+            panel_width: of each image on a sheet, in pixels.
         """
         self._truth = truth
         self._folder = folder
@@ -52,7 +53,7 @@ class PictureWriter(DatasetEvaluator):
         self._panel_width = panel_width
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Write the sheets of some pictures."""
+        """Write the sheets of some images."""
         for image, output in zip(inputs, outputs, strict=True):
             number = self._numbers.get(image["image_id"])
             if number is None:
@@ -65,29 +66,29 @@ class PictureWriter(DatasetEvaluator):
     def evaluate(self) -> dict[str, Any]:
         """Say where the sheets are; there are no results."""
         if self._numbers:
-            logger.info("Pictures of results: %s", self._folder)
+            logger.info("Images of results: %s", self._folder)
         return {}
 
-    def _sheet(self, record: Mapping[str, Any], output: Mapping[str, Any]) -> Picture:
+    def _sheet(self, record: Mapping[str, Any], output: Mapping[str, Any]) -> ImageArray:
         table = self._truth.table
-        picture = read_image(record["file_name"], format="RGB")
-        # Small pictures are enlarged before drawing, so that names stay legible.
-        scale = max(1, round(self._panel_width / picture.shape[1]))
+        image = read_image(record["file_name"], format="RGB")
+        # Small images are enlarged before drawing, so that names stay legible.
+        scale = max(1, round(self._panel_width / image.shape[1]))
         true_ids, true_segments = self._truth.read(record), record["segments_info"]
-        panels: dict[str, Picture | None] = {"picture": picture}
-        panels["truth"] = draw_panoptic(picture, true_ids, true_segments, table, scale=scale)
+        panels: dict[str, ImageArray | None] = {"image": image}
+        panels["truth"] = draw_panoptic(image, true_ids, true_segments, table, scale=scale)
         if "sem_seg" in output:
             classes = torch.as_tensor(output["sem_seg"]).argmax(dim=0).cpu().numpy()
-            panels["semantic"] = draw_semantic(picture, classes, table, scale=scale)
+            panels["semantic"] = draw_semantic(image, classes, table, scale=scale)
         if "instances" in output:
-            panels["boxes"] = self._boxes(picture, output["instances"], scale)
+            panels["boxes"] = self._boxes(image, output["instances"], scale)
         maps = {}
         if "panoptic_seg" in output:
             maps["panoptic"] = output["panoptic_seg"]
         maps |= output.get("panoptic_variants", {})
         for name, (ids, segments) in maps.items():
             ids = torch.as_tensor(ids).cpu().numpy()
-            panels[name] = draw_panoptic(picture, ids, segments, table, scale=scale)
+            panels[name] = draw_panoptic(image, ids, segments, table, scale=scale)
         shown = {s["category_id"] for s in true_segments}
         shown |= {s["category_id"] for _, segments in maps.values() for s in segments}
         titles = list(panels)
@@ -103,7 +104,7 @@ class PictureWriter(DatasetEvaluator):
         sheets.append(legend(table, sheets[0].shape[1], sorted(shown)))
         return np.concatenate(sheets)
 
-    def _boxes(self, picture: Picture, instances: Any, scale: int) -> Picture:
+    def _boxes(self, image: ImageArray, instances: Any, scale: int) -> ImageArray:
         instances = instances.to("cpu")
         keep = instances.scores >= self._min_score
         things = [k for k, thing in enumerate(self._truth.is_thing.tolist()) if thing]
@@ -112,7 +113,7 @@ class PictureWriter(DatasetEvaluator):
             for c in instances.pred_classes[keep].tolist()
         ]
         return draw_boxes(
-            picture,
+            image,
             instances.pred_boxes.tensor[keep].detach().numpy(),
             classes,
             instances.scores[keep].tolist(),

@@ -2,13 +2,13 @@
 
 COCO's AP needs an instances JSON, which a panoptic data set need not have. It follows from the
 panoptic PNG: every thing segment is an instance, a crowd one stays crowd. So each process encodes
-the true masks of its pictures along with the predicted ones, and when all are done the main process
+the true masks of its images along with the predicted ones, and when all are done the main process
 writes `instances_truth.json` and has Detectron2's `COCOEvaluator` score the detections.
 
 Run-length encodings are made here and not by Detectron2, whose conversion of torch masks relies on
 numpy behaviour that numpy 2 warns about and will remove.
 
-Shape shorthand: D detections of a picture; H, W its size in pixels.
+Shape shorthand: D detections of an image; H, W its size in pixels.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def encode_masks(masks: npt.NDArray[Any]) -> list[dict[str, Any]]:
 def derive_instances(
     record: Mapping[str, Any], id_map: npt.NDArray[Any], table: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Turn the thing segments of a picture into COCO annotations.
+    """Turn the thing segments of an image into COCO annotations.
 
     Args:
         record: dataset dict.
@@ -102,7 +102,7 @@ def derive_instances(
 def detections_to_coco(
     record: Mapping[str, Any], instances: Instances, num_things: int
 ) -> list[dict[str, Any]]:
-    """Turn the detections of a picture into COCO results; `category_id` is the thing index.
+    """Turn the detections of an image into COCO results; `category_id` is the thing index.
 
     Args:
         record: dataset dict.
@@ -111,13 +111,13 @@ def detections_to_coco(
         num_things: classes are 0..num_things-1.
 
     Raises:
-        ValueError: naming the picture, for a class outside that range or masks of another size.
+        ValueError: naming the image, for a class outside that range or masks of another size.
     """
     size = (record["height"], record["width"])
     if tuple(instances.image_size) != size:
         raise ValueError(
             f"{describe(record)}: the detections are for {tuple(instances.image_size)} pixels"
-            f" (height, width), the picture has {size}"
+            f" (height, width), the image has {size}"
         )
     if len(instances) == 0:
         return []
@@ -161,23 +161,23 @@ class InstanceEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         self._seen: list[Any] = []
         self._annotations: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
-        self._without: list[str] = []  # pictures whose output has no "instances"
+        self._without: list[str] = []  # images whose output has no "instances"
         self._has_masks: set[bool] = set()
         self._truth.forget()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Encode the detections and the true instances of some pictures.
+        """Encode the detections and the true instances of some images.
 
         Args:
             inputs: the loader's dicts, with `image_id`.
             outputs: the model's, each with `instances`; not changed.
 
         Raises:
-            ValueError: naming the picture, if its detections do not fit the data set.
+            ValueError: naming the image, if its detections do not fit the data set.
         """
         num_things = len(self._truth.thing_table)
         for image, output in zip(inputs, outputs, strict=True):
@@ -201,7 +201,7 @@ class InstanceEvaluator(DatasetEvaluator):
             ``{"bbox": {"AP": ..., "AP50": ..., ...}, "segm": ...}`` on the main process, else {}.
 
         Raises:
-            ValueError: if a picture is missing, or only some have detections or masks.
+            ValueError: if an image is missing, or only some have detections or masks.
         """
         seen, without = gather_list(self._seen), gather_list(self._without)
         has_masks = set(gather_list(sorted(self._has_masks)))
@@ -211,7 +211,7 @@ class InstanceEvaluator(DatasetEvaluator):
             return {}
         if without:
             raise ValueError(
-                f"the outputs of {len(without)} pictures have no 'instances', the first is"
+                f"the outputs of {len(without)} images have no 'instances', the first is"
                 f" {without[0]}; the others have them"
             )
         if len(has_masks) > 1:
@@ -236,7 +236,7 @@ class InstanceEvaluator(DatasetEvaluator):
         detections: list[dict[str, Any]],
         tasks: tuple[str, ...],
     ) -> dict[str, dict[str, float]]:
-        """Have Detectron2's evaluator score the detections of all pictures."""
+        """Have Detectron2's evaluator score the detections of all images."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "instances_truth.json"
         # Numbers from 1: COCO's code takes annotation 0 for "no match".

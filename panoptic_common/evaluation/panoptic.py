@@ -1,7 +1,7 @@
 """Evaluation inside Detectron2's loop: PQ and mIoU of panoptic outputs, mIoU of semantic ones.
 
 Detectron2's own panoptic evaluator collects the PNGs of all processes on one and calls panopticapi
-when the last is there. Here every picture is compared with its truth as soon as it is predicted, on
+when the last is there. Here every image is compared with its truth as soon as it is predicted, on
 the process that predicted it, and what travels between processes are sums per class
 (`panoptic_common.coco.quality`). The official files are written all the same: `predictions.json` and the
 folder `predictions/` of PNGs are what panopticapi and the test servers read.
@@ -9,7 +9,7 @@ folder `predictions/` of PNGs are what panopticapi and the test servers read.
 `build_evaluator` puts everything together that suits a data set; box and mask AP is in
 `instance_evaluation`, Cityscapes' own measures in `cityscapes_evaluation`.
 
-Shape shorthand: H, W picture size in pixels; K number of classes, numbered 0..K-1, things and stuff
+Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1, things and stuff
 in one table.
 """
 
@@ -83,7 +83,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 ``<key>_<variant>``.
             prefix: files are `<prefix>.json` and `<prefix>/*.png`; by default `predictions`, or
                 `predictions_<variant>`.
-            boundary_ratio: band of boundary PQ over the picture's diagonal; None leaves it out.
+            boundary_ratio: band of boundary PQ over the image's diagonal; None leaves it out.
             truth: that of `dataset_name`, to share it with other evaluators.
         """
         self._truth = truth or PanopticTruth(dataset_name)
@@ -98,7 +98,7 @@ class PanopticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         num_classes = self._truth.num_classes
         self._seen: list[Any] = []
         self._statistics = PanopticStatistics.zeros(num_classes)
@@ -118,7 +118,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 segments_info)`` under the evaluator's key. They are not changed.
 
         Raises:
-            ValueError: naming the picture, if map and list disagree, or map and truth in size.
+            ValueError: naming the image, if map and list disagree, or map and truth in size.
         """
         for image, output in zip(inputs, outputs, strict=True):
             record = self._truth.record(image)
@@ -157,7 +157,7 @@ class PanopticEvaluator(DatasetEvaluator):
         segments: list[dict[str, Any]],
         overlaps: Overlaps,
     ) -> None:
-        """Add one picture to the sums."""
+        """Add one image to the sums."""
         num_classes = self._truth.num_classes
         true_segments = record["segments_info"]
         self._compare_areas(record, overlaps)
@@ -195,7 +195,7 @@ class PanopticEvaluator(DatasetEvaluator):
             ``{name: {figure: percent}}`` on the main process, {} on the others.
 
         Raises:
-            ValueError: if a picture is missing or was predicted twice.
+            ValueError: if an image is missing or was predicted twice.
         """
         if self._files is not None:
             self._files.write_part()

@@ -1,6 +1,6 @@
 """The official files of panoptic predictions, as panopticapi and the test servers read them.
 
-Shape shorthand: H, W picture size in pixels.
+Shape shorthand: H, W image size in pixels.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 class PredictionFiles:
     """The official result files: `<prefix>.json`, with dataset category ids, and `<prefix>/*.png`.
 
-    Each process writes the PNGs of its pictures, and its share of the JSON to a file of its own;
+    Each process writes the PNGs of its images, and its share of the JSON to a file of its own;
     the main process joins the shares.
     """
 
     def __init__(self, truth: PanopticTruth, output_dir: Path, prefix: str) -> None:
-        """Prepare to write predictions of the pictures of `truth`."""
+        """Prepare to write predictions of the images of `truth`."""
         self._truth = truth
         self._json = output_dir / f"{prefix}.json"
         self._folder = output_dir / prefix
@@ -40,15 +40,15 @@ class PredictionFiles:
         self._annotations: list[dict[str, Any]] = []
 
     def reset(self) -> None:
-        """Forget all pictures; PNGs on disk are replaced one by one."""
+        """Forget all images; PNGs on disk are replaced one by one."""
         self._annotations = []
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def add(
         self, record: Mapping[str, Any], ids: np.ndarray, segments: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Write the PNG of one picture and remember its JSON entry."""
-        # The name of the true PNG below its root: unlike the picture's, it is unique.
+        """Write the PNG of one image and remember its JSON entry."""
+        # The name of the true PNG below its root: unlike the image's, it is unique.
         name = os.path.relpath(record["pan_seg_file_name"], self._root)
         if name.startswith(".."):
             name = os.path.basename(name)
@@ -96,8 +96,8 @@ class PredictionFiles:
             part.unlink()
         if absent:
             logger.warning(
-                "%s lacks the pictures of the processes %s: their files are not in %s. The figures"
-                " count all pictures; for a complete file, use a folder that all machines share.",
+                "%s lacks the images of the processes %s: their files are not in %s. The figures"
+                " count all images; for a complete file, use a folder that all machines share.",
                 self._json, absent, self._json.parent,
             )  # fmt: skip
         content = {

@@ -46,7 +46,7 @@ class SemanticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         num_classes = self._truth.num_classes
         self._seen: list[Any] = []
         self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
@@ -60,7 +60,7 @@ class SemanticEvaluator(DatasetEvaluator):
             outputs: the model's, each with (K, H, W) class scores on any device.
 
         Raises:
-            ValueError: naming the picture, if the scores have another K, H or W than the truth.
+            ValueError: naming the image, if the scores have another K, H or W than the truth.
         """
         num_classes = self._truth.num_classes
         for image, output in zip(inputs, outputs, strict=True):
@@ -87,7 +87,7 @@ class SemanticEvaluator(DatasetEvaluator):
             ``{key: {figure: percent}}`` on the main process, {} on the others.
 
         Raises:
-            ValueError: if a picture is missing or was predicted twice.
+            ValueError: if an image is missing or was predicted twice.
         """
         self._truth.check_complete(gather_list(self._seen))
         confusion = sum(comm.all_gather(self._confusion))

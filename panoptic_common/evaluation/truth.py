@@ -1,9 +1,9 @@
-"""What every evaluator asks of the truth: the record of a picture, its map, and whether all came.
+"""What every evaluator asks of the truth: the record of an image, its map, and whether all came.
 
-Several evaluators look at each picture (panoptic, its variants, semantic, instances). They share
-one `PanopticTruth`, so that a panoptic PNG is decoded once per picture and not once per evaluator.
+Several evaluators look at each image (panoptic, its variants, semantic, instances). They share
+one `PanopticTruth`, so that a panoptic PNG is decoded once per image and not once per evaluator.
 
-Shape shorthand: H, W picture size in pixels; K number of classes, numbered 0..K-1.
+Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PanopticTruth:
         dataset_name: as registered.
         table: the class table, K entries in contiguous order.
         is_thing: (K,) bool.
-        records: the dataset dict of each picture, by `image_id`, in the order of the data set.
+        records: the dataset dict of each image, by `image_id`, in the order of the data set.
     """
 
     def __init__(self, dataset_name: str) -> None:
@@ -57,13 +57,13 @@ class PanopticTruth:
         return [entry for entry in self.table if entry["isthing"]]
 
     def record(self, image: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the dataset dict of a picture.
+        """Return the dataset dict of an image.
 
         Args:
             image: what the loader gave, with `image_id`.
 
         Raises:
-            ValueError: if the data set has no such picture.
+            ValueError: if the data set has no such image.
         """
         try:
             return self.records[image["image_id"]]
@@ -74,7 +74,7 @@ class PanopticTruth:
             ) from None
 
     def read(self, record: Mapping[str, Any]) -> npt.NDArray[np.int32]:
-        """Return the (H, W) int32 true id map of a picture; read-only, the last one is kept."""
+        """Return the (H, W) int32 true id map of an image; read-only, the last one is kept."""
         path = record["pan_seg_file_name"]
         if self._last is None or self._last[0] != path:
             id_map = read_id_map(path)
@@ -87,37 +87,37 @@ class PanopticTruth:
         self._last = None
 
     def check_complete(self, image_ids: Iterable[Any]) -> None:
-        """Check that every picture was evaluated once, on whichever process.
+        """Check that every image was evaluated once, on whichever process.
 
         Args:
             image_ids: of all processes.
 
         Raises:
-            ValueError: naming the first pictures that are missing or came more than once.
+            ValueError: naming the first images that are missing or came more than once.
         """
         counts = Counter(image_ids)
         missing = [record for key, record in self.records.items() if key not in counts]
         if missing:
             raise ValueError(
-                f"no prediction for {len(missing)} of the {len(self.records)} pictures of"
+                f"no prediction for {len(missing)} of the {len(self.records)} images of"
                 f" {self.dataset_name!r}, the first is {describe(missing[0])}"
             )
         twice = [self.records[key] for key, count in counts.items() if count > 1]
         if twice:
             raise ValueError(
-                f"{len(twice)} pictures were predicted more than once, the first is"
-                f" {describe(twice[0])}: the loader of an evaluation must give each picture once"
+                f"{len(twice)} images were predicted more than once, the first is"
+                f" {describe(twice[0])}: the loader of an evaluation must give each image once"
             )
 
 
 def segment_classes(record: Mapping[str, Any]) -> dict[int, int]:
-    """Return the contiguous class of each segment id of a picture, crowd included."""
+    """Return the contiguous class of each segment id of an image, crowd included."""
     return {segment["id"]: segment["category_id"] for segment in record["segments_info"]}
 
 
 def describe(image: Mapping[str, Any]) -> str:
-    """Name a picture in an error."""
-    return f"picture {image.get('image_id')!r} ({image.get('file_name', 'no file name')})"
+    """Name an image in an error."""
+    return f"image {image.get('image_id')!r} ({image.get('file_name', 'no file name')})"
 
 
 def output_of(image: Mapping[str, Any], output: Mapping[str, Any], key: str) -> Any:

@@ -1,10 +1,10 @@
-"""Pictures and video in and out, for programs that show what a model makes of them.
+"""Images and video in and out, for programs that show what a model makes of them.
 
-Problem: users have pictures of every kind: grey, with transparency, 16 bits deep, turned by their
+Problem: users have images of every kind: grey, with transparency, 16 bits deep, turned by their
 EXIF data, damaged; videos; a camera. Everything arrives here as one kind of `Frame`, and what
 cannot be read is an error that names the file, so that a long list can go on with the next one.
 
-Shape shorthand: H, W picture size in pixels; colours are RGB throughout.
+Shape shorthand: H, W image size in pixels; colours are RGB throughout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 
 logger = logging.getLogger(__name__)
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 # Container and codec that are tried in turn: the second is part of every OpenCV.
 _CODECS = ((".mp4", "mp4v"), (".avi", "MJPG"))
@@ -31,29 +31,29 @@ _DEFAULT_RATE = 25.0  # frames a second where a source does not know
 
 
 class MediaError(ValueError):
-    """A picture or video cannot be read or written; the message names it and says why."""
+    """An image or video cannot be read or written; the message names it and says why."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture to work on.
+    """One image to work on.
 
     Attributes:
         name: unique among all frames of a run; without folder and ending.
         source: where it comes from, as messages call it.
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
     """
 
     name: str
     source: str
-    picture: np.ndarray
+    image: np.ndarray
 
 
-# ------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------ images
 
 
-def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture of any mode as 8-bit RGB, turned upright as its EXIF data says.
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read an image of any mode as 8-bit RGB, turned upright as its EXIF data says.
 
     Transparent parts show white behind them; 16-bit grey values are divided by 257.
 
@@ -64,7 +64,7 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        MediaError: the file is missing, damaged or no picture.
+        MediaError: the file is missing, damaged or no image.
     """
     path = os.fspath(path)
     try:
@@ -74,12 +74,12 @@ def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
     except FileNotFoundError:
         raise MediaError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow raises many types for damaged files
-        raise MediaError(f"{path}: cannot be read as a picture ({error})") from error
+        raise MediaError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips at 255 and turns most 16-bit pictures white.
+        # Pillow's own conversion clips at 255 and turns most 16-bit images white.
         grey = np.asarray(image).astype(np.int64)
         if grey.max(initial=0) > 255:
             grey = (grey.clip(0, 65535) + 128) // 257
@@ -91,41 +91,41 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 RGB picture; the ending names the format."""
-    Image.fromarray(np.ascontiguousarray(picture)).save(path)
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 RGB image; the ending names the format."""
+    Image.fromarray(np.ascontiguousarray(image)).save(path)
 
 
-def limit_size(picture: np.ndarray, longest_side: int) -> np.ndarray:
-    """Reduce a picture whose longer side exceeds a limit.
+def limit_size(image: np.ndarray, longest_side: int) -> np.ndarray:
+    """Reduce an image whose longer side exceeds a limit.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         longest_side: in pixels; 0 never reduces.
 
     Returns:
-        The picture itself, or a smaller one of the same shape.
+        The image itself, or a smaller one of the same shape.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = longest_side / max(height, width)
     if longest_side <= 0 or factor >= 1:
-        return picture
+        return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 # ------------------------------------------------------------------------------------ finding
 
 
 def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """Resolve what a user names: files, folders (the pictures and videos in them) and globs.
+    """Resolve what a user names: files, folders (the images and videos in them) and globs.
 
     Args:
         inputs: paths and patterns, such as ``street.jpg``, ``holiday/`` or ``frames/*.png``.
 
     Returns:
-        Pictures and videos, each in the order given, folders and patterns sorted by name, none
-        twice. A file of unknown ending counts as a picture.
+        Images and videos, each in the order given, folders and patterns sorted by name, none
+        twice. A file of unknown ending counts as an image.
 
     Raises:
         MediaError: an input names nothing.
@@ -134,10 +134,10 @@ def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_dir():
-            endings = PICTURE_ENDINGS + VIDEO_ENDINGS
+            endings = IMAGE_ENDINGS + VIDEO_ENDINGS
             entries = [p for p in sorted(path.iterdir()) if p.suffix.lower() in endings]
             if not entries:
-                raise MediaError(f"{name}: no picture or video in this folder ({list(endings)})")
+                raise MediaError(f"{name}: no image or video in this folder ({list(endings)})")
         elif path.exists():
             entries = [path]
         else:
@@ -146,9 +146,9 @@ def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
             if not entries:
                 raise MediaError(f"{name}: there is no such file, folder or match")
         found.update(dict.fromkeys(entries))
-    pictures = [path for path in found if path.suffix.lower() not in VIDEO_ENDINGS]
+    images = [path for path in found if path.suffix.lower() not in VIDEO_ENDINGS]
     videos = [path for path in found if path.suffix.lower() in VIDEO_ENDINGS]
-    return pictures, videos
+    return images, videos
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -201,11 +201,11 @@ class VideoReader:
         """
         number = 0
         while True:
-            decoded, picture = self._capture.read()
+            decoded, image = self._capture.read()
             if not decoded:
                 break
             number += 1
-            rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             yield Frame(f"{self.name}_{number:06d}", f"{self.source}, frame {number}", rgb)
         if number == 0:
             raise MediaError(f"{self.source}: no frame could be read")
@@ -234,19 +234,19 @@ class VideoWriter:
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
 
-    def write(self, picture: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB picture; all have the size of the first.
+    def write(self, image: np.ndarray) -> None:
+        """Append an (H, W, 3) uint8 RGB image; all have the size of the first.
 
         Raises:
             MediaError: the size changed, or no codec can write here.
         """
-        size = (picture.shape[1], picture.shape[0])
+        size = (image.shape[1], image.shape[0])
         if self._writer is None:
             self._size = size
             self._writer = self._open()
         if size != self._size:
             raise MediaError(f"{self.path}: a frame of {size} after frames of {self._size}")
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def _open(self) -> cv2.VideoWriter:
         for ending, codec in _CODECS:
@@ -264,7 +264,7 @@ class VideoWriter:
 
 
 class Window:
-    """A window that shows pictures, where there is a display."""
+    """A window that shows images, where there is a display."""
 
     def __init__(self, title: str) -> None:
         """
@@ -286,17 +286,17 @@ class Window:
                 "--output, or install opencv-python"
             ) from error
 
-    def show(self, picture: np.ndarray, wait: bool) -> bool:
-        """Show an RGB picture.
+    def show(self, image: np.ndarray, wait: bool) -> bool:
+        """Show an RGB image.
 
         Args:
-            picture: (H, W, 3) uint8.
+            image: (H, W, 3) uint8.
             wait: until a key is pressed.
 
         Returns:
             False when the user pressed q or Esc, or closed the window.
         """
-        cv2.imshow(self.title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1)
         while wait and key < 0 and self._is_open():
             key = cv2.waitKey(50)

@@ -1,10 +1,10 @@
-"""From a checkpoint to predictions on any picture: what `tools/demo.py` and others share.
+"""From a checkpoint to predictions on any image: what `tools/demo.py` and others share.
 
 A checkpoint of this project holds its config and class table, so the file alone is enough to build
 the model. For other weights (Detectron2's model zoo) the config file names the data set whose
 classes are used.
 
-Shapes: H, W pixels of the picture; K classes; D boxes.
+Shapes: H, W pixels of the image; K classes; D boxes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -27,11 +27,10 @@ from torch import nn
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
-from panoptic_common.config import fill_classes
+from panoptic_common.config import common_class_table, load_config
 from panoptic_common.data.augmentations import build_augmentations
-from panoptic_common.data.catalog import class_table
 from panoptic_common.modeling.resampling import resample_nearest
-from panoptic_common.systems import SYSTEMS, add_system_config
+from panoptic_common.systems import SYSTEMS
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ _SCORE_KEYS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of one picture, at the picture's size, on the CPU.
+    """What a model makes of one image, at the image's size, on the CPU.
 
     Attributes:
         semantic: (H, W) int32 contiguous classes.
@@ -56,7 +55,7 @@ class Prediction:
         scores: (D,) float32.
         classes: (D,) contiguous classes.
         variants: further panoptic maps by name: (id_map, segments_info).
-        cut_edges: (H, W) float32, of systems that cut a graph of the picture's grid: the share of
+        cut_edges: (H, W) float32, of systems that cut a graph of the image's grid: the share of
             the edges between each pixel's cell and the next cells that are cut, 0 to 1; or None.
         affinity_map: (H, W) float32, of the same systems: the probability that the network gives
             such a cut, 0 to 1; or None.
@@ -74,13 +73,13 @@ class Prediction:
 
 
 class Predictor:
-    """A model in evaluation mode, with the way from a picture to its input."""
+    """A model in evaluation mode, with the way from an image to its input."""
 
     def __init__(self, model: nn.Module, cfg: CfgNode, table: Sequence[dict]) -> None:
         """
         Args:
             model: with its weights.
-            cfg: its config; INPUT says how pictures are prepared.
+            cfg: its config; INPUT says how images are prepared.
             table: class table.
         """
         self.model = model.eval()
@@ -118,15 +117,16 @@ class Predictor:
             ValueError: an unknown system, or opts that do not fit.
         """
         if config_file:
-            settings = CfgNode(CfgNode.load_yaml_with_base(config_file))
-            cfg = _config_with(settings, opts, systems, config_file)
-            table = class_table((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0])
+            cfg = load_config(config_file, opts, only_test=True, systems=systems)
+            table = common_class_table(cfg.DATASETS.TEST)
         else:
             metadata = read_checkpoint_metadata(path, allow_unsafe)
-            settings = CfgNode.load_cfg(metadata.config)
-            cfg = _config_with(settings, opts, systems, f"the config in {path}")
             table = metadata.class_table
-        fill_classes(cfg, table)
+            settings = CfgNode.load_cfg(metadata.config)
+            try:
+                cfg = load_config(settings, opts, table=table, systems=systems)
+            except ValueError as error:
+                raise ValueError(f"{path}, with the config in it: {error}") from error
         if score_threshold is not None:
             _set_score_threshold(cfg, score_threshold)
         cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
@@ -148,15 +148,15 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def __call__(self, picture: np.ndarray) -> Prediction:
-        """Predict on one picture.
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """Predict on one image.
 
         Args:
-            picture: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB.
         """
-        inputs = self._inputs(picture)
+        inputs = self._inputs(image)
         output = self.model([inputs])[0]
-        instances = self._detections(output, picture.shape[:2])
+        instances = self._detections(output, image.shape[:2])
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
         id_map, segments_info = output["panoptic_seg"]
         return Prediction(
@@ -171,7 +171,7 @@ class Predictor:
                 for name, (ids, info) in output.get("panoptic_variants", {}).items()
             },
             **{
-                name: _grid_to_picture(output[name], input_size, picture.shape[:2])
+                name: _grid_to_image(output[name], input_size, image.shape[:2])
                 for name in ("cut_edges", "affinity_map")
                 if name in output
             },
@@ -187,11 +187,11 @@ class Predictor:
         none.pred_classes = torch.zeros(0, dtype=torch.int64)
         return none
 
-    def affinity(self, picture: np.ndarray, x: float, y: float) -> np.ndarray:
+    def affinity(self, image: np.ndarray, x: float, y: float) -> np.ndarray:
         """The affinity of one pixel to all others (Fig. 6 of the Unified paper).
 
         Args:
-            picture: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB.
             x: column of the pixel.
             y: its row.
 
@@ -199,7 +199,7 @@ class Predictor:
             (H, W) float32; the larger, the more that place's evidence is sent to the pixel.
 
         Raises:
-            IndexError: the pixel lies outside the picture.
+            IndexError: the pixel lies outside the image.
             ValueError: the model has no affinity.
         """
         if not self.has_affinity:
@@ -207,26 +207,26 @@ class Predictor:
                 f"this {type(self.model).__name__} has no instance affinity to show: leave out "
                 "--affinity, or take a model that was trained with it"
             )
-        inputs = self._inputs(picture)
+        inputs = self._inputs(image)
         grid = self.model.affinity_of_pixel(inputs, x, y).float().cpu().numpy()
         # The grid reaches up to 3 pixels beyond the network's input: cut before the last resize, or
-        # the map would be shifted against the picture.
+        # the map would be shifted against the image.
         height, width = inputs["image"].shape[1:]
         full = cv2.resize(grid, (grid.shape[1] * STRIDE, grid.shape[0] * STRIDE))
-        return cv2.resize(full[:height, :width], (picture.shape[1], picture.shape[0]))
+        return cv2.resize(full[:height, :width], (image.shape[1], image.shape[0]))
 
-    def _inputs(self, picture: np.ndarray) -> dict[str, Any]:
-        ordered = picture if self._image_format == "RGB" else picture[:, :, ::-1]
+    def _inputs(self, image: np.ndarray) -> dict[str, Any]:
+        ordered = image if self._image_format == "RGB" else image[:, :, ::-1]
         inputs = T.AugInput(np.ascontiguousarray(ordered))
         self._augmentations(inputs)
-        image = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
-        return {"image": image, "height": picture.shape[0], "width": picture.shape[1]}
+        tensor = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
 
 
-def _grid_to_picture(
+def _grid_to_image(
     maps: torch.Tensor, input_size: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """An (h, w) map of a model's grid at the picture's (H, W): cells stay the squares they are.
+    """An (h, w) map of a model's grid at the image's (H, W): cells stay the squares they are.
 
     The stride of the grid, a power of two, follows from its size.
 
@@ -240,26 +240,6 @@ def _grid_to_picture(
         f"a map of {tuple(maps.shape)} cells is that of no grid of the network's input, "
         f"{input_size[0]} x {input_size[1]} pixels (height x width)"
     )
-
-
-def _config_with(
-    settings: CfgNode, opts: Sequence[str], systems: Mapping[str, str], source: str
-) -> CfgNode:
-    """A complete config of the system that the settings name.
-
-    Raises:
-        ValueError: an unknown system, or a key or value that does not fit.
-    """
-    cfg = get_cfg()
-    try:
-        name = settings.get("MODEL", {}).get("META_ARCHITECTURE", "")
-        add_system_config(cfg, name, systems)
-        cfg.merge_from_other_cfg(settings)
-        source = "the options"
-        cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
-        raise ValueError(f"{source}: {error.args[0] if error.args else error}") from error
-    return cfg
 
 
 def _set_score_threshold(cfg: CfgNode, threshold: float) -> None:

@@ -1,4 +1,4 @@
-"""From the mapper's pictures to what a network takes: normalised, of one size, on its device."""
+"""From the mapper's images to what a network takes: normalised, of one size, on its device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def normalised_batch(
     pixel_std: torch.Tensor,
     divisibility: int,
 ) -> ImageList:
-    """Normalised pictures, padded with 0, which is the mean, at the right and at the bottom.
+    """Normalised images, padded with 0, which is the mean, at the right and at the bottom.
 
     Args:
         batched_inputs: N dicts with "image" (C, H_i, W_i), values 0 to 255.

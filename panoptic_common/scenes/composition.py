@@ -1,4 +1,4 @@
-"""How one synthetic street scene is put together, picture and panoptic truth.
+"""How one synthetic street scene is put together, image and panoptic truth.
 
 A scene is painted back to front by small brushes that write the colour and the segment id of a
 pixel at the same time, so that the truth is exact by construction.  One seed gives one scene, bit
@@ -9,7 +9,7 @@ shadows, haze and sensor noise; rows of parked cars, groups of people, cyclists;
 into several pieces, cut by the border, and a few tiny ones; far crowds as one segment with
 ``iscrowd`` = 1; void where the camera's own bonnet, a blurred patch or an object of no class is.
 
-Shape shorthand: H, W picture size in pixels.
+Shape shorthand: H, W image size in pixels.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SceneConfig:
     """What scenes look like.
 
     Attributes:
-        height, width: picture size in pixels, each in 32..4096.
+        height, width: image size in pixels, each in 32..4096.
         difficulty: 0..1; more things, more occlusion, more noise, less contrast, and material
             colours that are less typical of their class.
         min_pixels: a thing with fewer visible pixels becomes void, and stuff with fewer than four
@@ -73,7 +73,7 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its panoptic truth.
+    """An image and its panoptic truth.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.

@@ -1,7 +1,7 @@
 """The things of a synthetic scene as plain records: what, where, how big, and how to paint them.
 
 Lengths are millimetres; a footprint is the rectangle (left, top, right, bottom) in pixels that a
-thing covers in the picture.
+thing covers in the image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Kind:
     Attributes:
         height: mm.
         half_width: in thousandths of the height.
-        near, far: distances, mm, for a camera whose focal length is 1.4 picture heights.
+        near, far: distances, mm, for a camera whose focal length is 1.4 image heights.
         zones: ground categories it stands on.
     """
 

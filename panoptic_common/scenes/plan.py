@@ -195,7 +195,7 @@ class Planner:
     # --------------------------------------------------------------- placement
 
     def _scaled(self, distance: int) -> int:
-        """Adapt a distance, given for a focal length of 1.4 picture heights, to this camera."""
+        """Adapt a distance, given for a focal length of 1.4 image heights, to this camera."""
         view = self.street.view
         return distance * view.focal * 10 // (14 * view.height)
 

@@ -1,8 +1,8 @@
 """Seeded synthetic street scenes with exact panoptic truth: the built-in data set.
 
-Problem: training and tests need panoptic pictures on a machine that has no data set.  `make_scene`
+Problem: training and tests need panoptic images on a machine that has no data set.  `make_scene`
 makes one scene from a seed, the same bit for bit on every machine; `write_scenes` stores many of
-them in the COCO panoptic format (https://cocodataset.org/#format-data): pictures, id PNGs,
+them in the COCO panoptic format (https://cocodataset.org/#format-data): images, id PNGs,
 panoptic JSON and instances JSON.
 
     paths = write_scenes("datasets/scenes", "train", 500, seed=0, workers=4)
@@ -45,7 +45,7 @@ class ScenePaths(NamedTuple):
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """Seed of one picture of a split; differs between splits, also for equal indices."""
+    """Seed of one image of a split; differs between splits, also for equal indices."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     return int.from_bytes(digest[:6], "little")  # 48 bits: exact in every JSON reader
 
@@ -69,7 +69,7 @@ def write_scenes(
     Args:
         root: folder of the data set; made if missing.
         split: name, e.g. "train"; letters, digits, "-" and "_".
-        num_scenes: number of pictures, at least 1.
+        num_scenes: number of images, at least 1.
         seed: of the data set.
         config: size and difficulty.
         workers: number of processes; the result does not depend on it.

@@ -30,7 +30,7 @@ class View:
     """A pinhole camera at (0, camera_height, 0) that looks horizontally along +Z.
 
     Attributes:
-        height, width: picture size in pixels.
+        height, width: image size in pixels.
         focal: focal length in pixels.
         horizon: row of the horizon.
         camera_height: in mm.
@@ -52,7 +52,7 @@ class View:
         return np.stack([x, y], axis=1)
 
     def half_width_at(self, depth: int) -> int:
-        """Half the width that the picture shows at a distance, mm."""
+        """Half the width that the image shows at a distance, mm."""
         return depth * self.width // (2 * self.focal)
 
     def haze_at(self, depth: int | np.ndarray) -> np.ndarray:

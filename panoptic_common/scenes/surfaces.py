@@ -4,7 +4,7 @@ The viewing ray of every pixel is intersected with the planes of a `Street`; whe
 ground or a wall, the position there selects zone, paving joint, house and window.  Lengths are
 integer millimetres; all arithmetic is on integers (see `textures`).
 
-Shape shorthand: H, W picture; G rows below the horizon; w columns of one wall.
+Shape shorthand: H, W image; G rows below the horizon; w columns of one wall.
 """
 
 from __future__ import annotations

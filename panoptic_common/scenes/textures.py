@@ -1,6 +1,6 @@
 """Exact ingredients of the synthetic scenes: random draws, noise fields, brushes.
 
-Problem: the same seed must give the same picture, bit for bit, on every machine and with every
+Problem: the same seed must give the same image, bit for bit, on every machine and with every
 numpy release.  Two habits make that true, and the other scene modules rely on them:
 
 * Random numbers come from the *raw* stream of PCG64, which numpy promises to keep; the
@@ -12,7 +12,7 @@ numpy release.  Two habits make that true, and the other scene modules rely on t
 Coordinates are fixed-point with 8 fractional bits ("Q8"): pixel column x covers Q8 values
 [256 x, 256 x + 256) and its centre is 256 x + 128.  Rows grow downwards.
 
-Shape shorthand: H, W picture; R, C rows and columns of a window; V polygon vertices.
+Shape shorthand: H, W image; R, C rows and columns of a window; V polygon vertices.
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ def polygon_mask(
     Two polygons that share an edge neither overlap nor leave a gap along it.
 
     Args:
-        points: (V, 2) int64 Q8 (x, y); any winding, may self-intersect, may leave the picture.
-        height, width: size of the picture in pixels.
+        points: (V, 2) int64 Q8 (x, y); any winding, may self-intersect, may leave the image.
+        height, width: size of the image in pixels.
 
     Returns:
-        ``(rows, columns, mask)``: the window inside the picture and its (R, C) bool mask, or
+        ``(rows, columns, mask)``: the window inside the image and its (R, C) bool mask, or
         None if no pixel centre is inside the window.
     """
     x, y = points[:, 0], points[:, 1]
@@ -153,7 +153,7 @@ def polygon_mask(
 
 @dataclass
 class Canvas:
-    """The picture while it is being painted, back to front.
+    """The image while it is being painted, back to front.
 
     Attributes:
         rgb: (3, H, W) int32, lit colours before haze and noise, 0..255 (brushes may exceed it).

@@ -1,4 +1,4 @@
-"""COPS targets: hand-worked maps, a slow twin, odd and degenerate pictures, and what the most
+"""COPS targets: hand-worked maps, a slow twin, odd and degenerate images, and what the most
 frequent id of a block is worth in PQ."""
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def test_most_frequent_id_rebuilds_scenes_better_than_every_fourth_pixel():
 # -------------------------------------------------------------------------------- all targets
 
 
-def test_hand_worked_picture():
+def test_hand_worked_image():
     # Cells of 2 x 2 pixels, 2 x 3 of them. Stuff 0 has id 4, a thing of class 1 id 9, a crowd of
     # class 3 id 6; 0 is void. The last column of cells is cut off to one pixel.
     id_map = np.array(
@@ -436,5 +436,5 @@ def test_target_function_reads_the_config_and_can_be_pickled():
 def test_target_function_needs_a_completed_config():
     cfg = config()
     cfg.MODEL.PANOPTIC.IS_THING = ()
-    with pytest.raises(ValueError, match="complete_config"):
+    with pytest.raises(ValueError, match="load_config"):
         build_target_function(cfg)

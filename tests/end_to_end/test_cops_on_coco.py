@@ -1,7 +1,7 @@
-"""COPS on two real COCO pictures, one with a crowd: pre-train, go on through the solver, predict.
+"""COPS on two real COCO images, one with a crowd: pre-train, go on through the solver, predict.
 
 A few iterations at a small size show that both stages work from the official files to the official
-files. Learning the pictures by heart takes minutes: see docs/results.md.
+files. Learning the images by heart takes minutes: see docs/results.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = ("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96)
 def pretrained(shared_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pretrained")
     options = ("SOLVER.MAX_ITER", 24, "SOLVER.WARMUP_ITERS", 2, "OUTPUT_DIR", out)
-    config = CONFIGS / "two_pictures.yaml"
+    config = CONFIGS / "two_images.yaml"
     run("train_net.py", "--config-file", config, *SIZES, *options, datasets=shared_coco)
     return out
 
@@ -34,7 +34,7 @@ def finetuned(
     out = tmp_path_factory.mktemp("finetuned")
     options = ("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 0, "OUTPUT_DIR", out)
     start = ("MODEL.WEIGHTS", pretrained / "model_final.pth")
-    config = CONFIGS / "two_pictures_full.yaml"
+    config = CONFIGS / "two_images_full.yaml"
     run("train_net.py", "--config-file", config, *SIZES, *options, *start, datasets=shared_coco)
     return out
 
@@ -56,15 +56,15 @@ def test_training_through_the_solver_evaluates_and_writes(finetuned: Path):
 def test_demo_draws_the_cut_from_the_checkpoint_alone(
     finetuned: Path, shared_coco: Path, tmp_path: Path
 ):
-    picture = shared_coco / "coco/val2017/000000439180.jpg"
+    image = shared_coco / "coco/val2017/000000439180.jpg"
     panels = ("--panels", "panoptic,affinities,cut_edges")
     checkpoint = finetuned / "model_final.pth"
     run(
-        *("demo.py", "--checkpoint", checkpoint, "--output", tmp_path, *panels, picture),
+        *("demo.py", "--checkpoint", checkpoint, "--output", tmp_path, *panels, image),
         datasets=tmp_path,  # nothing of the data set is there
     )
     written = sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(written) == 3
     for name in written:
-        with Image.open(tmp_path / name) as image:
-            assert min(image.size) >= 200
+        with Image.open(tmp_path / name) as drawn:
+            assert min(drawn.size) >= 200

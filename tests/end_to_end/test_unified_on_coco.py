@@ -1,7 +1,7 @@
-"""The Unified system on two real COCO pictures, one with a crowd: train, evaluate, predict.
+"""The Unified system on two real COCO images, one with a crowd: train, evaluate, predict.
 
 A few iterations at a small size show that everything from the official files to the official files
-works and that the losses fall. Learning the pictures by heart takes minutes: see docs/results.md.
+works and that the losses fall. Learning the images by heart takes minutes: see docs/results.md.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from programs import ROOT, metrics, run
 
-CONFIG = ROOT / "configs/unified/coco/two_pictures.yaml"
+CONFIG = ROOT / "configs/unified/coco/two_images.yaml"
 ITERATIONS = 24
 
 
 @pytest.fixture(scope="module")
 def trained(shared_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two_pictures")
+    out = tmp_path_factory.mktemp("two_images")
     sizes = ("INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", 128)
     options = ("SOLVER.MAX_ITER", ITERATIONS, "SOLVER.WARMUP_ITERS", 2, "OUTPUT_DIR", out)
     run("train_net.py", "--config-file", CONFIG, *sizes, *options, datasets=shared_coco)
@@ -41,15 +41,15 @@ def test_losses_fall_and_results_are_written(trained: Path):
 
 
 def test_demo_works_from_the_checkpoint_alone(trained: Path, shared_coco: Path, tmp_path: Path):
-    picture = shared_coco / "coco/val2017/000000439180.jpg"
+    image = shared_coco / "coco/val2017/000000439180.jpg"
     checkpoint = trained / "model_final.pth"
     run(
         *("demo.py", "--checkpoint", checkpoint, "--output", tmp_path, "--affinity", "320,200"),
-        picture,
+        image,
         datasets=tmp_path,  # nothing of the data set is there
     )
     written = sorted(tmp_path.glob("*.png"))
     assert len(written) >= 2
     for path in written:
-        with Image.open(path) as image:
-            assert min(image.size) >= 200
+        with Image.open(path) as drawn:
+            assert min(drawn.size) >= 200

@@ -138,7 +138,7 @@ def resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def backbone(state: State, x: torch.Tensor) -> State:
-    """(N, 3, H, W) normalised pictures -> res2 (stride 4), res3 (8), res4 and res5 (16)."""
+    """(N, 3, H, W) normalised images -> res2 (stride 4), res3 (8), res4 and res5 (16)."""
     for index, stride in enumerate((2, 1, 1), 1):
         x = convolve(state, f"backbone.stem.conv{index}", x, stride=stride)
     x = F.max_pool2d(x, 3, stride=2, padding=1)
@@ -160,7 +160,7 @@ def backbone(state: State, x: torch.Tensor) -> State:
 
 
 def decode(state: State, branch: str, features: State) -> torch.Tensor:
-    """The decoder of a branch; the picture is no larger than the window of the pooling."""
+    """The decoder of a branch; the image is no larger than the window of the pooling."""
     x = features["res5"]
     aspp = f"{branch}.decoder.res5.project_conv"
     parts = [convolve(state, f"{aspp}.convs.0", x)]
@@ -186,10 +186,10 @@ def difference(x: torch.Tensor, distance: int, dim: int) -> torch.Tensor:
 
 
 def forward(
-    state: State, pictures: torch.Tensor, distances: tuple[int, ...]
+    state: State, images: torch.Tensor, distances: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
     """Class logits (N, K, h, w), edge logits (vertical, horizontal) a distance, and their costs."""
-    features = backbone(state, (pictures - state["pixel_mean"]) / state["pixel_std"])
+    features = backbone(state, (images - state["pixel_mean"]) / state["pixel_std"])
     x = decode(state, "sem_seg_head", features)
     for index in range(2):
         x = convolve(state, f"sem_seg_head.head.{index}", x)

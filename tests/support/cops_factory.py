@@ -1,4 +1,4 @@
-"""Tiny COPS models and random pictures for the tests.
+"""Tiny COPS models and random images for the tests.
 
 The network is a ResNet-18 of 8 channels with heads of 16; K = 5 classes, of which 1 and 3 are
 things, so that contiguous ids, thing indices and stuff classes all differ.
@@ -74,10 +74,10 @@ def tiny_model(changes: dict | None = None, seed: int = 0) -> nn.Module:
     return build_model(tiny_config(changes))
 
 
-def make_picture(
+def make_image(
     seed: int = 0, size: tuple[int, int] = (48, 64), *, void: bool = False, things: int = 3
 ) -> dict:
-    """A training picture of noise with its truth: stuff 0 and 2 above each other, thing blocks.
+    """A training image of noise with its truth: stuff 0 and 2 above each other, thing blocks.
 
     Args:
         seed: of the pixels and of the places of the things.

@@ -1,6 +1,6 @@
 """Tiny data sets for tests: COCO-panoptic and Cityscapes trees in a temporary folder.
 
-The pictures hold what goes wrong in real ones: category ids with gaps, ids that need all 24 bits,
+The images hold what goes wrong in real ones: category ids with gaps, ids that need all 24 bits,
 void, a crowd, a segment of one pixel, two things of a class that touch, a thing in two pieces, and
 stuff behind everything.
 """
@@ -73,12 +73,12 @@ def make_coco_panoptic(
     """Write a data set in the COCO panoptic form.
 
     Args:
-        root: existing folder; pictures go to `<root>/<name>`, PNGs to `<root>/panoptic_<name>`, the
+        root: existing folder; images go to `<root>/<name>`, PNGs to `<root>/panoptic_<name>`, the
             JSON to `<root>/panoptic_<name>.json`.
-        num_images: pictures to write; their ids are 100, 101, ...
+        num_images: images to write; their ids are 100, 101, ...
         size: (height, width) in pixels, at least 24 x 32.
         seed: of everything random in them.
-        suffix: of the pictures; ".png" stores them without loss.
+        suffix: of the images; ".png" stores them without loss.
         name: of the split.
 
     Returns:
@@ -140,11 +140,11 @@ def _paint(
     rng: np.random.Generator, id_map: np.ndarray, colour_of: dict[int, list[int]]
 ) -> Image.Image:
     """Paint every segment in the colour of its class, with noise; void is dark."""
-    picture = np.full((*id_map.shape, 3), 20.0)
+    image = np.full((*id_map.shape, 3), 20.0)
     for segment_id, colour in colour_of.items():
-        picture[id_map == segment_id] = colour
-    picture += rng.normal(0, 6, picture.shape)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+        image[id_map == segment_id] = colour
+    image += rng.normal(0, 6, image.shape)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
 def make_cityscapes(
@@ -160,29 +160,29 @@ def make_cityscapes(
     Args:
         root: existing folder; the tree is `<root>/cityscapes`.
         splits: the splits to write; each has two cities.
-        num_images: pictures in each city.
+        num_images: images in each city.
         size: (height, width) in pixels, at least 32 x 64.
         seed: of everything random in them.
         panoptic: write the panoptic PNGs and JSON too, in the form of Cityscapes' own converter
             (`tools/prepare_cityscapes.py` makes them from the rest).
 
     Returns:
-        `<root>/cityscapes`, with leftImg8bit/ and gtFine/ (instanceIds and labelIds pictures).
+        `<root>/cityscapes`, with leftImg8bit/ and gtFine/ (instanceIds and labelIds images).
     """
     tree = Path(root) / "cityscapes"
     for split in splits:
         images, annotations = [], []
         cities = ("aachen", "bochum") if split == "train" else ("frankfurt", "lindau")
         for city_number, city in enumerate(cities):
-            pictures = tree / "leftImg8bit" / split / city
+            folder_of_city = tree / "leftImg8bit" / split / city
             truth = tree / "gtFine" / split / city
-            pictures.mkdir(parents=True)
+            folder_of_city.mkdir(parents=True)
             truth.mkdir(parents=True)
             for number in range(num_images):
                 rng = np.random.default_rng([seed, len(split), city_number, number])
                 instance_ids = _draw_cityscapes(rng, size)
                 image_id = f"{city}_{number:06d}_000019"
-                _write_cityscapes_image(rng, pictures, truth, image_id, instance_ids)
+                _write_cityscapes_image(rng, folder_of_city, truth, image_id, instance_ids)
                 images.append(_cityscapes_image(image_id, size))
                 annotations.append(_cityscapes_annotation(image_id, instance_ids))
         if panoptic:
@@ -209,19 +209,19 @@ def _draw_cityscapes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndar
 
 
 def _write_cityscapes_image(
-    rng: np.random.Generator, pictures: Path, truth: Path, image_id: str, ids: np.ndarray
+    rng: np.random.Generator, images: Path, truth: Path, image_id: str, ids: np.ndarray
 ) -> None:
-    """Write one picture and its two truth pictures."""
+    """Write one image and its two truth images."""
     labels = np.where(ids >= 1000, ids // 1000, ids)
     colours = {label: colour for label, _, _, colour in CITYSCAPES_CLASSES}
-    _paint(rng, labels, colours).save(pictures / f"{image_id}_leftImg8bit.png")
-    instance_picture = Image.fromarray(ids.astype(np.uint16))  # 16-bit grey, as in the data set
-    instance_picture.save(truth / f"{image_id}_gtFine_instanceIds.png")
+    _paint(rng, labels, colours).save(images / f"{image_id}_leftImg8bit.png")
+    instance_image = Image.fromarray(ids.astype(np.uint16))  # 16-bit grey, as in the data set
+    instance_image.save(truth / f"{image_id}_gtFine_instanceIds.png")
     Image.fromarray(labels.astype(np.uint8)).save(truth / f"{image_id}_gtFine_labelIds.png")
 
 
 def _cityscapes_image(image_id: str, size: tuple[int, int]) -> dict[str, Any]:
-    # The converter writes "_gtFine_leftImg8bit.png", a name that no picture has.
+    # The converter writes "_gtFine_leftImg8bit.png", a name that no image has.
     return {
         "id": image_id,
         "file_name": f"{image_id}_gtFine_leftImg8bit.png",

@@ -1,4 +1,4 @@
-"""Tiny Unified models and random pictures for the tests, and checks that several tests share.
+"""Tiny Unified models and random images for the tests, and checks that several tests share.
 
 The network is a ResNet-18 of 8 channels with heads of 8 to 32 channels; K = 5 classes, of which 1
 and 3 are things, so that contiguous ids, thing indices and stuff channels all differ.
@@ -104,7 +104,7 @@ def lively_model(changes: dict | None = None) -> nn.Module:
     return model
 
 
-def make_picture(
+def make_image(
     seed: int = 0,
     size: tuple[int, int] = (64, 96),
     *,
@@ -113,7 +113,7 @@ def make_picture(
     crowd: bool = True,
     void_rows: int = 4,
 ) -> dict:
-    """A training picture of noise with its truth.
+    """A training image of noise with its truth.
 
     Args:
         seed: of pixels and of the places of the things.
@@ -142,9 +142,9 @@ def make_picture(
     if crowd:
         add(70000, THING_IDS[0], slice(height - 8, height), slice(width - 12, width), 1)
     id_map[:void_rows] = 0
-    picture = make_unified_targets(id_map, segments_info, IS_THING)
+    image = make_unified_targets(id_map, segments_info, IS_THING)
     pixels = rng.integers(0, 256, size=(3, *size)).astype(np.uint8)
-    return {**picture, "image": torch.from_numpy(pixels), "height": height, "width": width}
+    return {**image, "image": torch.from_numpy(pixels), "height": height, "width": width}
 
 
 def training_step(model: nn.Module, batch: list[dict], seed: int = 0) -> dict[str, torch.Tensor]:

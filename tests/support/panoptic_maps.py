@@ -8,11 +8,11 @@ from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import update_segments
 
 
-def statistics_of(pictures, num_classes: int, **keywords) -> PanopticStatistics:
-    """Ours, over pictures (truth, truth segments, prediction, prediction segments)."""
+def statistics_of(images, num_classes: int, **keywords) -> PanopticStatistics:
+    """Ours, over images (truth, truth segments, prediction, prediction segments)."""
     total = PanopticStatistics.zeros(num_classes)
-    for picture in pictures:
-        total += match_segments(*picture, num_classes, **keywords).statistics(num_classes)
+    for image in images:
+        total += match_segments(*image, num_classes, **keywords).statistics(num_classes)
     return total
 
 
@@ -25,7 +25,7 @@ def voronoi(rng: np.random.Generator, height: int, width: int, segments: int) ->
     return np.argmin(distance * metric, axis=0)
 
 
-def random_picture(
+def random_image(
     rng: np.random.Generator,
     height: int = 40,
     width: int = 56,

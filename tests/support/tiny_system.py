@@ -23,7 +23,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from panoptic_common.config import add_panoptic_config, complete_config
+from panoptic_common.config import add_panoptic_config, common_class_table, fill_classes
 from panoptic_common.data.catalog import register_panoptic
 from panoptic_common.engine.trainer import PanopticTrainer
 
@@ -111,7 +111,7 @@ class TinyTrainer(PanopticTrainer):
 
 
 def tiny_options(root: Path) -> list[str]:
-    """Options for a run of 12 iterations of 2 pictures that writes to `root`/out."""
+    """Options for a run of 12 iterations of 2 images that writes to `root`/out."""
     values = {
         "MODEL.META_ARCHITECTURE": "TinyPanoptic",
         "MODEL.DEVICE": "cpu",
@@ -155,7 +155,7 @@ def register_tiny_again(root: Path) -> None:
     )
 
 
-# The Unified system as the scenes have it, but a few channels wide and on tiny pictures.
+# The Unified system as the scenes have it, but a few channels wide and on tiny images.
 UNIFIED_OPTIONS = [
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"),
     *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
@@ -179,4 +179,5 @@ def tiny_config(root: Path, *opts: Any) -> CfgNode:
     add_panoptic_config(cfg)
     add_tiny_system_config(cfg)
     cfg.merge_from_list([*tiny_options(root), *map(str, opts)])
-    return complete_config(cfg)
+    fill_classes(cfg, common_class_table([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+    return cfg

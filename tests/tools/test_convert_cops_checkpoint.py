@@ -90,7 +90,7 @@ def model(converted) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     """The grid of 96 x 160 pixels has 24 x 40 cells: d = 32 fits one way, d = 64 neither."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (1, 3, 96, 160), generator=generator).double()
@@ -119,12 +119,12 @@ def test_entries_are_those_of_the_authors_networks(classes, distances):
 
 
 @torch.no_grad()
-def test_converted_network_computes_their_logits_and_costs(model, picture, state):
+def test_converted_network_computes_their_logits_and_costs(model, image, state):
     theirs = {key: value.double() for key, value in state.items()}
     class_logits, edge_logits, class_costs, edge_costs = authors_network.forward(
-        theirs, picture, DISTANCES
+        theirs, image, DISTANCES
     )
-    found = model.predict_maps((picture - theirs["pixel_mean"]) / theirs["pixel_std"])
+    found = model.predict_maps((image - theirs["pixel_mean"]) / theirs["pixel_std"])
     # The weights are in single precision on both sides, the arithmetic is not.
     close = {"rtol": 1e-7, "atol": 1e-7}
     torch.testing.assert_close(found.class_logits, class_logits, **close)
@@ -140,9 +140,9 @@ def test_converted_network_computes_their_logits_and_costs(model, picture, state
     assert class_logits.std() > 0.1 and min(maps.std() for maps in edge_logits) > 0.05
 
 
-def test_pictures_are_normalised_as_theirs(model, picture, state):
-    found = model.preprocess([{"image": picture[0]}]).tensor
-    expected = (picture - state["pixel_mean"]) / state["pixel_std"]
+def test_images_are_normalised_as_theirs(model, image, state):
+    found = model.preprocess([{"image": image[0]}]).tensor
+    expected = (image - state["pixel_mean"]) / state["pixel_std"]
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -368,7 +368,7 @@ def test_settings_of_a_coco_file(tool):
     args = tool.parse_args(
         ["a.pth", "b.pth", "--config-file", str(ROOT / "configs/cops/coco/full.yaml")]
     )
-    cfg, table = tool.read_config(args)
+    cfg, table = tool.complete_config(args)
     things = [bool(entry["isthing"]) for entry in COCO_CATEGORIES]
     assert list(cfg.MODEL.PANOPTIC.IS_THING) == things and len(table) == 133
     weights = {

@@ -68,9 +68,9 @@ def demo() -> ModuleType:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of an RGB, a grey, an RGBA and a turned picture, of four odd sizes."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of an RGB, a grey, an RGBA and a turned image, of four odd sizes."""
+    folder = tmp_path / "images"
     folder.mkdir()
     scene = make_scene(3, SceneConfig(height=65, width=99)).image
     Image.fromarray(scene).save(folder / "a.png")
@@ -89,9 +89,9 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def test_every_kind_of_picture_gives_its_panels(demo, checkpoint, pictures, tmp_path, capsys):
+def test_every_kind_of_image_gives_its_panels(demo, checkpoint, images, tmp_path, capsys):
     out = tmp_path / "out"
-    assert demo.main(["--checkpoint", checkpoint, str(pictures), "--output", str(out)]) == 0
+    assert demo.main(["--checkpoint", checkpoint, str(images), "--output", str(out)]) == 0
     assert "4 done" in capsys.readouterr().out
     found = sorted(path.name for path in out.iterdir())
     assert found == sorted(f"{n}_{p}.png" for n in "abcd" for p in ("panoptic", "boxes"))
@@ -100,14 +100,14 @@ def test_every_kind_of_picture_gives_its_panels(demo, checkpoint, pictures, tmp_
     assert height > width  # turned upright
 
 
-def test_panels_affinity_and_contact_sheet(demo, checkpoint, pictures, tmp_path):
+def test_panels_affinity_and_contact_sheet(demo, checkpoint, images, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--checkpoint", checkpoint, str(pictures / "a.png"), "--output", str(out)]
-    arguments += ["--affinity", "40,30", "--panels", "picture,semantic,affinity,contact_sheet"]
+    arguments = ["--checkpoint", checkpoint, str(images / "a.png"), "--output", str(out)]
+    arguments += ["--affinity", "40,30", "--panels", "image,semantic,affinity,contact_sheet"]
     assert demo.main(arguments) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "a_affinity.png",
-        "a_picture.png",
+        "an_image.png",
         "a_semantic.png",
         "contact_sheet.png",
     ]
@@ -116,10 +116,10 @@ def test_panels_affinity_and_contact_sheet(demo, checkpoint, pictures, tmp_path)
     assert green > red + 60
 
 
-def test_an_affinity_outside_the_picture_is_that_pictures_error(
-    demo, checkpoint, pictures, tmp_path, capsys
+def test_an_affinity_outside_the_image_is_that_images_error(
+    demo, checkpoint, images, tmp_path, capsys
 ):
-    arguments = ["--checkpoint", checkpoint, str(pictures), "--output", str(tmp_path / "out")]
+    arguments = ["--checkpoint", checkpoint, str(images), "--output", str(tmp_path / "out")]
     assert demo.main([*arguments, "--affinity", "80,30", "--panels", "affinity"]) == 1
     captured = capsys.readouterr()
     assert "2 done" in captured.out and "2 failed" in captured.err
@@ -127,9 +127,9 @@ def test_an_affinity_outside_the_picture_is_that_pictures_error(
     assert "b.png: pixel (80.0, 30.0) lies outside" in captured.err and "d.jpg" in captured.err
 
 
-def test_json_is_a_data_set_of_its_own(demo, checkpoint, pictures, tmp_path):
+def test_json_is_a_data_set_of_its_own(demo, checkpoint, images, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--checkpoint", checkpoint, str(pictures), "--output", str(out), "--json"]
+    arguments = ["--checkpoint", checkpoint, str(images), "--output", str(out), "--json"]
     assert demo.main(arguments) == 0
     register_panoptic("demo_results", "/", out / "panoptic.json", out / "panoptic")
     records = load_panoptic("demo_results")
@@ -153,13 +153,13 @@ def test_json_is_a_data_set_of_its_own(demo, checkpoint, pictures, tmp_path):
     assert content["categories"] == CLASSES
 
 
-def test_unreadable_files_do_not_stop_the_others(demo, checkpoint, pictures, tmp_path, capsys):
-    (pictures / "b.png").write_bytes(b"no picture")
+def test_unreadable_files_do_not_stop_the_others(demo, checkpoint, images, tmp_path, capsys):
+    (images / "b.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    assert demo.main(["--checkpoint", checkpoint, str(pictures), "--output", str(out)]) == 1
+    assert demo.main(["--checkpoint", checkpoint, str(images), "--output", str(out)]) == 1
     captured = capsys.readouterr()
     assert "3 done" in captured.out
-    assert "1 failed" in captured.err and "b.png: cannot be read as a picture" in captured.err
+    assert "1 failed" in captured.err and "b.png: cannot be read as an image" in captured.err
     assert (out / "d_panoptic.png").is_file() and not (out / "b_panoptic.png").exists()
 
 
@@ -173,7 +173,7 @@ def test_video_in_video_out(demo, checkpoint, tmp_path):
     writer.release()
     out = tmp_path / "out"
     arguments = ["--checkpoint", checkpoint, str(tmp_path / "drive.avi"), "--output", str(out)]
-    assert demo.main([*arguments, "--panels", "picture,panoptic", "--json"]) == 0
+    assert demo.main([*arguments, "--panels", "image,panoptic", "--json"]) == 0
     videos = [path for path in out.iterdir() if path.stem == "drive"]
     capture = cv2.VideoCapture(str(videos[0]))
     frames = [capture.read()[1] for _ in range(3)]
@@ -182,13 +182,13 @@ def test_video_in_video_out(demo, checkpoint, tmp_path):
     assert frames[0].shape == (48 * 6, 2 * 80 * 6, 3)
     left = frames[0][:, : 80 * 6, ::-1].astype(int)
     enlarged = scene.repeat(6, axis=0).repeat(6, axis=1)
-    assert np.abs(left - enlarged).mean() < 20  # the picture itself, lossily
+    assert np.abs(left - enlarged).mean() < 20  # the image itself, lossily
     maps = sorted((out / "panoptic").iterdir())
     assert [path.name for path in maps] == [f"drive_{n:06d}.png" for n in (1, 2, 3)]
 
 
-def test_large_pictures_are_reduced(demo, checkpoint, pictures, tmp_path):
-    arguments = ["--checkpoint", checkpoint, str(pictures / "a.png"), "--max-side", "40"]
+def test_large_images_are_reduced(demo, checkpoint, images, tmp_path):
+    arguments = ["--checkpoint", checkpoint, str(images / "a.png"), "--max-side", "40"]
     arguments += ["--output", str(tmp_path / "out"), "--json", "--affinity", "98,64"]
     assert demo.main(arguments) == 0
     assert size_of(tmp_path / "out/panoptic/a.png") == (40, 26)
@@ -197,10 +197,10 @@ def test_large_pictures_are_reduced(demo, checkpoint, pictures, tmp_path):
 @pytest.mark.parametrize("shape", [(1, 1), (7, 400), (500, 3), (33, 31)])
 def test_any_size_is_predicted_at_its_own_size(checkpoint, shape):
     predictor = Predictor.from_checkpoint(checkpoint)
-    picture = np.random.default_rng(0).integers(0, 255, (*shape, 3)).astype(np.uint8)
-    found = predictor(picture)
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3)).astype(np.uint8)
+    found = predictor(image)
     assert found.id_map.shape == found.semantic.shape == shape
-    assert predictor.affinity(picture, shape[1] - 1, shape[0] - 1).shape == shape
+    assert predictor.affinity(image, shape[1] - 1, shape[0] - 1).shape == shape
     present = set(np.unique(found.id_map).tolist()) - {0}
     assert present == {segment["id"] for segment in found.segments_info}
 
@@ -215,20 +215,20 @@ def test_boxes_carry_contiguous_classes_of_things(checkpoint):
 def test_the_channel_order_is_that_of_the_config(checkpoint):
     bgr = Predictor.from_checkpoint(checkpoint)
     rgb = Predictor.from_checkpoint(checkpoint, opts=["INPUT.FORMAT", "RGB"])
-    picture = make_scene(3, SceneConfig(height=64, width=96)).image
-    first, second = bgr(picture), rgb(np.ascontiguousarray(picture[:, :, ::-1]))
+    image = make_scene(3, SceneConfig(height=64, width=96)).image
+    first, second = bgr(image), rgb(np.ascontiguousarray(image[:, :, ::-1]))
     np.testing.assert_array_equal(first.scores, second.scores)
-    assert not np.array_equal(first.scores, rgb(picture).scores)
+    assert not np.array_equal(first.scores, rgb(image).scores)
 
 
 def test_score_threshold_reaches_the_panoptic_map(checkpoint):
-    picture = make_scene(3, SceneConfig(height=64, width=96)).image
-    found = Predictor.from_checkpoint(checkpoint, score_threshold=0.99)(picture)
+    image = make_scene(3, SceneConfig(height=64, width=96)).image
+    found = Predictor.from_checkpoint(checkpoint, score_threshold=0.99)(image)
     assert len(found.boxes) == 5  # the detections are still there to be drawn
     assert not any(segment["isthing"] for segment in found.segments_info)
 
 
-def test_affinity_follows_the_picture_not_the_padding(checkpoint, monkeypatch):
+def test_affinity_follows_the_image_not_the_padding(checkpoint, monkeypatch):
     predictor = Predictor.from_checkpoint(checkpoint, opts=["INPUT.MIN_SIZE_TEST", "0"])
     # 90 columns are 23 cells of 4 pixels; a ramp over the cells must end at 90 of 92 pixels.
     ramp = torch.arange(23.0).repeat(17, 1)
@@ -261,7 +261,7 @@ class WithGraph(torch.nn.Module):
 
 @pytest.fixture
 def graph_predictor(checkpoint, demo, monkeypatch) -> Predictor:
-    """A predictor with such a model, which the demo gets, too. Pictures keep their size."""
+    """A predictor with such a model, which the demo gets, too. Images keep their size."""
     predictor = Predictor.from_checkpoint(checkpoint, opts=["INPUT.MIN_SIZE_TEST", "0"])
     predictor.model = WithGraph(predictor.model).eval()
     monkeypatch.setattr(demo.Predictor, "from_checkpoint", lambda *args, **keywords: predictor)
@@ -284,9 +284,9 @@ def test_a_map_of_no_grid_is_an_error(graph_predictor, monkeypatch):
         graph_predictor(np.zeros((66, 90, 3), np.uint8))
 
 
-def test_panels_of_a_graph(demo, graph_predictor, pictures, tmp_path):
+def test_panels_of_a_graph(demo, graph_predictor, images, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--checkpoint", "any.pth", str(pictures), "--output", str(out)]
+    arguments = ["--checkpoint", "any.pth", str(images), "--output", str(out)]
     assert demo.main([*arguments, "--panels", "cut_edges,affinities,contact_sheet"]) == 0
     names = [f"{n}_{p}.png" for n in "abcd" for p in ("affinities", "cut_edges")]
     assert sorted(path.name for path in out.iterdir()) == sorted([*names, "contact_sheet.png"])
@@ -294,12 +294,12 @@ def test_panels_of_a_graph(demo, graph_predictor, pictures, tmp_path):
     assert tuple(drawn[30 * 5, 42 * 5]) == (255, 226, 64) != tuple(drawn[30 * 5, 45 * 5])
     heat = np.asarray(Image.open(out / "a_affinities.png")).astype(int)
     assert heat[:, 98 * 5].sum() > heat[:, 5].sum()
-    # picture, semantic, boxes, panoptic, affinities, cut_edges
+    # image, semantic, boxes, panoptic, affinities, cut_edges
     assert size_of(out / "contact_sheet.png")[0] == 6 + 6 * (384 + 6)
 
 
-def test_a_model_without_a_graph_says_so(demo, checkpoint, pictures, tmp_path, capsys):
-    arguments = ["--checkpoint", checkpoint, str(pictures / "a.png"), "--panels", "cut_edges"]
+def test_a_model_without_a_graph_says_so(demo, checkpoint, images, tmp_path, capsys):
+    arguments = ["--checkpoint", checkpoint, str(images / "a.png"), "--panels", "cut_edges"]
     text = run_wrongly(demo, capsys, *arguments, "--output", str(tmp_path / "out"))
     assert "leave out the panel cut_edges" in text
 
@@ -326,8 +326,8 @@ def test_a_config_file_replaces_the_one_inside(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ([], "name pictures or videos"),
-        (["x.png", "--webcam", "0"], "name pictures or videos"),
+        ([], "name images or videos"),
+        (["x.png", "--webcam", "0"], "name images or videos"),
         (["x.png", "--panels", "boxes,nonsense"], "nonsense is none of"),
         (["x.png", "--panels", "affinity"], "needs a pixel"),
         (["x.png", "--affinity", "12"], "is not X,Y"),
@@ -347,56 +347,56 @@ def run_wrongly(demo, capsys, *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-def test_unusable_checkpoints_are_explained_in_a_line(demo, checkpoint, pictures, tmp_path, capsys):
-    picture, out = str(pictures / "a.png"), ["--output", str(tmp_path / "out")]
+def test_unusable_checkpoints_are_explained_in_a_line(demo, checkpoint, images, tmp_path, capsys):
+    image, out = str(images / "a.png"), ["--output", str(tmp_path / "out")]
     absent = str(tmp_path / "absent.pth")
-    assert "absent.pth" in run_wrongly(demo, capsys, "--checkpoint", absent, picture, *out)
+    assert "absent.pth" in run_wrongly(demo, capsys, "--checkpoint", absent, image, *out)
     whole = Path(checkpoint).read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     cut = str(tmp_path / "cut.pth")
-    assert "cut.pth" in run_wrongly(demo, capsys, "--checkpoint", cut, picture, *out)
+    assert "cut.pth" in run_wrongly(demo, capsys, "--checkpoint", cut, image, *out)
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "foreign.pth")
     foreign = str(tmp_path / "foreign.pth")
-    assert "--config-file" in run_wrongly(demo, capsys, "--checkpoint", foreign, picture, *out)
+    assert "--config-file" in run_wrongly(demo, capsys, "--checkpoint", foreign, image, *out)
     assert "no such file" in run_wrongly(demo, capsys, "--checkpoint", checkpoint, "no.png", *out)
-    arguments = ["--checkpoint", checkpoint, picture, *out, "--opts", "MODEL.NONSENSE", "1"]
+    arguments = ["--checkpoint", checkpoint, image, *out, "--opts", "MODEL.NONSENSE", "1"]
     assert "NONSENSE" in run_wrongly(demo, capsys, *arguments)
 
 
-def test_a_model_without_affinity_says_so(demo, pictures, tmp_path, capsys):
+def test_a_model_without_affinity_says_so(demo, images, tmp_path, capsys):
     path = save(tiny_config("C2"), tmp_path)
-    arguments = ["--checkpoint", path, str(pictures / "a.png"), "--output", str(tmp_path / "out")]
+    arguments = ["--checkpoint", path, str(images / "a.png"), "--output", str(tmp_path / "out")]
     assert "no instance affinity" in run_wrongly(demo, capsys, *arguments, "--affinity", "1,1")
     assert demo.main([*arguments, "--panels", "contact_sheet"]) == 0
 
 
 def test_without_output_and_display_it_says_what_to_do(
-    demo, checkpoint, pictures, capsys, monkeypatch
+    demo, checkpoint, images, capsys, monkeypatch
 ):
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    text = run_wrongly(demo, capsys, "--checkpoint", checkpoint, str(pictures / "a.png"))
+    text = run_wrongly(demo, capsys, "--checkpoint", checkpoint, str(images / "a.png"))
     assert "--output" in text
 
 
-def test_a_window_shows_until_the_user_closes_it(demo, checkpoint, pictures, monkeypatch):
+def test_a_window_shows_until_the_user_closes_it(demo, checkpoint, images, monkeypatch):
     shown = []
 
     class FakeWindow:
         def __init__(self, title: str) -> None:
             self.closed = False
 
-        def show(self, picture: np.ndarray, wait: bool) -> bool:
-            shown.append((picture.shape, wait))
+        def show(self, image: np.ndarray, wait: bool) -> bool:
+            shown.append((image.shape, wait))
             return len(shown) < 2
 
         def close(self) -> None:
             shown.append("closed")
 
     monkeypatch.setattr(demo, "Window", FakeWindow)
-    assert demo.main(["--checkpoint", checkpoint, str(pictures), "--panels", "panoptic"]) == 0
-    # two of the four pictures, each until a key is pressed; sides are made even
+    assert demo.main(["--checkpoint", checkpoint, str(images), "--panels", "panoptic"]) == 0
+    # two of the four images, each until a key is pressed; sides are made even
     assert shown == [((326, 496, 3), True), ((350, 490, 3), True), "closed"]
 
 
@@ -409,8 +409,8 @@ def test_an_absent_camera_is_an_error(demo, checkpoint, tmp_path, capsys):
 def test_progress_tells_the_time_left(demo, capsys, monkeypatch):
     now = iter([0.0, 2.0, 4.0, 6.0])
     monkeypatch.setattr(demo.time, "monotonic", lambda: next(now))
-    progress = demo.Progress("pictures", 10, period=3.0)
+    progress = demo.Progress("images", 10, period=3.0)
     for _ in range(3):
         progress.step()
-    # said after 4 s only: 2 pictures, 2 s each, 8 left
-    assert capsys.readouterr().err == "2/10 pictures, 2.00 s each, 0:00:16 left\n"
+    # said after 4 s only: 2 images, 2 s each, 8 left
+    assert capsys.readouterr().err == "2/10 images, 2.00 s each, 0:00:16 left\n"

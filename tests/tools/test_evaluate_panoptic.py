@@ -56,10 +56,10 @@ def test_tool_scores_the_files_of_an_evaluation(
     removed = content["annotations"].pop()
     (tmp_path / "predictions.json").write_text(json.dumps(content))
     assert tool.main(arguments) == 1
-    assert f"no prediction for picture {removed['image_id']}" in capsys.readouterr().err
+    assert f"no prediction for image {removed['image_id']}" in capsys.readouterr().err
 
 
-def test_tool_names_the_wrong_picture(tiny_dataset, coco_paths, tmp_path, capsys):
+def test_tool_names_the_wrong_image(tiny_dataset, coco_paths, tmp_path, capsys):
     run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
     write_id_map(tmp_path / "predictions" / "000000000101.png", np.full((48, 64), 9, np.int32))
     arguments = [
@@ -69,12 +69,12 @@ def test_tool_names_the_wrong_picture(tiny_dataset, coco_paths, tmp_path, capsys
         str(tmp_path / "predictions.json"),
     ]
     assert load_tool("evaluate_panoptic").main([*arguments, "--workers", "1"]) == 1
-    assert "picture 101: the predicted map holds the segment ids [9]" in capsys.readouterr().err
+    assert "image 101: the predicted map holds the segment ids [9]" in capsys.readouterr().err
     assert load_tool("evaluate_panoptic").main(["--truth", "no.json", *arguments[2:]]) == 1
     assert "no.json" in capsys.readouterr().err
 
 
 def test_benchmark_runs_and_compares(capsys):
-    tool = load_tool("benchmark_quality")
-    assert tool.main(["--sizes", "40x50", "--pictures", "2", "--repeats", "1"]) == 0
+    tool = load_tool("studies/benchmark_quality")
+    assert tool.main(["--sizes", "40x50", "--images", "2", "--repeats", "1"]) == 0
     assert "40x50" in capsys.readouterr().out

@@ -1,5 +1,5 @@
 """tools/quickstart.py: the whole demo in miniature, as `make demo` calls it, and its parts; and
-`panoptic_common.demo_sheets`, which draws its pictures."""
+`panoptic_common.demo_sheets`, which draws its images."""
 
 from __future__ import annotations
 

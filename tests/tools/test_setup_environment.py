@@ -385,7 +385,10 @@ def test_metadata_replaces_nothing_of_a_user(tmp_path: Path) -> None:
     folders = {
         name for name in ("panoptic_common", "unified_panoptic", "cops") if (ROOT / name).is_dir()
     }
-    assert {package.partition(".")[0] for package in given["packages"]} == folders
+    assert {package.partition(".")[0] for package in given["packages"]} == folders | {
+        "panoptic_tools",
+        "panoptic_configs",
+    }
     assert set(given["extras_require"]) >= {"test", "lint", "dev", "cityscapes", "safetensors"}
 
 

@@ -187,7 +187,7 @@ def test_panoptic_target_by_hand():
     assert target.tolist() == [[3, 1, -1], [2, 3, -1]]
 
 
-def test_panoptic_target_of_a_picture_without_segments():
+def test_panoptic_target_of_an_image_without_segments():
     empty = torch.zeros(0, dtype=torch.int64)
     target = panoptic_target(torch.full((2, 3), -1), empty, empty, 0, [0, 2, 4])
     assert target.unique().tolist() == [-1]

@@ -155,7 +155,7 @@ def test_target_function_binds_the_class_table_and_can_be_sent_to_a_worker():
 def test_target_function_without_a_class_table_is_an_error():
     cfg = tiny_config()
     cfg.MODEL.PANOPTIC.IS_THING = ()
-    with pytest.raises(ValueError, match="IS_THING is empty.*complete_config"):
+    with pytest.raises(ValueError, match="IS_THING is empty.*load_config"):
         build_target_function(cfg)
 
 

@@ -40,7 +40,6 @@ from panoptic_tools.studies.library.seed_tables import (
     write_tables,
 )
 from panoptic_tools.studies.library.training_queue import Finished, run_all, run_label
-from unified_panoptic import add_unified_panoptic_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +109,7 @@ def make_runs(arguments: argparse.Namespace) -> dict[tuple[str, int], TrainingRu
     runs = {}
     for seed in arguments.seeds:
         for leaf in arguments.leaves:
-            cfg = leaf_config(arguments, leaf, add_unified_panoptic_config)
+            cfg = leaf_config(arguments, leaf)
             runs[leaf, seed] = leaf_run(
                 TRAIN_NET,
                 ROOT,

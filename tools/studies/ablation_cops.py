@@ -26,7 +26,6 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 from detectron2.config import CfgNode
 
-from cops import add_cops_config
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 from panoptic_tools.studies.library.leaf_runs import (
     check_leaf_arguments,
@@ -128,7 +127,7 @@ def make_run(arguments: argparse.Namespace, leaf: str, seed: int) -> TrainingRun
         "TEST.PANOPTIC_VARIANTS": repr(tuple(arguments.variants)),
         "MODEL.COPS.SOLVER.THREADS": cores_each(arguments.jobs),
     }
-    cfg = leaf_config(arguments, leaf, add_cops_config)
+    cfg = leaf_config(arguments, leaf)
     iterations = arguments.iterations.get(leaf, cfg.SOLVER.MAX_ITER)
     if starts_from_baseline(cfg):
         opts["MODEL.WEIGHTS"] = str(run_folder(arguments, BASELINE, seed) / "model_final.pth")
@@ -137,10 +136,10 @@ def make_run(arguments: argparse.Namespace, leaf: str, seed: int) -> TrainingRun
 
 def run_pipeline(arguments: argparse.Namespace) -> Finished:
     """What starts from random weights, the baselines among it, then what starts from these."""
-    configs = {x: leaf_config(arguments, x, add_cops_config) for x in arguments.leaves}
+    configs = {x: leaf_config(arguments, x) for x in arguments.leaves}
     later = [leaf for leaf, cfg in configs.items() if starts_from_baseline(cfg)]
     first = [BASELINE, *(leaf for leaf in configs if leaf not in later)]
-    prepare_scenes(leaf_config(arguments, BASELINE, add_cops_config).DATASETS.SCENES, say)
+    prepare_scenes(leaf_config(arguments, BASELINE).DATASETS.SCENES, say)
     finished: Finished = {}
     for leaves in (first, later):
         runs = {(x, s): make_run(arguments, x, s) for s in arguments.seeds for x in leaves}

@@ -37,11 +37,11 @@ from typing import Any
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from panoptic_common.config import fill_classes
+from panoptic_common.config import load_config
 from panoptic_common.modeling.resampling import resample
 from panoptic_tools.studies.library.measure import (
     GIB,
@@ -72,7 +72,7 @@ from panoptic_tools.studies.library.probes import (
     settle_frozen_norms,
     training_sample,
 )
-from unified_panoptic import add_unified_panoptic_config, build_target_function
+from unified_panoptic import build_target_function
 from unified_panoptic.modeling.inference import STRIDE, argmax_at_output
 from unified_panoptic.modeling.instance_affinity import apply_affinity
 
@@ -105,7 +105,7 @@ class Bench:
         return len(self.model.panoptic.stuff_ids)
 
     def workload(self, size: Size | None = None, num_detections: int | None = None) -> Workload:
-        """A picture and detections; size and number are the command line's if not given."""
+        """An image and detections; size and number are the command line's if not given."""
         return make_workload(
             size or self.options.size,
             num_detections=self.options.detections if num_detections is None else num_detections,
@@ -137,15 +137,11 @@ class Bench:
 
 def build_bench(options: argparse.Namespace) -> Bench:
     """The model of the command line with random weights, its class counts filled in."""
-    cfg = get_cfg()
-    add_unified_panoptic_config(cfg)
-    cfg.merge_from_file(options.config_file)
-    cfg.merge_from_list(options.opts)
+    table = [{"name": str(i), "isthing": i < options.things} for i in range(options.classes)]
+    cfg = load_config(options.config_file, options.opts, table=table)
     cfg.MODEL.DEVICE = options.device
     cfg.MODEL.WEIGHTS = ""
     cfg.TEST.PANOPTIC_VARIANTS = ()  # the main output alone
-    table = [{"name": str(i), "isthing": i < options.things} for i in range(options.classes)]
-    fill_classes(cfg, table)
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     settle_frozen_norms(model)
@@ -170,7 +166,7 @@ def section_counts(bench: Bench) -> Table:
 @torch.no_grad()
 def predict(bench: Bench, work: Workload) -> dict:
     """One forward pass."""
-    return bench.model([{"image": work.picture}])[0]
+    return bench.model([{"image": work.image}])[0]
 
 
 def section_forward(bench: Bench) -> Table:
@@ -309,7 +305,7 @@ def section_growth(bench: Bench) -> Table:
         rows.append(growth_row(bench, "more detections", work))
     work = bench.workload()
     work.found.pred_boxes.tensor.copy_(torch.tensor([0.0, 0.0, size[1], size[0]]).expand(count, 4))
-    largest = growth_row(bench, "boxes as large as the picture", work)
+    largest = growth_row(bench, "boxes as large as the image", work)
     for what, axis in (("more pixels", "pixels"), ("more detections", "channels")):
         chosen = [row for row in rows if row["what"] == what]
         costs = {key: [row[key] for row in chosen] for key in ("peak bytes", "multiply-adds")}
@@ -337,7 +333,7 @@ def growth_row(bench: Bench, what: str, work: Workload) -> dict[str, Any]:
 
 
 def section_training(bench: Bench) -> Table:
-    """A training step of one picture: forward by parts, backward."""
+    """A training step of one image: forward by parts, backward."""
     work, model = bench.workload(bench.options.train_size), bench.model
     make_targets = build_target_function(bench.cfg)
     sample = training_sample(work, bench.cfg.MODEL.PANOPTIC.IS_THING, make_targets)
@@ -385,7 +381,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--section", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="default: all")
     size = {"nargs": 2, "type": int, "metavar": ("H", "W")}
     add("--size", default=(800, 1300), help="of the input, pixels (default: 800 1300)", **size)
-    add("--train-size", help="of a training picture (default: as --size)", **size)
+    add("--train-size", help="of a training image (default: as --size)", **size)
     add("--detections", type=int, default=100, metavar="D", help="default: 100")
     add("--classes", type=int, default=133, metavar="K", help="stuff and things (default: 133)")
     add("--things", type=int, default=80, metavar="N", help="things among them (default: 80)")

@@ -27,17 +27,15 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from cops import add_cops_config
 from cops.grid_graph import grid_graph
 from cops.modeling.meta_arch import COPS, STRIDE, Maps
 from cops.solver import METHODS, solve_amwc
 from cops.solver.planted import planted_problem
 from cops.targets import make_cops_targets
-from panoptic_common.config import fill_classes
+from panoptic_common.config import load_config
 from panoptic_tools.studies.library.seed_tables import markdown_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +46,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add("--config-file", default=str(ROOT / "configs/cops/cityscapes/full.yaml"))
-    add("--batch", type=int, default=4, help="pictures a step (default 4)")
-    add("--size", type=int, nargs=2, default=[512, 1024], metavar=("H", "W"), help="of a picture")
+    add("--batch", type=int, default=4, help="images a step (default 4)")
+    add("--size", type=int, nargs=2, default=[512, 1024], metavar=("H", "W"), help="of an image")
     add("--classes", type=int, default=19, help="K, the upper half of them things (default 19)")
     add("--noise", type=float, default=3.0, help="of the planted costs (default 3)")
     add("--methods", nargs="+", choices=METHODS, default=["greedy"])
@@ -66,16 +64,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def build(arguments: argparse.Namespace, method: str, threads: int) -> COPS:
     """The model of the config in training mode."""
-    cfg: CfgNode = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(arguments.config_file)
+    flags = things_of(arguments.classes)
+    table = [{"name": f"class {k}", "isthing": int(flag)} for k, flag in enumerate(flags)]
+    cfg = load_config(arguments.config_file, table=table)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.COPS.SOLVER.METHOD = method
     cfg.MODEL.COPS.SOLVER.THREADS = threads
     for norm in (cfg.MODEL.RESNETS, cfg.MODEL.COPS.SEMANTIC, cfg.MODEL.COPS.AFFINITY):
         norm.NORM = "BN"  # SyncBN needs several processes
-    flags = things_of(arguments.classes)
-    fill_classes(cfg, [{"name": f"class {k}", "isthing": int(f)} for k, f in enumerate(flags)])
     torch.manual_seed(0)
     return build_model(cfg).train()
 
@@ -88,7 +84,7 @@ def things_of(num_classes: int) -> list[bool]:
 def plant(
     arguments: argparse.Namespace, distances: Sequence[int]
 ) -> tuple[list[dict[str, Any]], torch.Tensor, torch.Tensor]:
-    """A batch of pictures of noise with planted truths, and class and edge costs for them.
+    """A batch of images of noise with planted truths, and class and edge costs for them.
 
     Returns:
         Inputs of the model, (N, K, h, w) and (N, 2 D, h, w).

@@ -2,7 +2,7 @@
 """Time of `panoptic_common.coco.quality` against panopticapi, and whether both give the same numbers.
 
     python tools/studies/benchmark_quality.py
-    python tools/studies/benchmark_quality.py --sizes 480x640 1024x2048 --pictures 20 --repeats 5
+    python tools/studies/benchmark_quality.py --sizes 480x640 1024x2048 --images 20 --repeats 5
 
 The maps are random Voronoi cells with void and crowd, and predictions that follow part of them.
 Both read the same PNG files; "in memory" leaves reading out for both (panopticapi is given arrays
@@ -41,14 +41,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--sizes", nargs="+", default=["192x384", "480x640", "1024x2048"], metavar="HxW"
     )
-    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--segments", type=int, default=20, help="in each true map")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
-def make_picture(
+def make_image(
     rng: np.random.Generator, height: int, width: int, segments: int
 ) -> tuple[np.ndarray, list[dict[str, Any]], np.ndarray, list[dict[str, Any]]]:
     """A true map with void and crowd, and a prediction: cells moved, wrong or of another class."""
@@ -89,14 +89,14 @@ def make_picture(
 
 
 class Comparison:
-    """The same pictures for both programs, on disk and in memory."""
+    """The same images for both programs, on disk and in memory."""
 
-    def __init__(self, folder: Path, pictures: list) -> None:
+    def __init__(self, folder: Path, images: list) -> None:
         self._folder = str(folder)
-        self._pictures = pictures
+        self._images = images
         self._colours: dict[str, np.ndarray] = {}
         self._pairs = []
-        for number, (truth, true_segments, prediction, predicted) in enumerate(pictures):
+        for number, (truth, true_segments, prediction, predicted) in enumerate(images):
             pair = []
             for name, ids, segments in (
                 (f"{number}_truth.png", truth, true_segments),
@@ -111,7 +111,7 @@ class Comparison:
         """This project, one process."""
         total = PanopticStatistics.zeros(NUM_CLASSES)
         for (truth, true_segments, prediction, predicted), pair in zip(
-            self._pictures, self._pairs, strict=True
+            self._images, self._pairs, strict=True
         ):
             if read:
                 truth, prediction = (
@@ -165,21 +165,19 @@ def main(arguments: list[str] | None = None) -> int:
     for size in options.sizes:
         height, width = (int(n) for n in size.split("x"))
         rng = np.random.default_rng(options.seed)
-        pictures = [
-            make_picture(rng, height, width, options.segments) for _ in range(options.pictures)
-        ]
+        images = [make_image(rng, height, width, options.segments) for _ in range(options.images)]
         with tempfile.TemporaryDirectory() as folder:
-            comparison = Comparison(Path(folder), pictures)
+            comparison = Comparison(Path(folder), images)
             difference = largest_difference(comparison.ours(True), comparison.theirs(True))
             worst = max(worst, difference)
             for where, read in (("in memory", False), ("with PNGs", True)):
                 ours, theirs = (
-                    1000 / options.pictures * median_time(function, read, options.repeats)
+                    1000 / options.images * median_time(function, read, options.repeats)
                     for function in (comparison.ours, comparison.theirs)
                 )
                 rows.append([size, where, ours, theirs, theirs / ours, difference])
-    print(f"{options.pictures} pictures a size, {options.segments} segments each;", end=" ")
-    print(f"milliseconds per picture, medians of {options.repeats}")
+    print(f"{options.images} images a size, {options.segments} segments each;", end=" ")
+    print(f"milliseconds per image, medians of {options.repeats}")
     headers = ["size", "", "ours", "panopticapi", "times faster", "difference in IoU sum"]
     print(tabulate(rows, headers, floatfmt=("", "", ".2f", ".2f", ".1f", ".1e"), tablefmt="pipe"))
     if worst > 1e-9:

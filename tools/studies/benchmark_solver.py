@@ -12,7 +12,7 @@
 Problems are planted layouts (`cops.solver.planted`), or real costs from files that hold the arrays
 node_costs (V, K), edges (E, 2), edge_costs (E,) and partitionable (K,). `--dump FOLDER` writes such
 files: a trained COPS network (`--config-file`, `--weights`, KEY VALUE ...) predicts on the first
-pictures of its test set, and what its inference hands to the solver is saved, a file a picture.
+images of its test set, and what its inference hands to the solver is saved, a file per image.
 
 Compiling, or loading compiled kernels, comes first and is not counted; checks of the input and the
 energy are. With t threads, t copies of a problem are solved side by side (`solve_many`), and the
@@ -126,7 +126,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--dump", type=Path, metavar="FOLDER", help="write a network's costs here")
     group.add_argument("--config-file", help="of the network; with --dump")
     group.add_argument("--weights", help="its checkpoint; default: MODEL.WEIGHTS of the config")
-    group.add_argument("--num", type=int, default=10, help="pictures of DATASETS.TEST to dump")
+    group.add_argument("--num", type=int, default=10, help="images of DATASETS.TEST to dump")
     group.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes of the config")
     options = parser.parse_args(arguments)
     if options.repeat < 1 or min(options.threads) < 1 or options.num < 1:
@@ -183,18 +183,18 @@ def solvers(options: argparse.Namespace) -> list[tuple[str, int]]:
     ]
 
 
-def dump_pictures(model: Any, batches: Iterable[list[dict]], folder: Path, num: int) -> list[Path]:
-    """Save the problems that a COPS model's inference makes of pictures.
+def dump_images(model: Any, batches: Iterable[list[dict]], folder: Path, num: int) -> list[Path]:
+    """Save the problems that a COPS model's inference makes of images.
 
     Args:
         model: in evaluation mode.
-        batches: of a test loader, one picture each.
-        folder: for a file a picture, named after the picture's.
-        num: how many pictures.
+        batches: of a test loader, one image each.
+        folder: for a file per image, named after the image's.
+        num: how many images.
     """
     import torch
 
-    from cops.modeling.inference import SolvedPicture
+    from cops.modeling.inference import SolvedImage
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -202,7 +202,7 @@ def dump_pictures(model: Any, batches: Iterable[list[dict]], folder: Path, num: 
         with torch.no_grad():
             images = model.preprocess([inputs])
             maps = model.predict_maps(images.tensor)
-        picture = SolvedPicture(
+        image = SolvedImage(
             maps.class_logits[0],
             maps.class_costs[0],
             maps.edge_costs[0],
@@ -213,7 +213,7 @@ def dump_pictures(model: Any, batches: Iterable[list[dict]], folder: Path, num: 
             truth=inputs.get("cops_target"),
         )
         # The grid and the costs that belong to the solution: what the solver was given.
-        graph, costs, _ = picture.solve(model.options)
+        graph, costs, _ = image.solve(model.options)
         path = folder / f"{Path(inputs['file_name']).stem}.npz"
         np.savez(
             path,
@@ -230,33 +230,18 @@ def dump_pictures(model: Any, batches: Iterable[list[dict]], folder: Path, num: 
 
 def network_config(options: argparse.Namespace) -> Any:
     """The complete config of the network whose costs are wanted, its data sets registered."""
-    import panoptic_common.compat  # noqa: F401  (before detectron2)
-
-    from detectron2.config import get_cfg
-
-    from cops import add_cops_config
-    from panoptic_common.config import add_panoptic_config, complete_config
-    from panoptic_common.data.catalog import register_builtin, register_scenes
+    from panoptic_common.config import load_config
     from panoptic_common.engine.scaling import use_cpu_without_cuda
 
-    cfg = get_cfg()
-    add_panoptic_config(cfg)
-    add_cops_config(cfg)
-    cfg.merge_from_file(options.config_file)
-    cfg.merge_from_list(options.opts)
+    # Who dumps need not have the training set.
+    cfg = load_config(options.config_file, options.opts, only_test=True)
     cfg.MODEL.WEIGHTS = options.weights or cfg.MODEL.WEIGHTS
-    if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: there is no picture to predict on")
-    cfg.DATASETS.TRAIN = ()  # who dumps need not have the training set
-    register_builtin()
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    complete_config(cfg)
     use_cpu_without_cuda(cfg)
     return cfg
 
 
 def dump_network(options: argparse.Namespace) -> list[Path]:
-    """Build the network of the config, load its weights, and dump its first test pictures."""
+    """Build the network of the config, load its weights, and dump its first test images."""
     cfg = network_config(options)
 
     from detectron2.modeling import build_model
@@ -272,7 +257,7 @@ def dump_network(options: argparse.Namespace) -> list[Path]:
     checkpointer = PanopticCheckpointer(model, cfg=cfg, class_table=class_table(name))
     checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[], purpose="evaluate")
     loader = PanopticTrainer.build_test_loader(cfg, name)
-    return dump_pictures(model, loader, options.dump, options.num)
+    return dump_images(model, loader, options.dump, options.num)
 
 
 # ---- runs ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
     python tools/studies/compare_backward.py --config-file configs/cops/scenes/full_multilevel.yaml \
         MODEL.WEIGHTS output/cops/scenes/pretrain/model_final.pth
 
-Takes batches of training pictures, solves them, and differentiates the PQ surrogate. Then, for each
+Takes batches of training images, solves them, and differentiates the PQ surrogate. Then, for each
 lambda, the perturbed problem is solved in several ways, and each way's gradient is compared with
 that of the multilevel solver from scratch: cosine and ratio of L2 norms, of class and edge costs
 together. The forward solution and the surrogate's gradient are the same for all ways.
@@ -28,16 +28,15 @@ import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
-from cops import add_cops_config, build_target_function
+from cops import build_target_function
 from cops.layers.amwc import AmwcLayer
 from cops.layers.lifting import algorithm_1
 from cops.layers.perturbation import average_changes
 from cops.layers.solved_batch import build_problems
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.config import complete_config
-from panoptic_common.data.catalog import register_builtin, register_scenes
+from panoptic_common.config import load_config
 from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_tools.studies.library.seed_tables import markdown_rows
 
@@ -57,8 +56,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--config-file", required=True, help="a config that trains the surrogate")
     parser.add_argument("--batches", type=int, default=10, help="training batches (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures and lambdas (default 0)")
-    parser.add_argument("--json", type=Path, help="also write the figures of each picture here")
+    parser.add_argument("--seed", type=int, default=0, help="of images and lambdas (default 0)")
+    parser.add_argument("--json", type=Path, help="also write the figures of each image here")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     parsed = parser.parse_args(arguments)
     if parsed.batches < 1:
@@ -74,10 +73,7 @@ def read_config(arguments: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError: it does not train the surrogate.
     """
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(arguments.config_file)
-    cfg.merge_from_list(arguments.opts)
+    cfg = load_config(arguments.config_file, arguments.opts)
     cfg.SEED = arguments.seed
     cfg.DATALOADER.NUM_WORKERS = 0
     if cfg.MODEL.COPS.TRAINING != "surrogate":
@@ -87,14 +83,11 @@ def read_config(arguments: argparse.Namespace) -> CfgNode:
     # The reference is what "multilevel" gives from scratch.
     cfg.MODEL.COPS.SOLVER.METHOD = "multilevel"
     cfg.MODEL.COPS.BACKWARD.WARM_START = False
-    register_builtin()
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    complete_config(cfg)
     return cfg
 
 
 class Trainer(PanopticTrainer):
-    """Gives the training pictures of a config."""
+    """Gives the training images of a config."""
 
     @classmethod
     def build_target_function(cls, cfg: CfgNode) -> Any:
@@ -102,7 +95,7 @@ class Trainer(PanopticTrainer):
 
 
 def compare_batch(model: Any, batch: list[dict], seed: int) -> list[dict[str, Any]]:
-    """The figures of every picture and way of one batch.
+    """The figures of every image and way of one batch.
 
     Args:
         model: in training mode, with an `AmwcLayer`.
@@ -171,7 +164,7 @@ def compare(gradient: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 
 def as_markdown(figures: Sequence[dict[str, Any]]) -> str:
-    """Medians and quartiles over the pictures."""
+    """Medians and quartiles over the images."""
 
     def quartiles(way: str, key: str) -> str:
         values = [f.get(key, math.nan) for f in figures if f["way"] == way]
@@ -212,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loader = iter(Trainer.build_train_loader(cfg))
     for index in range(options.batches):
         figures += compare_batch(model, next(loader), options.seed + index)
-    print(f"{len(figures) // (len(WAYS) + 1)} pictures: median (quartiles)\n")
+    print(f"{len(figures) // (len(WAYS) + 1)} images: median (quartiles)\n")
     print(as_markdown(figures))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

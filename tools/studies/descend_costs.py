@@ -4,14 +4,14 @@
     python tools/studies/descend_costs.py
     python tools/studies/descend_costs.py --seeds 0 1 2 --linear-share 0 --weight 10 --lambda-range 1 5000
 
-There is no network. Each picture is a synthetic scene; its costs are made from the truth and then
+There is no network. Each image is a synthetic scene; its costs are made from the truth and then
 spoiled: noise, a shift, things that are merged with a neighbour, things that are missing. Adam
 moves the costs along the gradient that comes back through the solver (Abbas and Swoboda, NeurIPS
 2021, Algorithm 1), and the surrogate (Eq. 6) and true PQ on the grid are printed beside each other.
 
-True PQ should reach 100 for every picture none of whose true segments lies below its class's
+True PQ should reach 100 for every image none of whose true segments lies below its class's
 rejection area, or is in pieces that no edge joins: that is no single segment to the solver. What
-stops a picture is told at the end: true segments that are missed (with their
+stops an image is told at the end: true segments that are missed (with their
 area, the limit, and whether any prediction overlaps them), predictions too many, and pairs that
 match but not perfectly.
 """
@@ -52,7 +52,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--pictures", type=int, default=8, help="in each batch")
+    parser.add_argument("--images", type=int, default=8, help="in each batch")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 192), help="height and width")
     parser.add_argument("--distances", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--steps", type=int, default=80)
@@ -92,7 +92,7 @@ def smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 def poor_costs(
     truth: CopsTarget, distances: Sequence[int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Class costs (K, h, w) and edge costs (2 D, h, w) of a picture that is seen badly."""
+    """Class costs (K, h, w) and edge costs (2 D, h, w) of an image that is seen badly."""
     segments = truth.segment_map.clone()
     is_thing = [IS_THING[c] for c in truth.classes.tolist()]
     things = [s for s, thing in enumerate(is_thing) if thing]
@@ -123,7 +123,7 @@ def poor_costs(
 def true_quality(
     predictions: Sequence[PanopticMasks], truths: Sequence[CopsTarget], limits: Tensor
 ) -> float:
-    """True PQ in percent over some pictures."""
+    """True PQ in percent over some images."""
     return 100 * true_statistics(predictions, truths, limits).quality(IS_THING).all.pq
 
 
@@ -145,7 +145,7 @@ def in_one_piece(truth: CopsTarget, distances: Sequence[int]) -> Tensor:
 def explain(
     prediction: PanopticMasks, truth: CopsTarget, limits: Tensor, distances: Sequence[int]
 ) -> Counter:
-    """What keeps one picture from 100, in kinds of errors."""
+    """What keeps one image from 100, in kinds of errors."""
     kinds: Counter = Counter()
     labels = torch.from_numpy(prediction.solution.node_clusters).long()
     segment_map = truth.segment_map.flatten()
@@ -182,13 +182,13 @@ def descend(
     """One batch.
 
     Returns:
-        True PQ of each picture at the end; for each whether no true segment is below its limit, and
+        True PQ of each image at the end; for each whether no true segment is below its limit, and
         whether all are in one piece besides; and how often each kind of error is left.
     """
     generator = torch.Generator().manual_seed(seed)
     truths, costs = [], []
-    for picture in range(args.pictures):
-        truths.append(make_truth(1000 * seed + picture, args.size, args.distances))
+    for image in range(args.images):
+        truths.append(make_truth(1000 * seed + image, args.size, args.distances))
         costs.append(poor_costs(truths[-1], args.distances, generator))
     class_costs, edge_costs = (torch.stack(c).requires_grad_() for c in zip(*costs, strict=True))
     layer = AmwcLayer(
@@ -249,15 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         errors += results[2]
     scores, fair = np.array(qualities), np.array(possible)
     groups = {
-        "all pictures": scores,
+        "all images": scores,
         "no truth below its limit": scores[fair[:, 0]],
         "... and none in pieces": scores[fair[:, 1]],
     }
-    print(f"\n{len(args.seeds)} batches of {args.pictures}, {time.perf_counter() - began:.0f} s")
+    print(f"\n{len(args.seeds)} batches of {args.images}, {time.perf_counter() - began:.0f} s")
     for name, values in groups.items():
         if len(values):
             print(
-                f"{name}: {len(values)} pictures, mean PQ {values.mean():.2f}, least "
+                f"{name}: {len(values)} images, mean PQ {values.mean():.2f}, least "
                 f"{values.min():.2f}, {(values > 99.99).mean():.0%} at 100, "
                 f"{(values >= 99).mean():.0%} at 99 or more"
             )

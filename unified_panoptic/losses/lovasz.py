@@ -16,7 +16,7 @@ with a million pixels they differ by 1e-6, a few float32 roundings.
 Both functions compute in float32 at least, with autocast off: half precision cannot count beyond
 2048.
 
-Shape shorthand: N pictures, K classes, H, W pixels; R regions of interest; P pixels of one row.
+Shape shorthand: N images, K classes, H, W pixels; R regions of interest; P pixels of one row.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def jaccard_steps(sorted_foreground: Tensor) -> Tensor:
     """
     foreground = sorted_foreground > 0.5
     dtype = torch.promote_types(sorted_foreground.dtype, torch.float32)
-    # Counts in integers: float32 stops counting at 2^24 pixels, a batch of 8 Cityscapes pictures.
+    # Counts in integers: float32 stops counting at 2^24 pixels, a batch of 8 Cityscapes images.
     missed = foreground.long().cumsum(dim=1)
     extra = (~foreground).long().cumsum(dim=1)
     total = missed[:, -1:] if missed.shape[1] else missed.new_zeros(len(missed), 1)

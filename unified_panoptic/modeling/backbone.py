@@ -1,6 +1,6 @@
 """ResNet-FPN with squeeze-and-excitation on res5 (Li, Qi, Torr, CVPR 2020, section 3.1).
 
-The paper re-weights the channels of the top ResNet feature by a global description of the picture
+The paper re-weights the channels of the top ResNet feature by a global description of the image
 before the first FPN feature is made from it, "to encourage global consistency". Parameter names
 stay those of Detectron2's ResNet-FPN, so that its model-zoo files fill everything but the two new
 layers `bottom_up.squeeze_excitation.*`.
@@ -93,7 +93,7 @@ def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> F
 
     Args:
         cfg: reads MODEL.RESNETS, MODEL.FPN, MODEL.UNIFIED.SQUEEZE_*.
-        input_shape: channels of the picture.
+        input_shape: channels of the image.
 
     Raises:
         ValueError: res5 is not among the features although squeeze-and-excitation is on.

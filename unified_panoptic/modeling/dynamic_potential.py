@@ -84,7 +84,7 @@ def dynamic_potential(
     stuff_ids: Sequence[int],
     variant: str = "B",
 ) -> torch.Tensor:
-    """Psi of one picture.
+    """Psi of one image.
 
     Args:
         semantic: (K, h, w) probabilities V.
@@ -95,7 +95,7 @@ def dynamic_potential(
         stuff_ids: contiguous classes of the N_st stuff channels, in order.
         variant: with masks, inside the box, "A": V + M, "B": s V M, "C": s (V + M); without
             masks, "A": V, "B" and "C": s V (Eq. 1). Zero outside the box. Stuff is V in all: its
-            dummy box is the whole picture, its score 1, and it has no mask.
+            dummy box is the whole image, its score 1, and it has no mask.
 
     Returns:
         (D + N_st, h, w).
@@ -152,10 +152,10 @@ class DynamicPotential(nn.Module):
 
 
 class PotentialPainter:
-    """Adds Psi of one picture to given maps, strip by strip, without gradients.
+    """Adds Psi of one image to given maps, strip by strip, without gradients.
 
     The values are those of `dynamic_potential`, but a detection costs the area of its box instead
-    of the picture's: 100 boxes of 200 x 200 pixels cover 4 million of the 104 million values that
+    of the image's: 100 boxes of 200 x 200 pixels cover 4 million of the 104 million values that
     100 channels of 800 x 1300 have. What all strips share is computed once.
     """
 

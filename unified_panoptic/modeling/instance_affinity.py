@@ -5,7 +5,7 @@ Every pixel's potential is corrected by those of the pixels it belongs together 
     P = Psi + phi_0(Q) (phi_1(Q)^T Psi)
 
 The pairwise matrix A = phi_0(Q) phi_1(Q)^T, 15.7 GB at the paper's training size, is never formed:
-phi_1(Q)^T Psi is only C x S. The channels of Psi may be as many as a picture needs.
+phi_1(Q)^T Psi is only C x S. The channels of Psi may be as many as an image needs.
 
 Shapes: N images; C = 128 feature channels; S channels of Psi; n = h * w cells at stride 4.
 """
@@ -72,9 +72,9 @@ def pixel_affinity(phi_0: torch.Tensor, phi_1: torch.Tensor, row: int, column: i
 
 
 def activate(x: torch.Tensor, activation: str, side: int) -> torch.Tensor:
-    """Activation of phi, including its normalisation over the picture.
+    """Activation of phi, including its normalisation over the image.
 
-    Without a factor 1 / n the residual grows with the picture's area. It is put on phi_1 for
+    Without a factor 1 / n the residual grows with the image's area. It is put on phi_1 for
     "linear", "relu" and "sigmoid". The "softmax" pair follows Shen et al. (WACV 2021): phi_0 over
     channels, phi_1 over cells, so that every row of A sums to 1.
 
@@ -160,7 +160,7 @@ class InstanceAffinityHead(nn.Module):
         return self.query(self.decoder(features))
 
     def factors(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """phi_0(Q) and phi_1(Q) of one picture, in single precision.
+        """phi_0(Q) and phi_1(Q) of one image, in single precision.
 
         Taken from the valid part of Q alone, so that padding neither sends nor counts.
 

@@ -185,12 +185,12 @@ class UnifiedPanoptic(nn.Module):
         """Losses in training, panoptic maps at inference.
 
         Args:
-            batched_inputs: one dict a picture: "image" (3, H_i, W_i) in the configured channel
+            batched_inputs: one dict per image: "image" (3, H_i, W_i) in the configured channel
                 order, values 0 to 255; in training also the targets of `make_unified_targets`; at
                 inference optionally "height" and "width" of the result.
 
         Returns:
-            In training, scalar losses by name. At inference, one dict a picture: "sem_seg"
+            In training, scalar losses by name. At inference, one dict per image: "sem_seg"
             (K, height, width) probabilities, "instances" (boxes, scores, thing indices, masks),
             "panoptic_seg" (ids, segments_info) and "panoptic_variants" {name: the same form}.
         """
@@ -219,7 +219,7 @@ class UnifiedPanoptic(nn.Module):
         return losses
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalised pictures, padded to one size that the FPN can divide."""
+        """Normalised images, padded to one size that the FPN can divide."""
         return normalised_batch(
             batched_inputs, self.pixel_mean, self.pixel_std, self.backbone.size_divisibility
         )
@@ -248,7 +248,7 @@ class UnifiedPanoptic(nn.Module):
         total, logs = logits.new_zeros(()), []
         for index, (size, found) in enumerate(zip(images.image_sizes, detections, strict=True)):
             semantic = _valid(logits[index], size).float().softmax(dim=0)
-            loss, log = self.panoptic.loss_of_picture(
+            loss, log = self.panoptic.loss_of_image(
                 semantic,
                 found,
                 self._factors(query, index, size),
@@ -305,7 +305,7 @@ class UnifiedPanoptic(nn.Module):
         """The affinity of one pixel to all others (Fig. 6), at stride 4 of the network's input.
 
         Args:
-            inputs: one picture as in `forward`.
+            inputs: one image as in `forward`.
             x: column in pixels of the result ("width").
             y: row in pixels of the result ("height").
 
@@ -314,7 +314,7 @@ class UnifiedPanoptic(nn.Module):
 
         Raises:
             ValueError: the model has no affinity head.
-            IndexError: the pixel lies outside the picture.
+            IndexError: the pixel lies outside the image.
         """
         if self.affinity_head is None:
             raise ValueError("this model was built without the dense instance affinity")
@@ -322,7 +322,7 @@ class UnifiedPanoptic(nn.Module):
         size = images.image_sizes[0]
         height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
         if not (0 <= x < width and 0 <= y < height):
-            raise IndexError(f"pixel ({x}, {y}) lies outside the picture of {width} x {height}")
+            raise IndexError(f"pixel ({x}, {y}) lies outside the image of {width} x {height}")
         query = self.affinity_head(self.backbone(images.tensor))
         phi_0, phi_1 = self._factors(query, 0, size)
         row, column = int(y * size[0] / height / STRIDE), int(x * size[1] / width / STRIDE)
@@ -330,12 +330,12 @@ class UnifiedPanoptic(nn.Module):
 
 
 def _valid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The part of (C, h_pad, w_pad) at stride 4 that an unpadded picture of `size` covers."""
+    """The part of (C, h_pad, w_pad) at stride 4 that an unpadded image of `size` covers."""
     return maps[:, : math.ceil(size[0] / STRIDE), : math.ceil(size[1] / STRIDE)]
 
 
 class _PanopticMaker:
-    """Panoptic maps of one picture under different options; what they share is computed once."""
+    """Panoptic maps of one image under different options; what they share is computed once."""
 
     def __init__(self, model, probabilities, semantic, instances, factors, size) -> None:
         self.model = model
@@ -356,7 +356,7 @@ class _PanopticMaker:
 
     def __call__(self, options: InferenceOptions) -> tuple[torch.Tensor, list[dict]]:
         model, height_width = self.model, self.semantic.shape[-2:]
-        # Nothing of a picture is read that is not also there in training: boxes at stride 4 and at
+        # Nothing of an image is read that is not also there in training: boxes at stride 4 and at
         # the size of the result differ by a factor only.
         factor = self.detections.boxes.new_tensor(
             [height_width[1] / self.size[1], height_width[0] / self.size[0]] * 2

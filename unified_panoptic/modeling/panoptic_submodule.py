@@ -1,8 +1,8 @@
 """Panoptic segmentation submodule (Li, Qi, Torr, CVPR 2020, section 3.4, Fig. 3): dynamic potential
-and instance affinity of one picture, the same in training and inference, and the loss on them.
+and instance affinity of one image, the same in training and inference, and the loss on them.
 
 Shapes: N images; K classes; D detections; N_st stuff classes; S = D + N_st channels, detections
-first; h, w the part of the grid at stride 4 that the unpadded picture covers.
+first; h, w the part of the grid at stride 4 that the unpadded image covers.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PanopticSubmodule(nn.Module):
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Psi and the residual of one picture at stride 4; their sum is P (Eq. 4).
+        """Psi and the residual of one image at stride 4; their sum is P (Eq. 4).
 
         Args:
             semantic: (K, h, w) probabilities V.
@@ -121,14 +121,14 @@ class PanopticSubmodule(nn.Module):
             psi = psi.detach()
         return psi, None if factors is None else apply_affinity(psi, *factors)
 
-    def loss_of_picture(
+    def loss_of_image(
         self,
         semantic: torch.Tensor,
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
         truth: PanopticTarget,
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Matching and summed cross entropy of one training picture (3.5).
+        """Matching and summed cross entropy of one training image (3.5).
 
         Args:
             semantic, detections, factors: see `forward`.
@@ -184,10 +184,10 @@ def _check_class_table(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.PANOPTIC.IS_THING holds {counts[0]} classes with {counts[1]} things, but "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES and MODEL.ROI_HEADS.NUM_CLASSES are {expected}: "
-            "leave all three open and call complete_config(cfg)"
+            "leave all three open and load the config by load_config"
         )
     if not 0 < counts[1] < counts[0]:
-        # Without stuff no channel covers the picture, so pixels outside all boxes have no class.
+        # Without stuff no channel covers the image, so pixels outside all boxes have no class.
         raise ValueError(
             f"MODEL.PANOPTIC.IS_THING holds {counts[0]} classes with {counts[1]} things: "
             "the Unified system needs at least one thing and one stuff class"

@@ -1,10 +1,10 @@
 """Object detection submodule (Li, Qi, Torr, CVPR 2020, section 3.3, appendices A.2 and A.4).
 
 Detectron2's standard ROI heads, plus what end-to-end training needs: the *predicted* detections of
-a training picture, whose scores and masks carry gradients into the panoptic loss. Detectron2
+a training image, whose scores and masks carry gradients into the panoptic loss. Detectron2
 itself returns sampled proposals in training, with the truth mixed in.
 
-Shapes: R proposals, D detections of a picture; N_th thing classes; m x m raw masks.
+Shapes: R proposals, D detections of an image; N_th thing classes; m x m raw masks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unified_panoptic.losses.lovasz import lovasz_hinge
 
 @dataclass
 class Detections:
-    """Detections of one picture as the panoptic submodule takes them.
+    """Detections of one image as the panoptic submodule takes them.
 
     Attributes:
         boxes: (D, 4) XYXY in pixels of the network's input; no gradient.
@@ -57,7 +57,7 @@ class UnifiedROIHeads(StandardROIHeads):
         Args:
             train_score_thresh: least score of a detection fed to the panoptic loss.
             train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
-            train_topk: most detections a picture.
+            train_topk: most detections per image.
             **kwargs: of `StandardROIHeads`.
         """
         super().__init__(**kwargs)
@@ -77,7 +77,7 @@ class UnifiedROIHeads(StandardROIHeads):
     def predict_detections(
         self, features: dict[str, torch.Tensor], proposals: list[Instances]
     ) -> list[Detections]:
-        """Detections of every picture, as at inference, with gradients to scores and masks.
+        """Detections of every image, as at inference, with gradients to scores and masks.
 
         Which proposals survive is decided without a graph; only the survivors pass through the box
         head a second time with one. A score depends on its own proposal alone, so values and
@@ -85,10 +85,10 @@ class UnifiedROIHeads(StandardROIHeads):
 
         Args:
             features: FPN levels.
-            proposals: the RPN's proposals, one Instances a picture, *without* appended truth.
+            proposals: the RPN's proposals, one Instances per image, *without* appended truth.
 
         Returns:
-            One `Detections` a picture; D = 0 is fine.
+            One `Detections` per image; D = 0 is fine.
         """
         with torch.no_grad():
             survivors, classes, boxes = self._select(features, proposals)
@@ -120,11 +120,11 @@ class UnifiedROIHeads(StandardROIHeads):
 
         Args:
             features: FPN levels.
-            boxes: per picture (D, 4) in pixels.
-            classes: per picture (D,) thing indices.
+            boxes: per image (D, 4) in pixels.
+            classes: per image (D,) thing indices.
 
         Returns:
-            Per picture (D, m, m), or None without a mask head.
+            Per image (D, m, m), or None without a mask head.
         """
         if not self.mask_on:
             return [None] * len(boxes)
@@ -148,7 +148,7 @@ class UnifiedROIHeads(StandardROIHeads):
         return self.box_predictor(self.box_head(pooled))
 
     def _select(self, features: dict[str, torch.Tensor], proposals: list[Instances]):
-        """Per picture: indices of the surviving proposals, their classes, their refined boxes."""
+        """Per image: indices of the surviving proposals, their classes, their refined boxes."""
         predictions = self._box_outputs(features, proposals)
         boxes = self.box_predictor.predict_boxes(predictions, proposals)
         scores = self.box_predictor.predict_probs(predictions, proposals)

@@ -187,7 +187,7 @@ class SemanticHead(nn.Module):
 
         Args:
             logits: (N, K, h, w).
-            truth: (N, H, W) int64 classes of the padded pictures, 255 = ignore.
+            truth: (N, H, W) int64 classes of the padded images, 255 = ignore.
 
         Returns:
             {"loss_sem_seg": scalar}; zero with a graph if every pixel is ignored.
@@ -211,7 +211,7 @@ def subsample(truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.
     """Every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
 
     A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels
-    4 i + 1 and 4 i + 2; index 4 i + 2 is taken, or the last pixel where the picture ends before it.
+    4 i + 1 and 4 i + 2; index 4 i + 2 is taken, or the last pixel where the image ends before it.
 
     Args:
         truth: (..., H, W).

@@ -289,7 +289,7 @@ def test_without_a_gradient_two_cars_stay_two(method):
 # ---- odd input ----------------------------------------------------------------------------------
 
 
-def test_smaller_pictures_of_a_padded_batch():
+def test_smaller_images_of_a_padded_batch():
     rng = np.random.default_rng(12)
     costs = random_costs(rng, num=2, height=5, width=6)
     truths = [random_truth(rng, 5, 6), random_truth(rng, 3, 4)]
@@ -303,7 +303,7 @@ def test_smaller_pictures_of_a_padded_batch():
 
 
 @pytest.mark.parametrize("case", ["all void", "one cell", "one class"])
-def test_degenerate_pictures(case):
+def test_degenerate_images(case):
     rng = np.random.default_rng(13)
     shape = (1, 1) if case == "one cell" else (3, 4)
     id_map = np.zeros(shape, int) if case == "all void" else np.ones(shape, int)
@@ -327,20 +327,20 @@ def test_bad_input_is_refused():
     class_costs, edge_costs = random_costs(rng)
     truth = random_truth(rng)
     layer = AmwcLayer(settings())
-    with pytest.raises(ValueError, match="class costs of picture 0 .* not finite"):
+    with pytest.raises(ValueError, match="class costs of image 0 .* not finite"):
         layer(class_costs.detach() * float("nan"), edge_costs, [truth], seeded())
-    with pytest.raises(ValueError, match="edge costs of picture 0 .* not finite"):
+    with pytest.raises(ValueError, match="edge costs of image 0 .* not finite"):
         layer(class_costs, edge_costs.detach() / 0, [truth], seeded())
     with pytest.raises(ValueError, match="2 classes, but 3"):
         layer(class_costs[:, :2], edge_costs, [truth], seeded())
     with pytest.raises(ValueError, match="edge costs have shape"):
         layer(class_costs, edge_costs[:, :2], [truth], seeded())
-    with pytest.raises(ValueError, match="costs of 1 pictures, truths of 2"):
+    with pytest.raises(ValueError, match="costs of 1 images, truths of 2"):
         layer(class_costs, edge_costs, [truth, truth], seeded())
     with pytest.raises(ValueError, match="4 x 5 cells of truth"):
         layer(class_costs, edge_costs, [random_truth(rng, 4, 5)], seeded())
     (prediction,) = layer(class_costs, edge_costs, [truth], seeded())
-    with pytest.raises(ValueError, match="gradient at the masks of picture 0"):
+    with pytest.raises(ValueError, match="gradient at the masks of image 0"):
         (prediction.masks * float("nan")).sum().backward()
 
 

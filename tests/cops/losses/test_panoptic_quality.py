@@ -89,7 +89,7 @@ def test_soft_steps():
 
 
 def twin(predictions, truths, limits, form, linear_share) -> float:
-    """Eq. 6 with loops over classes, pictures and masks."""
+    """Eq. 6 with loops over classes, images and masks."""
     qualities = []
     for category, limit in enumerate(limits):
         numerator = hits = false_positives = misses = 0.0
@@ -123,7 +123,7 @@ def twin(predictions, truths, limits, form, linear_share) -> float:
 
 
 def random_batch(seed: int, dtype=torch.float32):
-    """Two pictures: pairs, a false positive, a missed truth with its empty mask, void."""
+    """Two images: pairs, a false positive, a missed truth with its empty mask, void."""
     rng = np.random.default_rng(seed)
     predictions, truths = [], []
     for _ in range(2):
@@ -184,8 +184,8 @@ def test_a_perfect_prediction_costs_nothing(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_sums_over_pictures_come_before_the_ratio(form):
-    # One picture holds a perfect pair and a miss, PQ 2/3; the other a perfect pair, PQ 1. Together:
+def test_sums_over_images_come_before_the_ratio(form):
+    # One image holds a perfect pair and a miss, PQ 2/3; the other a perfect pair, PQ 1. Together:
     # 2 hits and 1 miss, 2 / 2.5 = 0.8, not the mean of 2/3 and 1.
     both = masks_of(torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]), [0, 0], [0, 1], num_predicted=1)
     one = masks_of(torch.tensor([[[1.0, 0.0]]]), [0], [0])
@@ -269,7 +269,7 @@ def test_a_class_that_is_only_predicted_does_not_count():
 @pytest.mark.parametrize(
     "case", ["no truth", "all void", "no segment", "no overlap", "half the batch empty"]
 )
-def test_degenerate_pictures(form, case):
+def test_degenerate_images(form, case):
     masks = torch.zeros(1, 2, 3)
     masks[0, 0, :] = 1
     masks.requires_grad_()
@@ -337,7 +337,7 @@ def test_true_quality_by_hand():
         assert sums.quality([True]).all.pq == pytest.approx(quality)
 
 
-def test_true_quality_of_an_all_void_picture_has_no_class():
+def test_true_quality_of_an_all_void_image_has_no_class():
     prediction = masks_of(torch.ones(1, 2, 2), [0], [-1])
     sums = true_statistics([prediction], [truth_of(np.full((2, 2), -1), [])], torch.zeros(1))
     assert sums.tp.sum() == sums.fp.sum() == sums.fn.sum() == 0

@@ -36,7 +36,7 @@ def decoder(**changes) -> DeepLabDecoder:
 
 
 def features(height: int, width: int, count: int = 2) -> dict[str, torch.Tensor]:
-    """Maps of a picture of that size, each side divided by the stride and rounded up."""
+    """Maps of an image of that size, each side divided by the stride and rounded up."""
     return {
         name: torch.randn(
             count, shape.channels, -(-height // shape.stride), -(-width // shape.stride)
@@ -76,19 +76,19 @@ def test_window_larger_than_the_map_is_cut_to_it():
     torch.testing.assert_close(pyramid((9, 9))._pool(x), pyramid(None)._pool(x))
 
 
-def test_pyramid_with_a_window_differs_from_global_pooling_only_where_the_picture_is_larger():
-    """Trained on crops, used on pictures: on a map of the crop's size both are the same."""
+def test_pyramid_with_a_window_differs_from_global_pooling_only_where_the_image_is_larger():
+    """Trained on crops, used on images: on a map of the crop's size both are the same."""
     windowed, whole = pyramid((4, 6)).eval(), pyramid(None).eval()
-    crop, picture = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 8, 12)
+    crop, image = torch.randn(1, 4, 4, 6), torch.randn(1, 4, 8, 12)
     torch.testing.assert_close(windowed(crop), whole(crop))
-    assert not torch.allclose(windowed(picture), whole(picture))
-    assert windowed(picture).shape == whole(picture).shape == (1, 8, 8, 12)
+    assert not torch.allclose(windowed(image), whole(image))
+    assert windowed(image).shape == whole(image).shape == (1, 8, 8, 12)
 
 
 def test_pooled_part_has_a_bias_and_no_norm():
     pooled = pyramid(None).pooled
     assert pooled.bias is not None and pooled.norm is None
-    # One cell and one picture: batch norm could not train on it.
+    # One cell and one image: batch norm could not train on it.
     pyramid(None).train()(torch.randn(1, 4, 3, 3)).sum().backward()
 
 

@@ -147,7 +147,7 @@ def test_differences_lie_where_the_grid_graph_has_the_edges(distance):
     assert (maps[~graph.valid] == 0).all()
 
 
-def test_a_picture_that_varies_along_rows_has_horizontal_differences_only():
+def test_an_image_that_varies_along_rows_has_horizontal_differences_only():
     x = torch.arange(6.0).expand(1, 2, 4, 6)
     horizontal, vertical = feature_differences(x, 2).chunk(2, dim=1)
     assert (horizontal[..., 1:-1] == 2).all() and (vertical == 0).all()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cops_factory import IS_THING, C, make_picture, perfect_maps, tiny_config, tiny_model
+from cops_factory import IS_THING, C, make_image, perfect_maps, tiny_config, tiny_model
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from cops.modeling.inference import (
     VARIANTS,
     InferenceOptions,
-    SolvedPicture,
+    SolvedImage,
     area_limits_on_grid,
     build_test_target_function,
 )
@@ -56,7 +56,7 @@ def gradient_norms(model):
 def test_each_training_has_its_losses_and_reaches_both_branches(changes, names):
     # A lambda that makes the solver react surely.
     model = tiny_model({**changes, C + "BACKWARD.LAMBDA_RANGE": (2000.0, 3000.0)})
-    losses, _ = train_step(model, [make_picture(0), make_picture(1)])
+    losses, _ = train_step(model, [make_image(0), make_image(1)])
     assert set(losses) == names
     assert all(torch.isfinite(loss) for loss in losses.values())
     norms = gradient_norms(model)
@@ -66,7 +66,7 @@ def test_each_training_has_its_losses_and_reaches_both_branches(changes, names):
 
 def test_the_semantic_branch_hears_nothing_of_the_affinities():
     model = tiny_model({C + "PRETRAIN.SEMANTIC_WEIGHT": 0.0})
-    train_step(model, [make_picture(0)])
+    train_step(model, [make_image(0)])
     norms = gradient_norms(model)
     assert sum(v for n, v in norms.items() if n.startswith("sem_seg_head")) == 0
     assert sum(v for n, v in norms.items() if n.startswith("affinity_head")) > 0
@@ -74,7 +74,7 @@ def test_the_semantic_branch_hears_nothing_of_the_affinities():
 
 def test_a_step_through_the_solver_logs_what_happened():
     model = tiny_model(SURROGATE)
-    batch = [make_picture(0)]
+    batch = [make_image(0)]
     _, first = train_step(model, batch)
     _, second = train_step(model, batch)
     for name in ("surrogate", "true", "false_positives", "false_negatives"):
@@ -85,7 +85,7 @@ def test_a_step_through_the_solver_logs_what_happened():
 
 
 def test_the_same_seed_gives_the_same_step_with_any_number_of_threads():
-    batch = [make_picture(seed) for seed in range(3)]
+    batch = [make_image(seed) for seed in range(3)]
     gradients = []
     for threads in (1, 3):
         model = tiny_model({**SURROGATE, C + "SOLVER.THREADS": threads})
@@ -109,7 +109,7 @@ def test_mixing_gives_both_losses_the_same_say_at_the_costs():
 
     model.predict_maps = spied
     with EventStorage():
-        losses = model([make_picture(0)])
+        losses = model([make_image(0)])
     for names, norm in (
         (("loss_semantic", "loss_affinity"), 0.25),
         (("loss_panoptic_quality",), 1.0),
@@ -128,7 +128,7 @@ def test_finetuning_trains_only_the_last_layers():
     assert trained and not any(n.startswith("backbone") for n in trained)
     assert {n.split(".")[0] for n in trained} == {"sem_seg_head", "affinity_head", "cost_scale"}
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
-    train_step(model, [make_picture(0)])
+    train_step(model, [make_image(0)])
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
@@ -137,10 +137,10 @@ def test_finetuning_trains_only_the_last_layers():
 def test_batches_of_all_kinds_train(changes):
     model = tiny_model({**changes, C + "DISTANCES": (1, 4, 8)})
     batches = [
-        [make_picture(0, void=True)],
-        [make_picture(0, things=0)],
-        [make_picture(0, (37, 51)), make_picture(1, (64, 40))],  # odd sizes, padding
-        [make_picture(0, (16, 20), things=1), make_picture(1, void=True)],  # distance 8 fits nobody
+        [make_image(0, void=True)],
+        [make_image(0, things=0)],
+        [make_image(0, (37, 51)), make_image(1, (64, 40))],  # odd sizes, padding
+        [make_image(0, (16, 20), things=1), make_image(1, void=True)],  # distance 8 fits nobody
     ]
     for batch in batches:
         losses, _ = train_step(model, batch)
@@ -149,16 +149,16 @@ def test_batches_of_all_kinds_train(changes):
 
 
 def test_padding_changes_no_gradient_of_the_solver():
-    """A small picture beside a larger one is solved as it is alone."""
-    model = tiny_model(SURROGATE).eval()  # batch norm would mix the pictures
-    picture = make_picture(0, (32, 32))
+    """A small image beside a larger one is solved as it is alone."""
+    model = tiny_model(SURROGATE).eval()  # batch norm would mix the images
+    image = make_image(0, (32, 32))
     costs = torch.randn(1, 5, 8, 8), torch.randn(1, 6, 8, 8)
     padded = [torch.nn.functional.pad(c, (0, 4, 0, 3), value=3.0) for c in costs]
     gradients = []
     for tensors in (costs, padded):
         leaves = [t.clone().requires_grad_() for t in tensors]
-        masks = model.amwc(*leaves, [picture["cops_target"]], torch.Generator().manual_seed(0))
-        model.solver_loss(masks, [picture["cops_target"]])[0].backward()
+        masks = model.amwc(*leaves, [image["cops_target"]], torch.Generator().manual_seed(0))
+        model.solver_loss(masks, [image["cops_target"]])[0].backward()
         gradients.append([leaf.grad[..., :8, :8] for leaf in leaves])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
@@ -169,9 +169,9 @@ def test_padding_changes_no_gradient_of_the_solver():
 
 def test_outputs_have_the_size_that_is_asked_for():
     model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("untrimmed", "stride2", "stride1")}).eval()
-    picture = {**make_picture(0, (37, 51)), "height": 74, "width": 102}
+    image = {**make_image(0, (37, 51)), "height": 74, "width": 102}
     with torch.no_grad():
-        (output,) = model([picture])
+        (output,) = model([image])
     assert output["sem_seg"].shape == (5, 74, 102)
     torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(74, 102))
     for id_map, segments in (output["panoptic_seg"], *output["panoptic_variants"].values()):
@@ -188,10 +188,10 @@ def test_outputs_have_the_size_that_is_asked_for():
 
 
 def test_perfect_maps_give_a_perfect_result():
-    picture = make_picture(3, (64, 96), things=2)
-    target = picture["cops_target"]
+    image = make_image(3, (64, 96), things=2)
+    target = image["cops_target"]
     class_logits, edge_logits = perfect_maps(target, 5)
-    solved = SolvedPicture(
+    solved = SolvedImage(
         class_logits,
         -class_logits,
         -edge_logits,
@@ -214,7 +214,7 @@ def test_perfect_maps_give_a_perfect_result():
 
 def test_an_offset_of_the_edge_costs_joins_more():
     torch.manual_seed(0)
-    solved = SolvedPicture(
+    solved = SolvedImage(
         torch.zeros(5, 8, 12),
         torch.randn(5, 8, 12),
         torch.randn(6, 8, 12),
@@ -232,19 +232,19 @@ def test_an_offset_of_the_edge_costs_joins_more():
 
 def test_the_semantic_oracle_takes_the_classes_from_the_truth():
     model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("oracle",)}).eval()
-    picture = make_picture(0)
+    image = make_image(0)
     with torch.no_grad():
-        (output,) = model([picture])
+        (output,) = model([image])
     id_map, segments = output["panoptic_variants"]["oracle"]
     class_of = np.full(len(segments) + 1, -1)
     for segment in segments:
         class_of[segment["id"]] = segment["category_id"]
-    truth = picture["cops_target"].sem_seg.numpy().repeat(4, 0).repeat(4, 1)
+    truth = image["cops_target"].sem_seg.numpy().repeat(4, 0).repeat(4, 1)
     known = truth != 255
     assert (class_of[id_map.numpy()] == truth)[known].all()
-    del picture["cops_target"]
+    del image["cops_target"]
     with pytest.raises(ValueError, match="SEMANTIC_ORACLE"):
-        model([picture])
+        model([image])
 
 
 def test_the_truth_is_read_at_test_time_for_the_oracle_only():
@@ -253,7 +253,7 @@ def test_the_truth_is_read_at_test_time_for_the_oracle_only():
     assert build_test_target_function(tiny_config({"TEST.PANOPTIC_VARIANTS": ("oracle",)}))
 
 
-def test_a_single_cell_and_a_tiny_picture_work():
+def test_a_single_cell_and_a_tiny_image_work():
     model = tiny_model().eval()
     for size in ((4, 4), (1, 1), (5, 33)):
         with torch.no_grad():

@@ -174,7 +174,7 @@ def test_caffe2_file_is_refused_for_batch_norm_with_statistics(tmp_path):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_torchvision_file_gives_torchvisions_features(tmp_path, depth):
-    """Not only do the names fit: both networks compute the same from the same picture."""
+    """Not only do the names fit: both networks compute the same from the same image."""
     theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
     generator = torch.Generator().manual_seed(1)
     for name, value in theirs.state_dict().items():
@@ -185,10 +185,10 @@ def test_torchvision_file_gives_torchvisions_features(tmp_path, depth):
     model = build_model(cfg).eval()
     path = str(tmp_path / "resnet.pth")
     checkpointer_of(model, cfg=cfg).load(path, checkpointables=[])
-    picture = torch.rand((1, 3, 64, 64), generator=generator)
+    image = torch.rand((1, 3, 64, 64), generator=generator)
     trunk = nn.Sequential(*list(theirs.children())[:-2])
     with torch.no_grad():
-        expected, actual = trunk(picture), model.backbone.bottom_up(picture)["res5"]
+        expected, actual = trunk(image), model.backbone.bottom_up(image)["res5"]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panoptic_common.coco.annotations import (
+    ImageFinder,
     PanopticPaths,
-    PictureFinder,
     annotation_problems,
     build_class_table,
     category_problems,
@@ -26,7 +26,7 @@ def _paths(tmp_path: Path, text: str | bytes | None) -> PanopticPaths:
     path = tmp_path / "truth.json"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return PanopticPaths(str(tmp_path / "pictures"), str(path), str(tmp_path / "truth"))
+    return PanopticPaths(str(tmp_path / "images"), str(path), str(tmp_path / "truth"))
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -36,7 +36,7 @@ def test_missing_file_shows_the_expected_tree(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         read_panoptic_json(_paths(tmp_path, None))
     text = str(raised.value)
-    assert "truth.json" in text and "pictures/" in text and "PNGs named in annotations" in text
+    assert "truth.json" in text and "images/" in text and "PNGs named in annotations" in text
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,10 @@ def _touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def test_pictures_are_found_by_name_subfolder_stem_and_cityscapes_rule(tmp_path: Path) -> None:
+def test_images_are_found_by_name_subfolder_stem_and_cityscapes_rule(tmp_path: Path) -> None:
     city = "aachen_000000_000019_leftImg8bit.png"
     _touch(tmp_path, "a.jpg", "deep/b.jpg", "c.JPG", "x/e.png", f"aachen/{city}", "d.txt")
-    finder = PictureFinder(str(tmp_path))
+    finder = ImageFinder(str(tmp_path))
 
     def find(name: str, png: str = "none.png", image_id: Any = 0) -> str | None:
         found = finder.find({"id": image_id, "file_name": name}, png)
@@ -208,24 +208,24 @@ def test_pictures_are_found_by_name_subfolder_stem_and_cityscapes_rule(tmp_path:
     assert find("aachen_000000_000019_gtFine_leftImg8bit.png", image_id=city[:20]) == (
         f"aachen/{city}"
     )
-    assert find("d.jpg", png="d.png") is None  # a text file is no picture
+    assert find("d.jpg", png="d.png") is None  # a text file is no image
     assert find("gone.jpg") is None
 
 
 def test_the_exact_name_wins_over_other_files_of_that_stem(tmp_path: Path) -> None:
     _touch(tmp_path, "a.jpg", "old/a.jpg", "a.png")
-    finder = PictureFinder(str(tmp_path))
+    finder = ImageFinder(str(tmp_path))
     assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") == str(tmp_path / "a.jpg")
 
 
 def test_several_files_of_one_name_are_an_error(tmp_path: Path) -> None:
     _touch(tmp_path, "x/a.jpg", "y/a.jpg")
     with pytest.raises(ValueError, match="image 1: 2 files fit the name 'a.jpg'"):
-        PictureFinder(str(tmp_path)).find({"id": 1, "file_name": "a.jpg"}, "a.png")
+        ImageFinder(str(tmp_path)).find({"id": 1, "file_name": "a.jpg"}, "a.png")
 
 
 def test_missing_folder_finds_nothing(tmp_path: Path) -> None:
-    finder = PictureFinder(str(tmp_path / "nowhere"))
+    finder = ImageFinder(str(tmp_path / "nowhere"))
     assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") is None
 
 

@@ -7,14 +7,14 @@ import math
 import cv2
 import numpy as np
 import pytest
-from panoptic_maps import listed, random_picture, statistics_of
+from panoptic_maps import listed, random_image, statistics_of
 
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 
-def boundary_statistics_by_masks(picture, num_classes: int, ratio: float) -> PanopticStatistics:
-    """Boundary PQ of one picture with one erosion per mask, and no shared tables."""
-    truth, truth_segments, prediction, prediction_segments = picture
+def boundary_statistics_by_masks(image, num_classes: int, ratio: float) -> PanopticStatistics:
+    """Boundary PQ of one image with one erosion per mask, and no shared tables."""
+    truth, truth_segments, prediction, prediction_segments = image
     radius = max(1, int(round(ratio * math.hypot(*truth.shape))))
 
     def band(mask):
@@ -61,9 +61,9 @@ def test_boundary_pq_equals_one_erosion_per_mask(ratio):
     rng = np.random.default_rng(4)
     found = 0
     for _ in range(8):
-        picture = random_picture(rng, 37, 52, 10, 3, agreement=0.8)
-        expected = boundary_statistics_by_masks(picture, 3, ratio)
-        ours = statistics_of([picture], 3, boundary_ratio=ratio)
+        image = random_image(rng, 37, 52, 10, 3, agreement=0.8)
+        expected = boundary_statistics_by_masks(image, 3, ratio)
+        ours = statistics_of([image], 3, boundary_ratio=ratio)
         np.testing.assert_array_equal(
             [ours.tp, ours.fp, ours.fn], [expected.tp, expected.fp, expected.fn]
         )
@@ -77,18 +77,18 @@ def test_boundary_pq_of_a_wide_band_is_pq_and_of_a_thin_band_is_lower():
     truth[10:50, 20:60] = 2
     prediction = np.ones_like(truth)
     prediction[12:52, 22:62] = 2
-    picture = (
+    image = (
         truth,
         [{"id": 1, "category_id": 0, "iscrowd": 0}, {"id": 2, "category_id": 1, "iscrowd": 0}],
         prediction,
         [{"id": 1, "category_id": 0}, {"id": 2, "category_id": 1}],
     )
-    plain = statistics_of([picture], 2)
-    np.testing.assert_array_equal(statistics_of([picture], 2, boundary_ratio=1.0).iou, plain.iou)
+    plain = statistics_of([image], 2)
+    np.testing.assert_array_equal(statistics_of([image], 2, boundary_ratio=1.0).iou, plain.iou)
     # The squares share 38 x 38 of 40 x 40 pixels; bands of 2 pixels hardly any.
     assert plain.tp.tolist() == [1, 1]
     assert plain.iou[1] == pytest.approx(38**2 / (2 * 40**2 - 38**2))
-    assert statistics_of([picture], 2, boundary_ratio=0.02).tp.tolist() == [0, 0]
+    assert statistics_of([image], 2, boundary_ratio=0.02).tp.tolist() == [0, 0]
 
 
 def test_boundary_pq_leaves_out_the_whole_void():
@@ -99,8 +99,8 @@ def test_boundary_pq_leaves_out_the_whole_void():
     truth, prediction = np.zeros((2, 40, 60), np.int32)
     truth[:, :30] = 1
     prediction[:, :50] = 7
-    picture = (truth, listed((1, 0, 0)), prediction, listed((7, 0, 0)))
-    assert match_segments(*picture, 1).pairs[0].iou == 1
-    boundary = match_segments(*picture, 1, boundary_ratio=1e-6)
+    image = (truth, listed((1, 0, 0)), prediction, listed((7, 0, 0)))
+    assert match_segments(*image, 1).pairs[0].iou == 1
+    boundary = match_segments(*image, 1, boundary_ratio=1e-6)
     assert boundary.pairs[0].iou == pytest.approx(98 / 136)
-    assert boundary_statistics_by_masks(picture, 1, 1e-6).iou[0] == pytest.approx(98 / 136)
+    assert boundary_statistics_by_masks(image, 1, 1e-6).iou[0] == pytest.approx(98 / 136)

@@ -45,7 +45,7 @@ def _png(paths: PanopticPaths, number: int = 0) -> Path:
     return Path(paths.panoptic_png) / f"{100 + number:012d}.png"
 
 
-def _picture(paths: PanopticPaths, number: int = 0) -> Path:
+def _image(paths: PanopticPaths, number: int = 0) -> Path:
     return Path(paths.images) / f"{100 + number:012d}.jpg"
 
 
@@ -70,7 +70,7 @@ def test_sound_data_and_its_counts(paths: PanopticPaths) -> None:
 def test_several_processes_find_the_same_in_the_same_order(
     paths: PanopticPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_check, "_CHUNK", 1)  # otherwise three pictures are one chunk
+    monkeypatch.setattr(dataset_check, "_CHUNK", 1)  # otherwise three images are one chunk
     _edit(paths, lambda data: _segment(data, 3, image=2).update(area=1))
     write_id_map(_png(paths, 1), np.zeros((48, 64), np.int32))
     progress: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ def test_several_processes_find_the_same_in_the_same_order(
     assert together.pixels.tolist() == alone.pixels.tolist()
 
 
-def test_real_coco_pictures_are_sound(shared_coco: Path) -> None:
+def test_real_coco_images_are_sound(shared_coco: Path) -> None:
     coco = Path(shared_coco) / "coco"
     report = check_dataset(
         PanopticPaths(
@@ -100,8 +100,8 @@ def test_real_coco_pictures_are_sound(shared_coco: Path) -> None:
 def test_cityscapes_form_is_sound(tmp_path: Path) -> None:
     tree = make_cityscapes(tmp_path, splits=("val",))
     truth = tree / "gtFine" / "cityscapes_panoptic_val"
-    pictures = str(tree / "leftImg8bit" / "val")
-    report = check_dataset(PanopticPaths(pictures, f"{truth}.json", str(truth)))
+    images = str(tree / "leftImg8bit" / "val")
+    report = check_dataset(PanopticPaths(images, f"{truth}.json", str(truth)))
     assert report.problems == [] and report.num_images == 4
 
 
@@ -170,7 +170,7 @@ FAULTS: dict[str, tuple[Callable[[PanopticPaths], object], list[list[str]]]] = {
     ),
     "category id twice": (
         _json(lambda d: d["categories"][1].update(id=12)),
-        # person, id 1, is gone; its two segments in each of the three pictures have no category
+        # person, id 1, is gone; its two segments in each of the three images have no category
         [["category 12", "more than once"], *[["category 1 is not in categories"]] * 6],
     ),
     "image id twice": (
@@ -185,7 +185,7 @@ FAULTS: dict[str, tuple[Callable[[PanopticPaths], object], list[list[str]]]] = {
         _json(lambda d: d["images"].pop(0)),
         [["image 100", "annotated, but not in images[]"]],
     ),
-    "PNG of another picture": (
+    "PNG of another image": (
         _json(lambda d: d["annotations"][1].update(file_name="000000000100.png")),
         [["image 101", "000000000100.png is that of image 100 too"]],
     ),
@@ -196,13 +196,13 @@ FAULTS: dict[str, tuple[Callable[[PanopticPaths], object], list[list[str]]]] = {
             ["image 100", "000000000100.png has 48 x 64", "48 x 65"],
         ],
     ),
-    "size of the picture": (
-        lambda paths: Image.new("RGB", (32, 24)).save(_picture(paths)),
+    "size of the image": (
+        lambda paths: Image.new("RGB", (32, 24)).save(_image(paths)),
         [["image 100", ".jpg has 24 x 32", "48 x 64"]],
     ),
-    "missing picture": (
-        lambda paths: _picture(paths).unlink(),
-        [["image 100", "no picture", "000000000100.jpg"]],
+    "missing image": (
+        lambda paths: _image(paths).unlink(),
+        [["image 100", "no image file", "000000000100.jpg"]],
     ),
     "missing PNG": (
         lambda paths: _png(paths).unlink(),
@@ -216,9 +216,9 @@ FAULTS: dict[str, tuple[Callable[[PanopticPaths], object], list[list[str]]]] = {
         lambda paths: Image.new("L", (64, 48)).save(_png(paths)),
         [["image 100", "000000000100.png", "8-bit RGB"]],
     ),
-    "damaged picture": (
-        lambda paths: _picture(paths).write_bytes(_picture(paths).read_bytes()[:-300]),
-        [["image 100", "damaged picture", "000000000100.jpg"]],
+    "damaged image": (
+        lambda paths: _image(paths).write_bytes(_image(paths).read_bytes()[:-300]),
+        [["image 100", "damaged image", "000000000100.jpg"]],
     ),
     "empty": (
         _json(lambda d: (d["annotations"].clear(), d["images"].clear())),
@@ -234,7 +234,7 @@ def test_each_fault_is_found_and_named(paths: PanopticPaths, fault: str) -> None
     problems = check_dataset(paths).problems
     for words in expected:
         assert any(all(word in problem for word in words) for problem in problems), problems
-    if fault not in ("PNG of another picture", "wrong pixels"):  # these show in several segments
+    if fault not in ("PNG of another image", "wrong pixels"):  # these show in several segments
         assert len(problems) == len(expected), problems
 
 
@@ -242,7 +242,7 @@ def test_a_file_of_nonsense_is_reported_not_raised(paths: PanopticPaths) -> None
     """Whatever single value is replaced by nonsense, the check ends with a list."""
     original = Path(paths.panoptic_json).read_text()
     nonsense: list[Any] = [None, "x", -1, [], {}]
-    # The picture is found by its PNG's name, any name will do, and a palette stands in.
+    # The image is found by its PNG's name, any name will do, and a palette stands in.
     harmless = [("images", "file_name", "x"), ("categories", "name", "x")]
     harmless += [("categories", "color", None)]
     for key in ("images", "annotations", "categories"):
@@ -261,17 +261,17 @@ def test_a_file_of_nonsense_is_reported_not_raised(paths: PanopticPaths) -> None
             assert check_dataset(paths).problems, (field, value)
 
 
-def test_headers_only_leaves_pictures_undecoded(paths: PanopticPaths) -> None:
-    FAULTS["damaged picture"][0](paths)
-    assert check_dataset(paths, decode_pictures=False).problems == []
-    Image.new("RGB", (32, 24)).save(_picture(paths, 1))
-    assert len(check_dataset(paths, decode_pictures=False).problems) == 1
+def test_headers_only_leaves_images_undecoded(paths: PanopticPaths) -> None:
+    FAULTS["damaged image"][0](paths)
+    assert check_dataset(paths, decode_images=False).problems == []
+    Image.new("RGB", (32, 24)).save(_image(paths, 1))
+    assert len(check_dataset(paths, decode_images=False).problems) == 1
 
 
-def test_a_picture_turned_by_exif_has_the_turned_size(paths: PanopticPaths) -> None:
+def test_an_image_turned_by_exif_has_the_turned_size(paths: PanopticPaths) -> None:
     exif = Image.Exif()
     exif[274] = 6
-    Image.new("RGB", (48, 64)).save(_picture(paths), exif=exif)
+    Image.new("RGB", (48, 64)).save(_image(paths), exif=exif)
     assert check_dataset(paths).problems == []
 
 
@@ -305,7 +305,7 @@ def _arguments(paths: PanopticPaths) -> list[str]:
 def test_program_prints_the_counts_and_exits_with_0(paths: PanopticPaths) -> None:
     done = _run(*_arguments(paths))
     assert done.returncode == 0, done.stderr
-    assert "tiny: 3 pictures, nothing wrong" in done.stdout
+    assert "tiny: 3 images, nothing wrong" in done.stdout
     car = next(line for line in done.stdout.splitlines() if " car " in line)
     assert car.split()[:6] == ["2", "7", "car", "thing", "6", "0"]
 
@@ -315,7 +315,7 @@ def test_program_lists_problems_caps_them_and_exits_with_1(paths: PanopticPaths)
         write_id_map(_png(paths, number), np.zeros((48, 64), np.int32))
     done = _run(*_arguments(paths), "--max-problems", "4")
     assert done.returncode == 1
-    assert "tiny: 21 problems in 3 pictures" in done.stdout
+    assert "tiny: 21 problems in 3 images" in done.stdout
     assert done.stdout.count("no pixel of the PNG") == 4
     assert "... and 17 more" in done.stdout
     assert _run(*_arguments(paths), "--max-problems", "0").stdout.count("no pixel") == 21
@@ -334,7 +334,7 @@ def test_program_knows_registered_names(shared_coco: Path) -> None:
     command = ["tools/check_dataset.py", "coco_2017_val_panoptic", "--workers", "1"]
     done = _run(*command, DETECTRON2_DATASETS=str(shared_coco))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 pictures, nothing wrong" in done.stdout
+    assert "2 images, nothing wrong" in done.stdout
 
 
 def test_program_exits_with_2_for_an_unknown_name(
@@ -369,8 +369,8 @@ def test_cityscapes_is_prepared_by_its_own_converter(tmp_path: Path) -> None:
     done = _run(*command)
     assert done.returncode == 0, done.stderr
     truth = tree / "gtFine" / "cityscapes_panoptic_val"
-    pictures = str(tree / "leftImg8bit" / "val")
-    assert check_dataset(PanopticPaths(pictures, f"{truth}.json", str(truth))).problems == []
+    images = str(tree / "leftImg8bit" / "val")
+    assert check_dataset(PanopticPaths(images, f"{truth}.json", str(truth))).problems == []
     # The trees of the tests are what the converter makes: the same ids, segments and pixels.
     made, expected = (
         json.loads((folder / "gtFine" / "cityscapes_panoptic_val.json").read_text())

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from panoptic_maps import listed, one_row, random_picture, statistics_of
+from panoptic_maps import listed, one_row, random_image, statistics_of
 
 from panoptic_common.coco.overlaps import count_overlaps
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
@@ -59,7 +59,7 @@ def test_exactly_half_in_void_is_still_a_false_positive():
 
 def test_perfect_empty_and_void():
     rng = np.random.default_rng(7)
-    truth, segments, _, _ = random_picture(rng)
+    truth, segments, _, _ = random_image(rng)
     segments = update_segments(truth, segments)  # to be a prediction, map and list must agree
     truth[~np.isin(truth, [s["id"] for s in segments])] = 0
     visible = [s for s in segments if not s["iscrowd"]]
@@ -77,7 +77,7 @@ def test_perfect_empty_and_void():
 
 
 def test_resized_truth_uses_the_areas_of_the_maps():
-    """Listed areas of the full-size picture must not leak into a truth at half size."""
+    """Listed areas of the full-size image must not leak into a truth at half size."""
     truth = np.repeat(one_row([1, 1, 2, 2]), 2, axis=0)
     segments = [
         {"id": 1, "category_id": 0, "area": 16},
@@ -88,9 +88,9 @@ def test_resized_truth_uses_the_areas_of_the_maps():
 
 def test_statistics_add_up_in_any_grouping():
     rng = np.random.default_rng(8)
-    pictures = [random_picture(rng) for _ in range(6)]
-    whole = statistics_of(pictures, 4)
-    parts = statistics_of(pictures[:2], 4) + statistics_of(pictures[2:], 4)
+    images = [random_image(rng) for _ in range(6)]
+    whole = statistics_of(images, 4)
+    parts = statistics_of(images[:2], 4) + statistics_of(images[2:], 4)
     np.testing.assert_array_equal([whole.tp, whole.fp, whole.fn], [parts.tp, parts.fp, parts.fn])
     np.testing.assert_allclose(whole.iou, parts.iou, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="3 classes"):
@@ -98,13 +98,11 @@ def test_statistics_add_up_in_any_grouping():
 
 
 def test_input_is_not_changed_and_overlaps_can_be_reused():
-    picture = random_picture(np.random.default_rng(9))
-    before = [
-        np.array(x, copy=True) if isinstance(x, np.ndarray) else json.dumps(x) for x in picture
-    ]
-    overlaps = count_overlaps(picture[0], picture[2])
-    assert match_segments(*picture, 4, overlaps=overlaps) == match_segments(*picture, 4)
-    for old, new in zip(before, picture, strict=True):
+    image = random_image(np.random.default_rng(9))
+    before = [np.array(x, copy=True) if isinstance(x, np.ndarray) else json.dumps(x) for x in image]
+    overlaps = count_overlaps(image[0], image[2])
+    assert match_segments(*image, 4, overlaps=overlaps) == match_segments(*image, 4)
+    for old, new in zip(before, image, strict=True):
         if isinstance(new, np.ndarray):
             np.testing.assert_array_equal(old, new)
         else:
@@ -144,4 +142,4 @@ def test_maps_of_floats_and_wrong_lengths_are_refused():
     with pytest.raises(ValueError, match="num_classes"):
         PanopticStatistics.zeros(0)
     with pytest.raises(ValueError, match="ratio"):
-        match_segments(*random_picture(np.random.default_rng(0)), 4, boundary_ratio=0.0)
+        match_segments(*random_image(np.random.default_rng(0)), 4, boundary_ratio=0.0)

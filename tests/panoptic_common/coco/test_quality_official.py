@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from panoptic_maps import perturbed, random_picture, statistics_of
+from panoptic_maps import perturbed, random_image, statistics_of
 from panopticapi.evaluation import PQStat, pq_compute_single_core
 
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
@@ -18,11 +18,11 @@ from panoptic_common.coco.segment_ids import read_id_map, update_segments, write
 from panoptic_common.scenes import storage as scenes
 
 
-def official_statistics(folder: Path, pictures, num_classes: int) -> PQStat:
+def official_statistics(folder: Path, images, num_classes: int) -> PQStat:
     """panopticapi's, through files as in real use."""
     folder.mkdir(exist_ok=True)
     pairs = []
-    for number, (truth, truth_segments, prediction, prediction_segments) in enumerate(pictures):
+    for number, (truth, truth_segments, prediction, prediction_segments) in enumerate(images):
         annotations = []
         for what, ids, segments in (
             ("truth", truth, truth_segments),
@@ -42,9 +42,9 @@ def official_statistics(folder: Path, pictures, num_classes: int) -> PQStat:
     return pq_compute_single_core(0, pairs, str(folder), str(folder), categories)
 
 
-def assert_equal_to_official(folder: Path, pictures, num_classes: int) -> PanopticStatistics:
-    ours = statistics_of(pictures, num_classes)
-    official = official_statistics(folder, pictures, num_classes)
+def assert_equal_to_official(folder: Path, images, num_classes: int) -> PanopticStatistics:
+    ours = statistics_of(images, num_classes)
+    official = official_statistics(folder, images, num_classes)
     for k in range(num_classes):
         counts = (official[k].tp, official[k].fp, official[k].fn)
         assert (ours.tp[k], ours.fp[k], ours.fn[k]) == counts, f"class {k}"
@@ -76,18 +76,18 @@ def test_equals_panopticapi_on_random_maps(
     tmp_path_factory, seed, size, segments, num_classes, agreement
 ):
     rng = np.random.default_rng(seed)
-    picture = random_picture(rng, *size, segments, num_classes, agreement)
-    assert_equal_to_official(tmp_path_factory.mktemp("maps"), [picture], num_classes)
+    image = random_image(rng, *size, segments, num_classes, agreement)
+    assert_equal_to_official(tmp_path_factory.mktemp("maps"), [image], num_classes)
 
 
-def test_equals_panopticapi_over_many_pictures(tmp_path):
+def test_equals_panopticapi_over_many_images(tmp_path):
     rng = np.random.default_rng(0)
-    pictures = [random_picture(rng, 64, 80, 20, 6) for _ in range(30)]
-    sums = assert_equal_to_official(tmp_path, pictures, 6)
+    images = [random_image(rng, 64, 80, 20, 6) for _ in range(30)]
+    sums = assert_equal_to_official(tmp_path, images, 6)
     assert sums.tp.min() > 5 and sums.fp.min() > 5 and sums.fn.min() > 5  # all rules exercised
-    ignored = [match_segments(*picture, 6).ignored for picture in pictures]
+    ignored = [match_segments(*image, 6).ignored for image in images]
     assert sum(map(len, ignored)) > 5
-    crowds = [[s["category_id"] for s in p[1] if s["iscrowd"]] for p in pictures]
+    crowds = [[s["category_id"] for s in p[1] if s["iscrowd"]] for p in images]
     assert any(len(set(c)) < len(c) for c in crowds)  # several crowds of one class
 
 
@@ -108,13 +108,13 @@ def test_equals_panopticapi_on_scenes(tmp_path):
     rng = np.random.default_rng(2)
     contiguous = {entry["id"]: k for k, entry in enumerate(scenes.CLASSES)}
     num_classes = len(contiguous)
-    pictures = []
+    images = []
     for seed in range(4):
         scene = scenes.make_scene(seed, scenes.SceneConfig())
         segments = [{**s, "category_id": contiguous[s["category_id"]]} for s in scene.segments_info]
         prediction = perturbed(rng, scene.id_map, segments, num_classes)
-        pictures.append((scene.id_map, segments, *prediction))
-    sums = assert_equal_to_official(tmp_path, pictures, num_classes)
+        images.append((scene.id_map, segments, *prediction))
+    sums = assert_equal_to_official(tmp_path, images, num_classes)
     assert sums.tp.sum() > 10 and sums.fn.sum() > 3
 
 
@@ -123,7 +123,7 @@ def test_equals_panopticapi_on_coco(tmp_path, shared_coco):
     root = Path(shared_coco) / "coco"
     content = json.loads((root / "annotations" / "panoptic_val2017.json").read_text())
     contiguous = {c["id"]: k for k, c in enumerate(content["categories"])}
-    pictures = []
+    images = []
     for annotation in content["annotations"]:
         truth = read_id_map(root / "panoptic_val2017" / annotation["file_name"])
         segments = [
@@ -131,7 +131,7 @@ def test_equals_panopticapi_on_coco(tmp_path, shared_coco):
         ]
         for _ in range(3):
             prediction = perturbed(rng, truth, segments, len(contiguous))
-            pictures.append((truth, segments, *prediction))
-    assert any(s["iscrowd"] for picture in pictures for s in picture[1])
-    sums = assert_equal_to_official(tmp_path, pictures, len(contiguous))
+            images.append((truth, segments, *prediction))
+    assert any(s["iscrowd"] for image in images for s in image[1])
+    sums = assert_equal_to_official(tmp_path, images, len(contiguous))
     assert sums.tp.sum() > 20

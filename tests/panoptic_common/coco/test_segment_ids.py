@@ -81,7 +81,7 @@ def test_what_is_no_id_map_is_refused(id_map: np.ndarray, message: str) -> None:
 
 
 @pytest.mark.parametrize("rgb", [np.zeros((2, 2, 3), np.int32), np.zeros((2, 2, 4), np.uint8)])
-def test_what_is_no_colour_picture_is_refused(rgb: np.ndarray) -> None:
+def test_what_is_no_colour_image_is_refused(rgb: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         rgb_to_id(rgb)
 
@@ -103,8 +103,8 @@ def test_file_is_what_panopticapi_reads(tmp_path: Path) -> None:
     rgb2id = pytest.importorskip("panopticapi.utils").rgb2id
     id_map = np.array([[0, 255, 256], [65536, 3153362, MAX_ID]])
     write_id_map(tmp_path / "map.png", id_map)
-    picture = np.array(Image.open(tmp_path / "map.png"))
-    np.testing.assert_array_equal(rgb2id(picture), id_map)
+    image = np.array(Image.open(tmp_path / "map.png"))
+    np.testing.assert_array_equal(rgb2id(image), id_map)
 
 
 def test_missing_file_names_itself(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_missing_file_names_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16", "1"])
-def test_other_pictures_are_refused(tmp_path: Path, mode: str) -> None:
+def test_other_images_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "other.png"
     Image.new(mode, (4, 3)).save(path)
     with pytest.raises(ValueError, match="other.png.*8-bit RGB"):

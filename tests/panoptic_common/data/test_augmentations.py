@@ -29,24 +29,24 @@ def cfg() -> CfgNode:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, size=(12, 15, 3), dtype=np.uint8)
 
 
 # ------------------------------------------------------------------------------------ relighting
 
 
-def test_neutral_relighting_changes_nothing(picture: np.ndarray) -> None:
-    relit = RelightTransform().apply_image(picture)
-    np.testing.assert_array_equal(relit, picture)
-    assert relit is not picture
+def test_neutral_relighting_changes_nothing(image: np.ndarray) -> None:
+    relit = RelightTransform().apply_image(image)
+    np.testing.assert_array_equal(relit, image)
+    assert relit is not image
 
 
 def _slow_relight(
-    picture: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float
+    image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float
 ) -> np.ndarray:
-    """Relight an RGB picture step by step, pixel by pixel, as the words of the class say."""
-    values = picture.astype(float) * brightness
+    """Relight an RGB image step by step, pixel by pixel, as the words of the class say."""
+    values = image.astype(float) * brightness
 
     def luma(pixels: np.ndarray) -> np.ndarray:
         return 0.299 * pixels[..., 0] + 0.587 * pixels[..., 1] + 0.114 * pixels[..., 2]
@@ -62,20 +62,20 @@ def _slow_relight(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_relighting_equals_the_steps_one_after_another(picture: np.ndarray, seed: int) -> None:
+def test_relighting_equals_the_steps_one_after_another(image: np.ndarray, seed: int) -> None:
     brightness, contrast, saturation = np.random.default_rng(seed).uniform(0.5, 1.5, 3)
     hue = np.random.default_rng(seed).uniform(-0.5, 0.5)
-    relit = RelightTransform(brightness, contrast, saturation, hue, "RGB").apply_image(picture)
-    expected = _slow_relight(picture, brightness, contrast, saturation, hue)
+    relit = RelightTransform(brightness, contrast, saturation, hue, "RGB").apply_image(image)
+    expected = _slow_relight(image, brightness, contrast, saturation, hue)
     assert np.abs(relit - expected).max() < 0.51  # rounding
 
 
-def test_bgr_and_rgb_are_relit_alike(picture: np.ndarray) -> None:
+def test_bgr_and_rgb_are_relit_alike(image: np.ndarray) -> None:
     amounts = {"brightness": 1.1, "contrast": 0.9, "saturation": 1.2, "hue": 0.1}
-    as_rgb = RelightTransform(**amounts, image_format="RGB").apply_image(picture)
-    as_bgr = RelightTransform(**amounts, image_format="BGR").apply_image(picture[:, :, ::-1])
+    as_rgb = RelightTransform(**amounts, image_format="RGB").apply_image(image)
+    as_bgr = RelightTransform(**amounts, image_format="BGR").apply_image(image[:, :, ::-1])
     np.testing.assert_array_equal(as_bgr[:, :, ::-1], as_rgb)
-    wrong = RelightTransform(**amounts, image_format="BGR").apply_image(picture)
+    wrong = RelightTransform(**amounts, image_format="BGR").apply_image(image)
     assert not np.array_equal(wrong, as_rgb)
 
 
@@ -93,24 +93,24 @@ def test_a_third_of_a_turn_makes_red_green() -> None:
 def test_grey_stays_grey_and_bright_values_saturate() -> None:
     grey = np.full((2, 2, 3), 100, np.uint8)
     transform = RelightTransform(brightness=1.5, contrast=0.5, saturation=2.0, hue=0.3)
-    assert (transform.apply_image(grey) == 150).all()  # contrast of a constant picture: none
+    assert (transform.apply_image(grey) == 150).all()  # contrast of a constant image: none
     assert (RelightTransform(brightness=2.0).apply_image(grey * 2) == 255).all()  # no wrap round
 
 
-def test_relighting_leaves_geometry_alone(picture: np.ndarray) -> None:
+def test_relighting_leaves_geometry_alone(image: np.ndarray) -> None:
     transform = RelightTransform(brightness=0.5)
     coords = np.array([[1.0, 2.0]])
     assert transform.apply_coords(coords) is coords
-    assert transform.apply_segmentation(picture) is picture
-    np.testing.assert_array_equal(transform.inverse().apply_image(picture), picture)
+    assert transform.apply_segmentation(image) is image
+    np.testing.assert_array_equal(transform.inverse().apply_image(image), image)
     with pytest.raises(ValueError, match="uint8"):
-        transform.apply_image(picture.astype(np.float32))
+        transform.apply_image(image.astype(np.float32))
 
 
-def test_relighting_draws_within_the_ranges_and_uses_them_whole(picture: np.ndarray) -> None:
+def test_relighting_draws_within_the_ranges_and_uses_them_whole(image: np.ndarray) -> None:
     np.random.seed(0)
     augmentation = RandomRelight(0.3, 0.2, 0.1, 0.05, "RGB")
-    drawn = [augmentation.get_transform(picture) for _ in range(300)]
+    drawn = [augmentation.get_transform(image) for _ in range(300)]
     spreads = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.1, "hue": 0.05}
     for name, spread in spreads.items():
         middle = 0 if name == "hue" else 1
@@ -150,7 +150,7 @@ def test_scale_keeps_the_proportions() -> None:
     assert 25 <= min(heights) < 30 and 95 < max(heights) <= 100
 
 
-def test_scale_never_makes_an_empty_picture() -> None:
+def test_scale_never_makes_an_empty_image() -> None:
     transform = RandomScale(0.01, 0.01).get_transform(np.zeros((3, 4, 3), np.uint8))
     assert (transform.new_h, transform.new_w) == (1, 1)
 
@@ -192,7 +192,7 @@ def test_cityscapes_training_scales_crops_flips_and_relights(cfg: CfgNode) -> No
     assert "RandomRelight" in str(augmentations)
 
 
-def test_a_picture_smaller_than_the_crop_is_taken_whole(cfg: CfgNode) -> None:
+def test_an_image_smaller_than_the_crop_is_taken_whole(cfg: CfgNode) -> None:
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [20, 400]
@@ -222,14 +222,14 @@ def test_unknown_flip_is_refused(cfg: CfgNode) -> None:
         build_augmentations(cfg, is_train=True)
 
 
-def test_the_same_seed_draws_the_same(cfg: CfgNode, picture: np.ndarray) -> None:
+def test_the_same_seed_draws_the_same(cfg: CfgNode, image: np.ndarray) -> None:
     cfg.INPUT.RANDOM_SCALE = (0.5, 2.0)
     cfg.INPUT.RELIGHT.ENABLED = True
     augmentations = T.AugmentationList(build_augmentations(cfg, is_train=True))
 
     def run(seed: int) -> np.ndarray:
         np.random.seed(seed)
-        inputs = T.AugInput(picture.copy())
+        inputs = T.AugInput(image.copy())
         augmentations(inputs)
         return inputs.image
 

@@ -120,8 +120,8 @@ def test_registering_reads_nothing(tmp_path: Path) -> None:
 
 
 def test_class_table_needs_only_the_json(tiny: PanopticPaths) -> None:
-    for picture in Path(tiny.images).iterdir():
-        picture.unlink()
+    for image in Path(tiny.images).iterdir():
+        image.unlink()
     table = class_table(NAME)
     assert [entry["name"] for entry in table] == ["person", "road", "car", "bus", "sky"]
     table[0]["color"][0] = table[0]["id"] = 99  # a copy: the next caller sees the truth
@@ -185,7 +185,7 @@ def _break(data: dict[str, Any], key: str, index: int, **change: Any) -> None:
             lambda d: d["annotations"][1]["segments_info"][0].update(id=256),
             "image 101, segment 256: the id is listed more than once",
         ),
-        (lambda d: d["annotations"].clear(), "no picture is annotated"),
+        (lambda d: d["annotations"].clear(), "no image is annotated"),
     ],
 )
 def test_wrong_json_is_refused_with_the_place(
@@ -271,7 +271,7 @@ def test_coco_classes_equal_detectron2s_standard_form(shared_coco: Path) -> None
     assert sum(crowds) == 3
 
 
-def test_cityscapes_equals_detectron2s_classes_and_finds_its_pictures(tmp_path: Path) -> None:
+def test_cityscapes_equals_detectron2s_classes_and_finds_its_images(tmp_path: Path) -> None:
     from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
     make_cityscapes(tmp_path)

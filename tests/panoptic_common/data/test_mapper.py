@@ -90,9 +90,9 @@ def _check_segments(sample: dict[str, Any], record: dict[str, Any]) -> None:
 def test_without_augmentation_everything_is_as_in_the_files(record: dict[str, Any]) -> None:
     before = copy.deepcopy(record)
     sample = _map(record)
-    picture, id_map = _read(record)
+    image, id_map = _read(record)
     assert sample["image"].dtype == torch.uint8
-    np.testing.assert_array_equal(sample["image"].numpy(), picture.transpose(2, 0, 1))
+    np.testing.assert_array_equal(sample["image"].numpy(), image.transpose(2, 0, 1))
     np.testing.assert_array_equal(sample["id_map"], id_map)
     assert sample["id_map"].dtype == np.int32
     assert MAX_ID in sample["id_map"]
@@ -150,11 +150,11 @@ def test_testing_reads_truth_only_for_a_target_function(record: dict[str, Any]) 
     assert _map(record, is_train=False, make_targets=None)["height"] == 48
 
 
-def test_training_without_target_function_gives_the_picture(record: dict[str, Any]) -> None:
+def test_training_without_target_function_gives_the_image(record: dict[str, Any]) -> None:
     assert "id_map" not in _map(record, make_targets=None)
 
 
-def test_target_function_may_not_replace_the_picture(record: dict[str, Any]) -> None:
+def test_target_function_may_not_replace_the_image(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\['image'\]"):
         _map(record, make_targets=lambda id_map, segments: {"image": 1, "other": 2})
 
@@ -163,12 +163,12 @@ def test_target_function_may_not_replace_the_picture(record: dict[str, Any]) -> 
 
 
 def test_flip_equals_numpys_flip(record: dict[str, Any]) -> None:
-    picture, id_map = _read(record)
+    image, id_map = _read(record)
     for axis, name in ((1, "horizontal"), (0, "vertical")):
         flip = T.RandomFlip(1.0, horizontal=axis == 1, vertical=axis == 0)
         sample = _map(record, flip)
         np.testing.assert_array_equal(sample["id_map"], np.flip(id_map, axis), err_msg=name)
-        flipped = np.flip(picture, axis).transpose(2, 0, 1)
+        flipped = np.flip(image, axis).transpose(2, 0, 1)
         np.testing.assert_array_equal(sample["image"].numpy(), flipped, err_msg=name)
         _check_segments(sample, record)
 
@@ -223,14 +223,14 @@ def test_resize_picks_the_nearest_centre(record: dict[str, Any], shape: tuple[in
 
 
 def test_ids_stay_on_their_pixels_when_resized(tmp_path: Path) -> None:
-    """Map and picture are one drawing: after any resize they must still agree.
+    """Map and image are one drawing: after any resize they must still agree.
 
-    A half of the picture is one segment. Where the picture, resized by bilinear interpolation,
+    A half of the image is one segment. Where the image, resized by bilinear interpolation,
     crosses the middle grey, the map must change its id: not half a pixel off.
     """
     id_map = np.where(np.arange(60) < 30, 5, 9)[None].repeat(8, axis=0).astype(np.int32)
-    picture = np.where(id_map == 5, 0, 255).astype(np.uint8)
-    Image.fromarray(picture).convert("RGB").save(tmp_path / "a.png")
+    image = np.where(id_map == 5, 0, 255).astype(np.uint8)
+    Image.fromarray(image).convert("RGB").save(tmp_path / "a.png")
     write_id_map(tmp_path / "a_ids.png", id_map)
     record = {
         "file_name": str(tmp_path / "a.png"),
@@ -345,13 +345,13 @@ def test_training_needs_a_panoptic_map(record: dict[str, Any]) -> None:
 
 def test_exif_orientation_is_applied(record: dict[str, Any]) -> None:
     """A camera held sideways: stored as 64 x 48, shown as 48 x 64, which is what the map covers."""
-    picture, _ = _read(record)
+    image, _ = _read(record)
     exif = Image.Exif()
     exif[274] = 6  # to be shown turned by 90 degrees clockwise
-    stored = Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90)
+    stored = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
     stored.save(record["file_name"], exif=exif)
     sample = _map(record)
-    np.testing.assert_array_equal(sample["image"].numpy(), picture.transpose(2, 0, 1))
+    np.testing.assert_array_equal(sample["image"].numpy(), image.transpose(2, 0, 1))
     assert sample["id_map"].shape == (48, 64)
 
 
@@ -403,7 +403,7 @@ class _Mapped(torch.utils.data.Dataset):
         return self.mapper(self.records[index])
 
 
-def test_real_coco_pictures(shared_coco: Path) -> None:
+def test_real_coco_images(shared_coco: Path) -> None:
     coco = Path(shared_coco) / "coco"
     paths = PanopticPaths(
         str(coco / "val2017"),

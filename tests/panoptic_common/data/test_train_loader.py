@@ -18,7 +18,7 @@ def take(batches, count: int) -> list:
     return [next(iterator) for _ in range(count)]
 
 
-def test_every_picture_once_an_epoch():
+def test_every_image_once_an_epoch():
     samples = [sample for batch in take(sample_batches(7, 2, seed=3), 14) for sample in batch]
     assert [position for position, _ in samples] == list(range(28))
     epochs = [[index for _, index in samples[start : start + 7]] for start in range(0, 28, 7)]
@@ -87,5 +87,5 @@ def test_scoped_seed_restores_after_an_error():
 def test_loader_refuses_what_it_cannot_share():
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes cannot share"):
         make_loader(world_size=3)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         TrainLoader([], noisy_mapper, total_batch_size=1, seed=0)

@@ -28,7 +28,7 @@ TABLE = [
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
 
 
@@ -45,9 +45,9 @@ def two_cars(shape=(60, 90)):
     return ids, segments
 
 
-def test_segments_get_class_colours_with_variations_and_void_is_dark(picture):
+def test_segments_get_class_colours_with_variations_and_void_is_dark(image):
     ids, segments = two_cars()
-    drawn = draw_panoptic(picture, ids, segments, TABLE, alpha=1.0, names=False)
+    drawn = draw_panoptic(image, ids, segments, TABLE, alpha=1.0, names=False)
     assert tuple(drawn[40, 20]) == (128, 64, 128)
     assert tuple(drawn[20, 20]) == segment_colour(TABLE, 1, 0) == (0, 0, 200)
     assert tuple(drawn[20, 60]) == segment_colour(TABLE, 1, 1) != (0, 0, 200)
@@ -55,11 +55,11 @@ def test_segments_get_class_colours_with_variations_and_void_is_dark(picture):
     assert drawn[20, 45].min() > 150  # outline
 
 
-def test_colours_do_not_depend_on_the_order_of_the_list(picture):
+def test_colours_do_not_depend_on_the_order_of_the_list(image):
     ids, segments = two_cars()
-    first = draw_panoptic(picture, ids, segments, TABLE)
-    np.testing.assert_array_equal(first, draw_panoptic(picture, ids, segments[::-1], TABLE))
-    assert not np.array_equal(first, draw_panoptic(picture, ids, segments, TABLE, names=False))
+    first = draw_panoptic(image, ids, segments, TABLE)
+    np.testing.assert_array_equal(first, draw_panoptic(image, ids, segments[::-1], TABLE))
+    assert not np.array_equal(first, draw_panoptic(image, ids, segments, TABLE, names=False))
 
 
 def test_many_instances_of_a_class_stay_distinguishable():
@@ -72,116 +72,116 @@ def test_many_instances_of_a_class_stay_distinguishable():
         assert colours.min() >= 0 and colours.max() <= 255
 
 
-def test_input_is_not_changed(picture):
+def test_input_is_not_changed(image):
     ids, segments = two_cars()
-    before, ids_before = picture.copy(), ids.copy()
-    draw_panoptic(picture, ids, segments, TABLE)
-    draw_semantic(picture, ids % 3, TABLE)
-    draw_boxes(picture, [[1, 2, 30, 40]], [1], [0.5], TABLE)
-    draw_affinity(picture, np.eye(5), (3, 4))
-    draw_affinities(picture, np.eye(5))
-    draw_cut_edges(picture, np.eye(5))
-    np.testing.assert_array_equal(picture, before)
+    before, ids_before = image.copy(), ids.copy()
+    draw_panoptic(image, ids, segments, TABLE)
+    draw_semantic(image, ids % 3, TABLE)
+    draw_boxes(image, [[1, 2, 30, 40]], [1], [0.5], TABLE)
+    draw_affinity(image, np.eye(5), (3, 4))
+    draw_affinities(image, np.eye(5))
+    draw_cut_edges(image, np.eye(5))
+    np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(ids, ids_before)
 
 
-def test_semantic_colours_and_ignored_pixels(picture):
+def test_semantic_colours_and_ignored_pixels(image):
     classes = np.zeros((60, 90), np.int64)
     classes[:, 45:], classes[:10], classes[50:] = 2, 255, -1
-    drawn = draw_semantic(picture, classes, TABLE, alpha=1.0, names=False)
+    drawn = draw_semantic(image, classes, TABLE, alpha=1.0, names=False)
     assert tuple(drawn[30, 10]) == (128, 64, 128)
     assert tuple(drawn[30, 60]) == (220, 20, 60)
     assert drawn[:10].max() < 60 and drawn[50:].max() < 60
 
 
-def test_more_classes_than_the_table_knows(picture):
-    """No IndexError: a model with other classes than the table still gives a picture."""
+def test_more_classes_than_the_table_knows(image):
+    """No IndexError: a model with other classes than the table still gives an image."""
     assert class_name(TABLE, 17) == "class 17" and class_name(TABLE, -1) == "class -1"
     assert class_colour(TABLE, 17) == class_colour(TABLE, -1)
     ids, segments = two_cars()
-    drawn = draw_panoptic(picture, ids, [{**s, "category_id": 99} for s in segments], TABLE)
-    assert drawn.shape == picture.shape
-    draw_panoptic(picture, ids, [], TABLE)  # ids that nobody lists
-    draw_panoptic(picture, ids, segments, [])
-    draw_boxes(picture, [[1, 2, 30, 40]], [50], [0.5], TABLE)
+    drawn = draw_panoptic(image, ids, [{**s, "category_id": 99} for s in segments], TABLE)
+    assert drawn.shape == image.shape
+    draw_panoptic(image, ids, [], TABLE)  # ids that nobody lists
+    draw_panoptic(image, ids, segments, [])
+    draw_boxes(image, [[1, 2, 30, 40]], [50], [0.5], TABLE)
     legend(TABLE, 200, [0, 1, 50])
     many = [{"id": k, "name": f"c{k}", "isthing": 0, "color": [1, 2, 3]} for k in range(300)]
-    drawn = draw_semantic(picture, np.full((60, 90), 255), many, alpha=1.0, names=False)
+    drawn = draw_semantic(image, np.full((60, 90), 255), many, alpha=1.0, names=False)
     assert tuple(drawn[0, 0]) == (1, 2, 3)  # with 300 classes 255 is one of them
 
 
-def test_boxes_in_class_colours_best_on_top(picture):
-    black = np.zeros_like(picture)
+def test_boxes_in_class_colours_best_on_top(image):
+    black = np.zeros_like(image)
     boxes = [[20, 20, 60, 50], [20, 20, 60, 50]]
     drawn = draw_boxes(black, boxes, [1, 2], [0.2, 0.9], TABLE)
     assert tuple(drawn[50, 50]) == (220, 20, 60)
     drawn = draw_boxes(black, boxes, [1, 2], [0.9, 0.2], TABLE)
     assert tuple(drawn[50, 50]) == (0, 0, 200)
-    np.testing.assert_array_equal(draw_boxes(picture, [], [], [], TABLE), picture)
+    np.testing.assert_array_equal(draw_boxes(image, [], [], [], TABLE), image)
     odd = [[-1e9, 5, np.inf, np.nan], [80, 55, 85, 58]]
-    assert draw_boxes(picture, odd, [1, 2], None, TABLE).shape == picture.shape
+    assert draw_boxes(image, odd, [1, 2], None, TABLE).shape == image.shape
     with pytest.raises(ValueError, match="2 boxes with 1 classes"):
-        draw_boxes(picture, boxes, [1], None, TABLE)
+        draw_boxes(image, boxes, [1], None, TABLE)
 
 
-def test_affinity_is_hot_where_it_is_high(picture):
+def test_affinity_is_hot_where_it_is_high(image):
     affinity = np.zeros((6, 9))
     affinity[1, 7] = 3.0
-    drawn = draw_affinity(picture, affinity, (10, 50)).astype(int)
+    drawn = draw_affinity(image, affinity, (10, 50)).astype(int)
     assert drawn[15, 75].sum() > drawn[15, 20].sum() + 100
     cold = drawn[10:20, 10:30]
     assert np.abs(cold.max(axis=2) - cold.min(axis=2)).max() <= 2  # grey
     assert tuple(drawn[50, 10]) == (80, 255, 120)  # the mark
     for values in (np.zeros((2, 2)), np.full((2, 2), np.nan), np.array([[-np.inf, 1.0]])):
-        assert draw_affinity(picture, values, (500, -3)).shape == picture.shape
+        assert draw_affinity(image, values, (500, -3)).shape == image.shape
     with pytest.raises(ValueError, match="affinity"):
-        draw_affinity(picture, np.zeros(3), (0, 0))
+        draw_affinity(image, np.zeros(3), (0, 0))
 
 
-def test_affinities_have_a_fixed_scale_in_squares(picture):
+def test_affinities_have_a_fixed_scale_in_squares(image):
     """A map of 0.3 everywhere is not hot because nothing is hotter, and cells have no soft rims."""
     cold, warm, hot = (
-        draw_affinities(picture, np.full((2, 3), p)).astype(int) for p in (0, 0.3, 1.0)
+        draw_affinities(image, np.full((2, 3), p)).astype(int) for p in (0, 0.3, 1.0)
     )
     assert np.abs(cold.max(axis=2) - cold.min(axis=2)).max() <= 2  # grey
     assert cold[5, 5].sum() < hot[5, 5].sum() and np.abs(warm - hot).max() > 60
-    cells = draw_affinities(np.zeros_like(picture), np.array([[0, 1], [1, 0]]))
+    cells = draw_affinities(np.zeros_like(image), np.array([[0, 1], [1, 0]]))
     assert len(np.unique(cells.reshape(-1, 3), axis=0)) == 2
     assert (cells[:30, :45] == cells[0, 0]).all() and (cells[:30, 45:] == cells[0, 89]).all()
 
 
-def test_cut_edges_are_lines_over_the_dimmed_picture(picture):
+def test_cut_edges_are_lines_over_the_dimmed_image(image):
     cut = np.zeros((6, 9))
     cut[:, 4], cut[3, 6] = 1, 0.5
-    drawn = draw_cut_edges(picture, cut)
+    drawn = draw_cut_edges(image, cut)
     assert (drawn[:, 40:50] == (255, 226, 64)).all()
-    np.testing.assert_allclose(drawn[:, :40], picture[:, :40] / 2, atol=0.5)
-    half = 0.125 * picture[35, 65] + 0.75 * np.array([255, 226, 64])
+    np.testing.assert_allclose(drawn[:, :40], image[:, :40] / 2, atol=0.5)
+    half = 0.125 * image[35, 65] + 0.75 * np.array([255, 226, 64])
     np.testing.assert_allclose(drawn[35, 65], half, atol=1)
-    as_bool = draw_cut_edges(picture, cut == 1, colour=(1, 2, 3))
+    as_bool = draw_cut_edges(image, cut == 1, colour=(1, 2, 3))
     assert (as_bool[:, 40:50] == (1, 2, 3)).all()
 
 
 @pytest.mark.parametrize("draw", [draw_affinities, draw_cut_edges])
-def test_maps_that_hold_no_shares_are_refused(draw, picture):
+def test_maps_that_hold_no_shares_are_refused(draw, image):
     for values in (np.full((2, 2), 1.5), np.full((2, 2), -0.1), np.full((2, 2), np.nan)):
         with pytest.raises(ValueError, match="numbers 0..1"):
-            draw(picture, values)
+            draw(image, values)
     for values in (np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 2))):
         with pytest.raises(ValueError, match=r"is \(h, w\)"):
-            draw(picture, values)
+            draw(image, values)
 
 
-def test_scale_enlarges(picture):
+def test_scale_enlarges(image):
     ids, segments = two_cars()
-    assert draw_panoptic(picture, ids, segments, TABLE, scale=3).shape == (180, 270, 3)
-    assert draw_semantic(picture, ids % 3, TABLE, scale=2).shape == (120, 180, 3)
-    assert draw_boxes(picture, [[1, 2, 3, 4]], [0], None, TABLE, scale=2).shape == (120, 180, 3)
-    assert draw_affinity(picture, np.eye(3), (1, 1), scale=2).shape == (120, 180, 3)
-    assert draw_affinities(picture, np.eye(3), scale=2).shape == (120, 180, 3)
-    assert draw_cut_edges(picture, np.eye(3), scale=2).shape == (120, 180, 3)
+    assert draw_panoptic(image, ids, segments, TABLE, scale=3).shape == (180, 270, 3)
+    assert draw_semantic(image, ids % 3, TABLE, scale=2).shape == (120, 180, 3)
+    assert draw_boxes(image, [[1, 2, 3, 4]], [0], None, TABLE, scale=2).shape == (120, 180, 3)
+    assert draw_affinity(image, np.eye(3), (1, 1), scale=2).shape == (120, 180, 3)
+    assert draw_affinities(image, np.eye(3), scale=2).shape == (120, 180, 3)
+    assert draw_cut_edges(image, np.eye(3), scale=2).shape == (120, 180, 3)
     with pytest.raises(ValueError, match="scale"):
-        draw_panoptic(picture, ids, segments, TABLE, scale=0)
+        draw_panoptic(image, ids, segments, TABLE, scale=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -193,18 +193,18 @@ def test_scale_enlarges(picture):
 )
 def test_any_size_and_any_ids(seed, height, width, scale):
     rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     ids = rng.integers(0, 5, (height, width)) * 4_000_000
     segments = [{"id": 4_000_000 * i, "category_id": int(rng.integers(-2, 6))} for i in range(1, 5)]
-    drawn = draw_panoptic(picture, ids, segments, TABLE, scale=scale)
+    drawn = draw_panoptic(image, ids, segments, TABLE, scale=scale)
     assert drawn.shape == (height * scale, width * scale, 3) and drawn.dtype == np.uint8
-    draw_semantic(picture, rng.integers(-3, 300, (height, width)), TABLE, scale=scale)
-    draw_boxes(picture, rng.normal(size=(3, 4)) * 50, [0, 1, 9], [0.1, 0.2, 0.3], TABLE)
+    draw_semantic(image, rng.integers(-3, 300, (height, width)), TABLE, scale=scale)
+    draw_boxes(image, rng.normal(size=(3, 4)) * 50, [0, 1, 9], [0.1, 0.2, 0.3], TABLE)
 
 
-def test_contact_sheet_places_panels_under_titles(picture):
+def test_contact_sheet_places_panels_under_titles(image):
     red = np.full((20, 40, 3), (255, 0, 0), np.uint8)
-    sheet = contact_sheet([[red, None], [picture, red]], ["a", "b"], panel_width=80, gap=4)
+    sheet = contact_sheet([[red, None], [image, red]], ["a", "b"], panel_width=80, gap=4)
     head = 30
     assert sheet.shape == (head + 40 + 4 + 53 + 4, 4 + 2 * 84, 3)
     assert tuple(sheet[head + 20, 40]) == (255, 0, 0)
@@ -229,9 +229,9 @@ def test_legend_shows_the_colours_and_grows_downwards():
         legend(TABLE, 10)
 
 
-def test_bad_pictures_and_sizes_are_refused(picture):
+def test_bad_images_and_sizes_are_refused(image):
     ids, segments = two_cars()
     with pytest.raises(ValueError, match="uint8 RGB"):
-        draw_panoptic(picture / 255, ids, segments, TABLE)
-    with pytest.raises(ValueError, match=r"the map is \(50, 90\), the picture \(60, 90\)"):
-        draw_panoptic(picture, ids[:50], segments, TABLE)
+        draw_panoptic(image / 255, ids, segments, TABLE)
+    with pytest.raises(ValueError, match=r"the map is \(50, 90\), the image \(60, 90\)"):
+        draw_panoptic(image, ids[:50], segments, TABLE)

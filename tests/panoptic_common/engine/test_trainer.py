@@ -17,12 +17,13 @@ from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyPanoptic, TinyTrainer, tiny_config
 
 from panoptic_common.engine import trainer as engine
+from panoptic_common.engine.scaling import use_cpu_without_cuda
 
 # ---- scaling to the number of workers -----------------------------------------------------------
 
 
 def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
-    """16 pictures on 8 workers at rate 0.02; 2 workers take a quarter of it for 4 times as long."""
+    """16 images on 8 workers at rate 0.02; 2 workers take a quarter of it for 4 times as long."""
     cfg = tiny_config(
         tiny_root,
         *("SOLVER.REFERENCE_WORLD_SIZE", 8, "SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR", 0.02),
@@ -51,7 +52,7 @@ def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
 # ---- training -----------------------------------------------------------------------------------
 
 
-def test_evaluation_and_pictures_do_not_change_the_training(tiny_root):
+def test_evaluation_and_images_do_not_change_the_training(tiny_root):
     plain = tiny_config(tiny_root / "plain")
     watched = tiny_config(tiny_root / "watched", "TEST.EVAL_PERIOD", 3, "VIS_PERIOD", 2)
     train(plain)
@@ -81,15 +82,15 @@ def test_training_learns_and_reports(tiny_root):
     assert sum("sem_seg/mIoU" in line for line in lines) == 3
 
 
-def test_pictures_reach_tensorboard(tiny_root):
+def test_images_reach_tensorboard(tiny_root):
     trainer = TinyTrainer(tiny_config(tiny_root, "VIS_PERIOD", 4))
-    hook = next(h for h in trainer._hooks if type(h).__name__ == "PredictionPictures")
+    hook = next(h for h in trainer._hooks if type(h).__name__ == "PredictionImages")
     with EventStorage(0) as storage:
         hook.show(storage)
     names = [name for name, _, _ in storage._vis_data]
     assert names == ["prediction/0", "prediction/1", "prediction/2"]
-    picture = storage._vis_data[0][1]
-    assert picture.shape == (3, 48, 64) and picture.dtype == np.uint8
+    image = storage._vis_data[0][1]
+    assert image.shape == (3, 48, 64) and image.dtype == np.uint8
     assert trainer.model.training
 
 
@@ -136,7 +137,7 @@ def test_sampler_that_cannot_resume_is_refused(tiny_root):
         TinyTrainer(cfg)
 
 
-def test_damaged_picture_is_named(tiny_root):
+def test_damaged_image_is_named(tiny_root):
     for path in (tiny_root / "panoptic_tiny").glob("*.png"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"panoptic_tiny.*\.png"):
@@ -162,8 +163,8 @@ def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
     cfg = tiny_config(tiny_root, "MODEL.DEVICE", "cuda")
     cfg.freeze()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert engine.use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen()
-    assert not engine.use_cpu_without_cuda(cfg)
+    assert use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen()
+    assert not use_cpu_without_cuda(cfg)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg = tiny_config(Path(tiny_root), "MODEL.DEVICE", "cuda")
-    assert not engine.use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cuda"
+    assert not use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cuda"

@@ -76,7 +76,7 @@ def test_cityscapes_own_measures(cityscapes, tmp_path):
     assert results["cityscapes_sem_seg"]["IoU"] < 20
 
 
-def test_a_missing_gt_fine_picture_is_named(cityscapes):
+def test_a_missing_gt_fine_image_is_named(cityscapes):
     pytest.importorskip("cityscapesscripts")
     from panoptic_common.evaluation.cityscapes import cityscapes_evaluators, ground_truth_folder
 

@@ -53,7 +53,7 @@ def test_detections_in_a_crowd_cost_nothing_and_elsewhere_they_do(tiny_dataset):
 def test_no_detection_at_all_is_0_and_without_masks_there_is_only_box_ap(tiny_dataset):
     figures = run(InstanceEvaluator(tiny_dataset), tiny_dataset, nothing_output)["bbox"]
     assert figures["AP"] == figures["APs"] == 0
-    assert math.isnan(figures["APl"])  # the pictures hold no large thing
+    assert math.isnan(figures["APl"])  # the images hold no large thing
 
     def boxes_only(record, table):
         output = perfect_output(record, table)
@@ -73,23 +73,23 @@ def test_a_model_without_instances_is_no_error_but_half_of_them_is(tiny_dataset)
     def some(record, table):
         return {} if record["image_id"] == 101 else perfect_output(record, table)
 
-    with pytest.raises(ValueError, match=r"1 pictures have no 'instances'.* picture 101 "):
+    with pytest.raises(ValueError, match=r"1 images have no 'instances'.* image 101 "):
         run(InstanceEvaluator(tiny_dataset), tiny_dataset, some)
 
 
-def test_bad_detections_name_the_picture(tiny_dataset):
+def test_bad_detections_name_the_image(tiny_dataset):
     def wrong_class(record, table):
         output = perfect_output(record, table)
         output["instances"].pred_classes += 1
         return output
 
-    with pytest.raises(ValueError, match=r"picture 100 .* numbered 0\.\.2"):
+    with pytest.raises(ValueError, match=r"image 100 .* numbered 0\.\.2"):
         run(InstanceEvaluator(tiny_dataset), tiny_dataset, wrong_class)
 
     def wrong_size(record, table):
         return {"instances": Instances((10, 10))}
 
-    with pytest.raises(ValueError, match=r"picture 100 .*\(10, 10\)"):
+    with pytest.raises(ValueError, match=r"image 100 .*\(10, 10\)"):
         run(InstanceEvaluator(tiny_dataset), tiny_dataset, wrong_size)
 
 

@@ -193,20 +193,20 @@ def broken(change):
         (lambda ids, s: (ids, None), r"no segments_info"),
     ],
 )
-def test_bad_panoptic_output_names_the_picture(tiny_dataset, change, message):
+def test_bad_panoptic_output_names_the_image(tiny_dataset, change, message):
     with pytest.raises(ValueError, match=message) as error:
         run(PanopticEvaluator(tiny_dataset), tiny_dataset, broken(change))
-    assert "picture 100" in str(error.value) and ".jpg" in str(error.value)
+    assert "image 100" in str(error.value) and ".jpg" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", [PanopticEvaluator, SemanticEvaluator, InstanceEvaluator])
-def test_missing_repeated_and_foreign_pictures_are_refused(tiny_dataset, kind):
+def test_missing_repeated_and_foreign_images_are_refused(tiny_dataset, kind):
     records = load_panoptic(tiny_dataset)
-    with pytest.raises(ValueError, match=r"no prediction for 1 of the 3 .* picture 101 "):
+    with pytest.raises(ValueError, match=r"no prediction for 1 of the 3 .* image 101 "):
         run(kind(tiny_dataset), tiny_dataset, perfect_output, [records[0], records[2]])
-    with pytest.raises(ValueError, match=r"more than once.* picture 102 "):
+    with pytest.raises(ValueError, match=r"more than once.* image 102 "):
         run(kind(tiny_dataset), tiny_dataset, perfect_output, [*records, records[2]])
-    with pytest.raises(ValueError, match=r"picture 7 .* not in data set 'evaluation_tiny'"):
+    with pytest.raises(ValueError, match=r"image 7 .* not in data set 'evaluation_tiny'"):
         run(kind(tiny_dataset), tiny_dataset, perfect_output, [{**records[0], "image_id": 7}])
 
 
@@ -230,7 +230,7 @@ def test_a_wrong_area_in_the_truth_is_warned_of_once(tiny_dataset, coco_paths, c
         == 100
     )
     warnings = [r.getMessage() for r in caplog.records if "an area of" in r.getMessage()]
-    assert len(warnings) == 1 and "picture 100" in warnings[0]
+    assert len(warnings) == 1 and "image 100" in warnings[0]
 
 
 def test_changed_truth_is_read_again_after_reset(tiny_dataset):
@@ -287,14 +287,14 @@ def test_semantic_by_hand(tiny_dataset):
 @pytest.mark.parametrize(
     ("shape", "message"), [((4, 48, 64), "5 classes"), ((5, 24, 32), "48 x 64 .* 24 x 32")]
 )
-def test_bad_semantic_output_names_the_picture(tiny_dataset, shape, message):
+def test_bad_semantic_output_names_the_image(tiny_dataset, shape, message):
     with pytest.raises(ValueError, match=message) as error:
         run(
             SemanticEvaluator(tiny_dataset),
             tiny_dataset,
             lambda record, table: {"sem_seg": torch.zeros(shape)},
         )
-    assert "picture 100" in str(error.value)
+    assert "image 100" in str(error.value)
 
 
 # ----------------------------------------------------------------------------- build_evaluator
@@ -321,8 +321,8 @@ def test_build_evaluator_in_detectron2s_loop(tiny_dataset, tmp_path):
     assert results["panoptic_seg"]["PQ"] == results["panoptic_seg_heuristic"]["PQ"] == 100
     assert results["bbox"]["AP"] == pytest.approx(100)
     assert (tmp_path / "run" / "inference" / "predictions.json").is_file()
-    pictures = sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir())
-    assert pictures == ["000_000000000100.png", "001_000000000101.png"]
+    images = sorted(p.name for p in (tmp_path / "run" / "images").iterdir())
+    assert images == ["000_000000000100.png", "001_000000000101.png"]
 
 
 def test_boundary_pq_is_reported_with_its_ratio_if_the_config_asks(tiny_dataset, tmp_path, caplog):
@@ -343,7 +343,7 @@ def test_boundary_pq_is_reported_with_its_ratio_if_the_config_asks(tiny_dataset,
         assert (f"PQ boundary ({ratio:g})" in caplog.text) == (ratio > 0)
     assert not [name for name in found[0.0] if "boundary" in name]
     for suffix in ("", "_th", "_st"):
-        # A band as wide as the picture is the mask itself; a thin one sees a shift of two pixels.
+        # A band as wide as the image is the mask itself; a thin one sees a shift of two pixels.
         for figure in ("PQ", "SQ", "RQ"):
             wide = found[1.0][f"{figure}_boundary{suffix}"]
             assert wide == pytest.approx(found[0.0][figure + suffix])
@@ -379,7 +379,7 @@ def test_scenes_have_the_same_figures_from_panopticapi(tmp_path):
 
 
 def evaluate_share(paths, out: str) -> None:
-    """Runs in each of two processes: every other picture; process 0 stores the results."""
+    """Runs in each of two processes: every other image; process 0 stores the results."""
     name = register("evaluation_tiny", paths)
     records = load_panoptic(name)[comm.get_rank() :: comm.get_world_size()]
     truth = PanopticTruth(name)
@@ -392,7 +392,7 @@ def evaluate_share(paths, out: str) -> None:
         part = run(evaluator, name, shifted_output, records)
         assert comm.is_main_process() or part == {}
         results |= part
-    try:  # a missing picture is an error in every process, so that none waits for the others
+    try:  # a missing image is an error in every process, so that none waits for the others
         run(SemanticEvaluator(name, truth=truth), name, shifted_output, records[:1])
     except ValueError as error:
         results[f"error{comm.get_rank()}"] = str(error)

@@ -1,4 +1,4 @@
-"""Pictures of every kind, videos, what cannot be read, and how inputs are found."""
+"""Images of every kind, videos, what cannot be read, and how inputs are found."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from panoptic_common.inference.media import (
     Window,
     find_media,
     limit_size,
-    read_picture,
+    read_image,
     unique_names,
-    write_picture,
+    write_image,
 )
 
 
@@ -31,22 +31,22 @@ def write_video(path: Path, frames: list[np.ndarray], rate: float = 5.0) -> None
     writer.release()
 
 
-# ------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------ images
 
 
-def test_grey_and_palette_pictures_become_rgb(tmp_path):
+def test_grey_and_palette_images_become_rgb(tmp_path):
     grey = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
     Image.fromarray(grey).convert("P").save(tmp_path / "palette.png")
-    assert read_picture(tmp_path / "palette.png").shape == (4, 6, 3)
+    assert read_image(tmp_path / "palette.png").shape == (4, 6, 3)
 
 
 def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
     deep = np.array([[0, 257, 257 * 100, 65535]], np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     # 257 v is v repeated in both bytes, so division by 257 gives back v
-    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png")[0, :, 0], [0, 1, 100, 255])
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[0, :, 0], [0, 1, 100, 255])
 
 
 def test_transparent_parts_are_white_whatever_colour_they_hide(tmp_path):
@@ -54,9 +54,9 @@ def test_transparent_parts_are_white_whatever_colour_they_hide(tmp_path):
     rgba[..., 0] = 200  # red everywhere, visible on the left only
     rgba[:, 0, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    picture = read_picture(tmp_path / "a.png")
-    assert picture[0, 0].tolist() == [200, 0, 0]
-    assert picture[0, 1].tolist() == [255, 255, 255]
+    image = read_image(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [200, 0, 0]
+    assert image[0, 1].tolist() == [255, 255, 255]
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -68,29 +68,29 @@ def test_exif_rotation_is_applied(tmp_path):
     Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(
         tmp_path / "turned.jpg", exif=exif, quality=95
     )
-    picture = read_picture(tmp_path / "turned.jpg")
-    assert picture.shape == (20, 40, 3)
-    assert picture[:, :15].min() > 240 and picture[:, 25:].max() < 15
+    image = read_image(tmp_path / "turned.jpg")
+    assert image.shape == (20, 40, 3)
+    assert image[:, :15].min() > 240 and image[:, 25:].max() < 15
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture at all", None])
-def test_unreadable_pictures_name_the_file(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"no image at all", None])
+def test_unreadable_images_name_the_file(tmp_path, content):
     path = tmp_path / "broken.png"
     if content is None:  # cut short
-        write_picture(path, np.random.default_rng(0).integers(0, 255, (50, 50, 3)).astype(np.uint8))
+        write_image(path, np.random.default_rng(0).integers(0, 255, (50, 50, 3)).astype(np.uint8))
         content = path.read_bytes()[:500]
     path.write_bytes(content)
     with pytest.raises(MediaError, match="broken.png: cannot be read"):
-        read_picture(path)
+        read_image(path)
     with pytest.raises(MediaError, match="absent.png: there is no such file"):
-        read_picture(tmp_path / "absent.png")
+        read_image(tmp_path / "absent.png")
 
 
 def test_limit_size_keeps_the_aspect_and_never_enlarges():
-    picture = np.zeros((300, 600, 3), np.uint8)
-    assert limit_size(picture, 200).shape == (100, 200, 3)
-    assert limit_size(picture, 600) is picture
-    assert limit_size(picture, 0) is picture
+    image = np.zeros((300, 600, 3), np.uint8)
+    assert limit_size(image, 200).shape == (100, 200, 3)
+    assert limit_size(image, 600) is image
+    assert limit_size(image, 0) is image
     assert limit_size(np.zeros((1, 5000, 3), np.uint8), 100).shape == (1, 100, 3)
 
 
@@ -100,22 +100,22 @@ def test_limit_size_keeps_the_aspect_and_never_enlarges():
 def test_folders_patterns_and_files_are_found_once_and_in_order(tmp_path):
     for name in ("b.JPG", "a.png", "notes.txt", "film.avi"):
         (tmp_path / name).write_bytes(b"x")
-    pictures, videos = find_media([str(tmp_path)])
-    assert [p.name for p in pictures] == ["a.png", "b.JPG"]
+    images, videos = find_media([str(tmp_path)])
+    assert [p.name for p in images] == ["a.png", "b.JPG"]
     assert [p.name for p in videos] == ["film.avi"]
-    pictures, _ = find_media([str(tmp_path / "b.JPG"), str(tmp_path / "*.*")])
-    assert [p.name for p in pictures] == ["b.JPG", "a.png", "notes.txt"]
+    images, _ = find_media([str(tmp_path / "b.JPG"), str(tmp_path / "*.*")])
+    assert [p.name for p in images] == ["b.JPG", "a.png", "notes.txt"]
     with pytest.raises(MediaError, match="nothing.png: there is no such file"):
         find_media([str(tmp_path / "nothing.png")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MediaError, match="empty: no picture or video"):
+    with pytest.raises(MediaError, match="empty: no image or video"):
         find_media([str(tmp_path / "empty")])
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
     (tmp_path / "shot[1].png").write_bytes(b"x")
-    pictures, _ = find_media([str(tmp_path / "shot[1].png")])
-    assert [p.name for p in pictures] == ["shot[1].png"]
+    images, _ = find_media([str(tmp_path / "shot[1].png")])
+    assert [p.name for p in images] == ["shot[1].png"]
 
 
 def test_names_of_results_never_collide():
@@ -137,7 +137,7 @@ def test_video_is_read_in_order_and_colour(tmp_path):
     reader.close()
     assert [frame.name for frame in read] == [f"film_{n:06d}" for n in range(1, 8)]
     for frame, true in zip(read, frames, strict=True):
-        assert np.abs(frame.picture.astype(int) - true).max() < 12  # JPEG
+        assert np.abs(frame.image.astype(int) - true).max() < 12  # JPEG
 
 
 def test_video_that_is_none_or_cut_short_is_an_error(tmp_path):
@@ -161,10 +161,10 @@ def test_written_video_can_be_read_again(tmp_path):
         writer.write(np.zeros((10, 10, 3), np.uint8))
     writer.close()
     assert Path(writer.path).stem == "out"
-    read = [frame.picture for frame in VideoReader(writer.path, "out")]
+    read = [frame.image for frame in VideoReader(writer.path, "out")]
     assert len(read) == 5
-    for picture, true in zip(read, frames, strict=True):
-        assert np.abs(picture.astype(int) - true).mean() < 15
+    for image, true in zip(read, frames, strict=True):
+        assert np.abs(image.astype(int) - true).mean() < 15
 
 
 def test_without_a_codec_the_error_says_so(tmp_path, monkeypatch):

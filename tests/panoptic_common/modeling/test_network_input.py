@@ -1,4 +1,4 @@
-"""Pictures of several sizes as one batch for a network, against values by hand."""
+"""Images of several sizes as one batch for a network, against values by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STD = torch.tensor([10.0, 1.0, 2.0]).view(3, 1, 1)
 
 
 @pytest.mark.parametrize(("divisibility", "size"), [(0, (7, 8)), (1, (7, 8)), (4, (8, 8))])
-def test_pictures_are_normalised_then_padded(divisibility: int, size: tuple[int, int]) -> None:
+def test_images_are_normalised_then_padded(divisibility: int, size: tuple[int, int]) -> None:
     """A pixel (120, 40, 6) becomes ((120 - 100) / 10, (40 - 50) / 1, (6 - 0) / 2) = (2, -10, 3)."""
     pixel = torch.tensor([120, 40, 6], dtype=torch.uint8).view(3, 1, 1)
     shapes = [(7, 5), (3, 8)]

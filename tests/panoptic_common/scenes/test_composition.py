@@ -20,7 +20,7 @@ from panoptic_common.scenes.storage import CLASSES, Scene, SceneConfig, make_sce
 SMALL = SceneConfig(height=64, width=96)
 THINGS = {entry["id"] for entry in CLASSES if entry["isthing"]}
 
-# Made by `python -m tests.panoptic_common.scenes.test_composition`; a new value needs a new VERSION in composition.
+# Made by running this file; a new value needs a new VERSION in composition.
 REMEMBERED = {
     (0, 192, 384, 0.5): "2599ea71377958cb55052877dad11c97905362dbfa0ecc98aa900f609852b1af",
     (1, 192, 384, 1.0): "4e66eab22a525838c7eda9673782241976c4b9d886c7cbbddaf35a5a205e7b9d",
@@ -56,7 +56,9 @@ def test_remembered_scenes(case: tuple[int, int, int, float]) -> None:
 
 def test_equal_seeds_give_equal_scenes_in_another_process() -> None:
     code = (
-        "from tests.panoptic_common.scenes.test_composition import *; print(digest(make_scene(5, SMALL)), "
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_composition import *\n"
+        "print(digest(make_scene(5, SMALL)), "
         "scenes.scene_seed(0, 'train', 3))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
@@ -115,7 +117,7 @@ def test_truth_of_particular_sizes(size: tuple[int, int]) -> None:
     assert len(scene.segments_info) >= 3
 
 
-def test_things_scale_with_the_picture() -> None:
+def test_things_scale_with_the_image() -> None:
     def mean_share(config: SceneConfig) -> float:
         areas = [s["area"] for i in range(12) for s in thing_segments(make_scene(i, config))]
         return float(np.mean(areas)) / (config.height * config.width)
@@ -132,7 +134,7 @@ def test_class_table() -> None:
     assert len({tuple(entry["color"]) for entry in CLASSES}) == len(CLASSES)
 
 
-def test_every_class_occurs_and_fills_some_pictures(sample: list[Scene]) -> None:
+def test_every_class_occurs_and_fills_some_images(sample: list[Scene]) -> None:
     seen = [s["category_id"] for scene in sample for s in scene.segments_info if s["area"] > 800]
     assert set(seen) == {entry["id"] for entry in CLASSES}
 
@@ -154,14 +156,14 @@ def test_hard_cases_occur_often_but_not_always(sample: list[Scene]) -> None:
             x, y, w, h = segment["bbox"]
             cut += x == 0 or y == 0 or x + w == config.width or y + h == config.height
             tiny += segment["area"] < 150
-    pictures = len(sample)
-    assert 6 <= things / pictures <= 10
+    images = len(sample)
+    assert 6 <= things / images <= 10
     assert 0.05 < several / things < 0.5
     assert 0.1 < cut / things < 0.5
     assert 0.01 < tiny / things < 0.12
-    assert 0.1 < crowds / pictures < 0.6
-    assert 0.2 < void / pictures < 0.95
-    assert 0.4 < touching / pictures < 1
+    assert 0.1 < crowds / images < 0.6
+    assert 0.2 < void / images < 0.95
+    assert 0.4 < touching / images < 1
 
 
 def test_void_stays_small(sample: list[Scene]) -> None:

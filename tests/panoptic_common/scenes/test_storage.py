@@ -84,14 +84,14 @@ def test_a_finished_split_is_kept_and_splits_share_a_root(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "damage", ["settings", "missing picture", "no panoptic json", "no instances", "cut json"]
+    "damage", ["settings", "missing image", "no panoptic json", "no instances", "cut json"]
 )
 def test_other_or_damaged_splits_are_made_anew(tmp_path: Path, caplog, damage: str) -> None:
     paths = write_scenes(tmp_path, "train", 3, config=SMALL)
     good, config = contents(tmp_path), SMALL
     if damage == "settings":
         config = SceneConfig(64, 96, difficulty=0.9)
-    elif damage == "missing picture":
+    elif damage == "missing image":
         (paths.images / "000001.png").unlink()
     elif damage == "no panoptic json":
         paths.panoptic_json.unlink()
@@ -189,10 +189,10 @@ def test_tool_writes_a_split_and_a_sheet(tmp_path: Path) -> None:
     done = run_tool("--output", tmp_path / "set", *options, "--contact-sheet", sheet)
     assert done.returncode == 0, done.stderr
     assert "scenes a minute" in done.stdout
-    # Two columns of (picture | truth), two rows, the last cell empty.
+    # Two columns of (image | truth), two rows, the last cell empty.
     assert Image.open(sheet).size == (4 * 96, 2 * 64)
-    picture = Image.open(tmp_path / "set" / "train" / "images" / "000000.png")
-    assert np.array_equal(np.asarray(Image.open(sheet))[:64, :96], np.asarray(picture))
+    image = Image.open(tmp_path / "set" / "train" / "images" / "000000.png")
+    assert np.array_equal(np.asarray(Image.open(sheet))[:64, :96], np.asarray(image))
 
 
 def test_tool_explains_bad_input(tmp_path: Path) -> None:

@@ -252,13 +252,13 @@ def test_gaps(program, tmp_path, capsys):
 
 def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
     import torch
-    from cops_factory import IS_THING, make_picture, tiny_model
+    from cops_factory import IS_THING, make_image, tiny_model
 
     from cops.modeling import inference
 
     model = tiny_model({"MODEL.COPS.INFERENCE.EDGE_OFFSET": 0.25}).eval()
-    # 50 x 70 is padded by the network; the problem ends where the picture does.
-    pictures = [make_picture(seed, (50, 70)) | {"file_name": f"a/{seed}.png"} for seed in range(3)]
+    # 50 x 70 is padded by the network; the problem ends where the image does.
+    images = [make_image(seed, (50, 70)) | {"file_name": f"a/{seed}.png"} for seed in range(3)]
     seen = []
     solve = inference.solve_amwc
 
@@ -268,14 +268,14 @@ def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(inference, "solve_amwc", record)
-        model(pictures[:2])
-    paths = program.dump_pictures(model, ([p] for p in pictures), tmp_path / "costs", 2)
+        model(images[:2])
+    paths = program.dump_images(model, ([p] for p in images), tmp_path / "costs", 2)
     assert [path.name for path in paths] == ["0.npz", "1.npz"] and len(seen) == 2
     for path, expected in zip(paths, seen, strict=True):
         problem = program.load_problem(path)
         assert problem.node_costs.shape == (13 * 18, len(IS_THING))
         for own, given in zip(problem, expected.arguments, strict=True):
-            # Two pictures at once or one: the last bits of a convolution may differ.
+            # Two images at once or one: the last bits of a convolution may differ.
             np.testing.assert_allclose(own, np.asarray(given), rtol=1e-4, atol=1e-5)
         labels = expected.result
         assert is_feasible(problem.edges, problem.partitionable, *labels[:3])

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cops_factory import make_picture, tiny_model
+from cops_factory import make_image, tiny_model
 from project import ROOT
 
 
@@ -44,7 +44,7 @@ def test_the_same_way_has_the_same_gradient_and_another_has_not(tool, monkeypatc
     with torch.no_grad():
         for parameter in model.cost_scale.parameters():
             parameter.mul_(20.0)
-    figures = tool.compare_batch(model, [make_picture(seed) for seed in range(3)], seed=5)
+    figures = tool.compare_batch(model, [make_image(seed) for seed in range(3)], seed=5)
     by_way = {way: [f for f in figures if f["way"] == way] for way in ("from scratch", *ways)}
     assert all(len(own) == 3 for own in by_way.values())
     assert all("cosine" not in figure for figure in by_way["from scratch"])
@@ -65,7 +65,7 @@ def test_program(tool, tmp_path, capsys, monkeypatch):
     output = tmp_path / "figures.json"
     arguments = ["--config-file", str(config), "--batches", "2", "--json", str(output)]
     assert tool.main([*arguments, *small]) == 0
-    assert "4 pictures: median (quartiles)" in (text := capsys.readouterr().out)
+    assert "4 images: median (quartiles)" in (text := capsys.readouterr().out)
     assert all(way in text for way in ("from scratch", *tool.WAYS))
     assert len(json.loads(output.read_text())) == 4 * (1 + len(tool.WAYS))
 

@@ -22,7 +22,7 @@ def tool():
 
 def run(tool, capsys, *options: str):
     """Results of one batch, and the printed (surrogate, true PQ) of the first and last step."""
-    args = tool.parse_args(["--pictures", "6", "--steps", "60", *options])
+    args = tool.parse_args(["--images", "6", "--steps", "60", *options])
     results = tool.descend(0, args)
     rows = re.findall(r"surrogate +([\d.]+) +true PQ +([\d.]+)", capsys.readouterr().out)
     return results, np.array(rows, dtype=float)[[0, -1]]
@@ -56,6 +56,6 @@ def test_truths_that_the_grid_cannot_express_are_told(tool):
 
 
 def test_main_prints_a_summary(tool, capsys):
-    tool.main(["--seeds", "0", "--pictures", "1", "--steps", "2", "--every", "1"])
+    tool.main(["--seeds", "0", "--images", "1", "--steps", "2", "--every", "1"])
     output = capsys.readouterr().out
-    assert "1 batches of 1" in output and "all pictures: 1 pictures" in output
+    assert "1 batches of 1" in output and "all images: 1 images" in output

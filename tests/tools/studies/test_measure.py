@@ -230,10 +230,10 @@ def test_multiply_adds_agree_with_fvcore():
         torch.nn.Flatten(),
         torch.nn.Linear(8 * 6 * 8, 10),
     ).eval()
-    picture = torch.rand(1, 3, 16, 20)
-    analysis = FlopCountAnalysis(model, picture).unsupported_ops_warnings(False)
+    image = torch.rand(1, 3, 16, 20)
+    analysis = FlopCountAnalysis(model, image).unsupported_ops_warnings(False)
     with torch.no_grad():
-        assert multiply_adds(lambda: model(picture)) == analysis.total()
+        assert multiply_adds(lambda: model(image)) == analysis.total()
 
 
 # ---- summaries -------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Recorder:
 
 def predict(model, work):
     with torch.no_grad():
-        return model([{"image": work.picture}])[0]
+        return model([{"image": work.image}])[0]
 
 
 def sample_for(work):
@@ -73,7 +73,7 @@ def sample_for(work):
 
 def test_workload_depends_on_its_arguments_alone():
     first, again, other = workload(), workload(), workload(seed=1)
-    assert torch.equal(first.picture, again.picture)
+    assert torch.equal(first.image, again.image)
     assert torch.equal(first.proposals, again.proposals)
     for name, value in first.found.get_fields().items():
         tensor, repeated = (
@@ -92,7 +92,7 @@ def test_workload_is_plausible():
     assert 0 <= float(found.pred_masks.min()) and float(found.pred_masks.max()) <= 1
 
 
-def test_boxes_lie_inside_the_picture_and_cover_what_they_should():
+def test_boxes_lie_inside_the_image_and_cover_what_they_should():
     boxes = random_boxes(5000, (400, 1000), torch.Generator().manual_seed(0))
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert float(boxes.min()) >= 0
@@ -103,7 +103,7 @@ def test_boxes_lie_inside_the_picture_and_cover_what_they_should():
     assert float((width * height).mean()) / 400_000 == pytest.approx(0.1586**2, rel=0.1)
 
 
-def test_grid_covers_the_picture():
+def test_grid_covers_the_image():
     assert grid_of((800, 1300)) == (200, 325)
     assert grid_of((801, 1297)) == (201, 325)
 
@@ -141,13 +141,13 @@ def test_exactly_the_given_detections_arrive_at_inference(monkeypatch):
 def test_exactly_the_given_detections_arrive_in_training(monkeypatch):
     model, work = tiny_model().train(), workload()
     given = []
-    of_picture = model.panoptic.loss_of_picture
+    of_image = model.panoptic.loss_of_image
 
     def watching(semantic, detections, factors, truth):
         given.append(detections)
-        return of_picture(semantic, detections, factors, truth)
+        return of_image(semantic, detections, factors, truth)
 
-    monkeypatch.setattr(model.panoptic, "loss_of_picture", watching)
+    monkeypatch.setattr(model.panoptic, "loss_of_image", watching)
     with EventStorage(), forced_detections(model, work):
         losses = model([sample_for(work)])
     sum(losses.values()).backward()
@@ -285,11 +285,11 @@ def test_settled_norms_keep_features_in_bounds():
     changes = {"MODEL.RESNETS.NORM": "FrozenBN", "MODEL.RESNETS.DEPTH": 50}
     changes |= {"MODEL.RESNETS.RES2_OUT_CHANNELS": 16, "MODEL.RESNETS.WIDTH_PER_GROUP": 8}
     model, work = tiny_model(changes).eval(), workload()
-    picture = model.preprocess([{"image": work.picture}]).tensor
+    image = model.preprocess([{"image": work.image}]).tensor
     with torch.no_grad():
-        wild = float(model.backbone.bottom_up(picture)["res5"].std())
+        wild = float(model.backbone.bottom_up(image)["res5"].std())
         settle_frozen_norms(model)
-        settled = float(model.backbone.bottom_up(picture)["res5"].std())
+        settled = float(model.backbone.bottom_up(image)["res5"].std())
     assert wild > 50  # what it is good for
     assert 0.05 < settled < 20
 

@@ -35,16 +35,16 @@ def test_gate_starts_at_sigmoid_of_two_whatever_the_input():
     torch.testing.assert_close(module(x), x * 0.8807971)  # 1 / (1 + e^-2)
 
 
-def test_gate_equals_its_formula_picture_by_picture():
+def test_gate_equals_its_formula_image_by_image():
     torch.manual_seed(0)
     module = SqueezeExcitation(8, reduction=4)
     torch.nn.init.normal_(module.excite.weight)
     x = torch.randn(3, 8, 4, 5)
-    for index, picture in enumerate(x):
-        mean = picture.flatten(1).mean(dim=1)
+    for index, image in enumerate(x):
+        mean = image.flatten(1).mean(dim=1)
         hidden = (module.squeeze.weight @ mean + module.squeeze.bias).clamp(min=0)
         gate = 1 / (1 + torch.exp(-(module.excite.weight @ hidden + module.excite.bias)))
-        torch.testing.assert_close(module(x)[index], picture * gate[:, None, None])
+        torch.testing.assert_close(module(x)[index], image * gate[:, None, None])
 
 
 def test_gate_gradcheck():

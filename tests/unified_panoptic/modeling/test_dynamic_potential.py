@@ -53,7 +53,7 @@ def test_hand_worked_equations(variant, masks, expected):
     psi = dynamic_potential(V, BOX, CLASS, SCORE, MASK if masks else None, [0, 2], variant)
     assert tuple(psi.shape) == (3, 2, 4)
     torch.testing.assert_close(psi[0], torch.tensor(expected))
-    # Stuff: a box of the whole picture, score 1, no mask, in all variants.
+    # Stuff: a box of the whole image, score 1, no mask, in all variants.
     torch.testing.assert_close(psi[1], V[0])
     torch.testing.assert_close(psi[2], V[2])
 

@@ -28,7 +28,7 @@ from unified_panoptic.modeling.instance_affinity import apply_affinity, spread, 
 
 SIZES = [
     ((64, 96), (64, 96)),
-    ((97, 131), (97, 131)),  # no multiples of 4: the grid reaches beyond the picture
+    ((97, 131), (97, 131)),  # no multiples of 4: the grid reaches beyond the image
     ((97, 131), (200, 301)),
     ((97, 131), (41, 53)),
     ((64, 96), (480, 97)),

@@ -126,11 +126,11 @@ def test_rows_of_the_softmax_pair_sum_to_one():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_residual_does_not_grow_with_the_picture(activation):
+def test_residual_does_not_grow_with_the_image(activation):
     module = head(activation=activation)
     query, psi = torch.randn(8, 4, 6), torch.rand(3, 4, 6)
     once = apply_affinity(psi, *module.factors(query))
-    # The same picture six times over: every cell sees six copies of each sender at 1/6 the weight.
+    # The same image six times over: every cell sees six copies of each sender at 1/6 the weight.
     tiled = apply_affinity(psi.repeat(1, 2, 3), *module.factors(query.repeat(1, 2, 3)))
     torch.testing.assert_close(tiled, once.repeat(1, 2, 3), rtol=1e-4, atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_factors_and_residual_stay_in_single_precision():
     assert from_half[0].dtype == torch.float32
 
 
-def test_features_of_a_batch_equal_those_of_its_pictures():
+def test_features_of_a_batch_equal_those_of_its_images():
     module = head()
     features = {
         name: torch.randn(2, 16, 64 // s, 96 // s)

@@ -14,7 +14,7 @@ from model_factory import (
     NO_PANOPTIC,
     U,
     check_result,
-    make_picture,
+    make_image,
     tiny_config,
     tiny_model,
     training_step,
@@ -54,19 +54,19 @@ VARIANTS = {
 
 
 def half_empty():
-    return [make_picture(0), make_picture(1, things=(), stuff=(), crowd=False)]
+    return [make_image(0), make_image(1, things=(), stuff=(), crowd=False)]
 
 
 BATCHES = {
-    "usual": lambda: [make_picture(0), make_picture(1)],
-    "no instance": lambda: [make_picture(0, things=()), make_picture(1, things=(), crowd=False)],
-    "crowd only": lambda: [make_picture(0, things=(), stuff=())],
-    "all void": lambda: [make_picture(s, things=(), stuff=(), crowd=False) for s in (0, 1)],
-    "one stuff class": lambda: [make_picture(0, things=(), stuff=(2,), crowd=False, void_rows=0)],
-    "one thing class": lambda: [make_picture(0, things=(3, 3), stuff=(), crowd=False)],
+    "usual": lambda: [make_image(0), make_image(1)],
+    "no instance": lambda: [make_image(0, things=()), make_image(1, things=(), crowd=False)],
+    "crowd only": lambda: [make_image(0, things=(), stuff=())],
+    "all void": lambda: [make_image(s, things=(), stuff=(), crowd=False) for s in (0, 1)],
+    "one stuff class": lambda: [make_image(0, things=(), stuff=(2,), crowd=False, void_rows=0)],
+    "one thing class": lambda: [make_image(0, things=(3, 3), stuff=(), crowd=False)],
     "half the batch empty": half_empty,
-    "odd sizes": lambda: [make_picture(0, (61, 94)), make_picture(1, (97, 131))],
-    "tiny": lambda: [make_picture(0, (17, 9)), make_picture(1, (5, 7), things=())],
+    "odd sizes": lambda: [make_image(0, (61, 94)), make_image(1, (97, 131))],
+    "tiny": lambda: [make_image(0, (17, 9)), make_image(1, (5, 7), things=())],
 }
 
 
@@ -96,8 +96,8 @@ def test_every_batch_trains_and_predicts(name, truth):
     model.eval()
     with torch.no_grad():
         results = model(batch)
-    for picture, result in zip(batch, results, strict=True):
-        check_result(result, (picture["height"], picture["width"]))
+    for image, result in zip(batch, results, strict=True):
+        check_result(result, (image["height"], image["width"]))
 
 
 def test_whom_the_panoptic_loss_alone_teaches():
@@ -105,7 +105,7 @@ def test_whom_the_panoptic_loss_alone_teaches():
     # The truth is where the detections are, so that matched pixels exist.
     with EventStorage():
         torch.manual_seed(0)
-        losses = model([make_picture(0), make_picture(1)])
+        losses = model([make_image(0), make_image(1)])
     losses["loss_panoptic"].backward()
     taught = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().any()}
     parts = (
@@ -132,8 +132,8 @@ def test_whom_the_panoptic_loss_alone_teaches():
 def test_loss_weights_multiply_the_losses_of_their_submodule():
     weights = {"DETECTION": 0.25, "SEMANTIC": 0.5, "PANOPTIC": 3.0}
     keys = {f"{U}{name}.LOSS_WEIGHT": value for name, value in weights.items()}
-    plain = training_step(tiny_model(), [make_picture(0)])
-    weighted = training_step(tiny_model(keys), [make_picture(0)])
+    plain = training_step(tiny_model(), [make_image(0)])
+    weighted = training_step(tiny_model(keys), [make_image(0)])
     submodule = {"loss_sem_seg": "SEMANTIC", "loss_panoptic": "PANOPTIC"}
     assert len(plain) == 7
     for name, loss in plain.items():
@@ -142,22 +142,22 @@ def test_loss_weights_multiply_the_losses_of_their_submodule():
 
 
 def test_panoptic_loss_of_a_batch_is_the_mean_over_its_pixels():
-    # Batch norm would couple the pictures; so would sizes that are padded differently.
+    # Batch norm would couple the images; so would sizes that are padded differently.
     model = tiny_model({"MODEL.RESNETS.NORM": "FrozenBN"})
-    pictures = [make_picture(0, (64, 96)), make_picture(1, (61, 90), stuff=(0,), void_rows=40)]
+    images = [make_image(0, (64, 96)), make_image(1, (61, 90), stuff=(0,), void_rows=40)]
     sums, pixels = [], []
-    for batch in (*([p] for p in pictures), pictures):
+    for batch in (*([p] for p in images), images):
         counted = []
-        original = model.panoptic.loss_of_picture
+        original = model.panoptic.loss_of_image
 
         def spy(*args, original=original, counted=counted):
             loss, log = original(*args)
             counted.append(log["pixels"])
             return loss, log
 
-        model.panoptic.loss_of_picture = spy
+        model.panoptic.loss_of_image = spy
         loss = training_step(model, batch)["loss_panoptic"].item()
-        model.panoptic.loss_of_picture = original
+        model.panoptic.loss_of_image = original
         sums.append(loss * sum(counted))
         pixels.append(sum(counted))
     assert pixels[0] != pixels[1]
@@ -174,12 +174,12 @@ def test_training_feeds_predictions_without_the_truth(monkeypatch):
         return original(features, proposals)
 
     monkeypatch.setattr(model.roi_heads, "predict_detections", spy)
-    batch = [make_picture(0), make_picture(1)]
+    batch = [make_image(0), make_image(1)]
     training_step(model, batch)
     assert model.roi_heads.proposal_append_gt  # for the ROI heads' own losses
-    for picture, proposals in zip(batch, seen, strict=True):
+    for image, proposals in zip(batch, seen, strict=True):
         assert not proposals.has("gt_classes")
-        truth = picture["instances"].gt_boxes.tensor
+        truth = image["instances"].gt_boxes.tensor
         distance = (proposals.proposal_boxes.tensor[:, None] - truth[None]).abs().amax(-1)
         assert distance.min() > 1e-3
 
@@ -187,18 +187,18 @@ def test_training_feeds_predictions_without_the_truth(monkeypatch):
 def test_training_can_feed_the_truth_with_score_one(monkeypatch):
     model = tiny_model({U + "DETECTION.TRAIN_WITH_TRUTH": True})
     seen = []
-    original = model.panoptic.loss_of_picture
+    original = model.panoptic.loss_of_image
 
     def spy(semantic, detections, factors, truth):
         seen.append(detections)
         return original(semantic, detections, factors, truth)
 
-    monkeypatch.setattr(model.panoptic, "loss_of_picture", spy)
+    monkeypatch.setattr(model.panoptic, "loss_of_image", spy)
     batch = half_empty()
     training_step(model, batch)
-    for picture, detections in zip(batch, seen, strict=True):
-        assert torch.equal(detections.boxes, picture["instances"].gt_boxes.tensor)
-        assert torch.equal(detections.classes, picture["instances"].gt_classes)
+    for image, detections in zip(batch, seen, strict=True):
+        assert torch.equal(detections.boxes, image["instances"].gt_boxes.tensor)
+        assert torch.equal(detections.classes, image["instances"].gt_classes)
         assert (detections.scores == 1).all()
         assert detections.masks.shape[0] == len(detections)
 
@@ -217,7 +217,7 @@ def test_mixed_precision_keeps_the_panoptic_submodule_in_single(monkeypatch, nam
     monkeypatch.setattr(model.panoptic, "forward", spy)
     model.train()
     with EventStorage(), torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model([make_picture(0), make_picture(1)])
+        losses = model([make_image(0), make_image(1)])
         half = model.sem_seg_head.predictor(torch.zeros(1, 32, 4, 4))
     assert half.dtype == torch.bfloat16  # autocast was on
     sum(losses.values()).backward()
@@ -227,7 +227,7 @@ def test_mixed_precision_keeps_the_panoptic_submodule_in_single(monkeypatch, nam
     assert all(p.grad.isfinite().all() for p in model.parameters())
     model.eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        result = model([make_picture(0)])[0]
+        result = model([make_image(0)])[0]
     assert dtypes == {torch.float32}
     check_result(result, (64, 96))
 
@@ -237,7 +237,7 @@ def test_same_seed_same_training():
         model = tiny_model(seed=3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for step in range(3):
-            losses = training_step(model, [make_picture(0), make_picture(1)], seed=step)
+            losses = training_step(model, [make_image(0), make_image(1)], seed=step)
             optimizer.step()
         return losses, model.state_dict()
 
@@ -249,7 +249,7 @@ def test_same_seed_same_training():
 def test_training_lowers_the_panoptic_loss():
     model = tiny_model({"MODEL.RESNETS.NORM": "FrozenBN"})
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = [make_picture(0, things=(1, 3))]
+    batch = [make_image(0, things=(1, 3))]
     losses = []
     for step in range(12):
         losses.append(training_step(model, batch, seed=step))

@@ -12,7 +12,7 @@ from model_factory import (
     U,
     check_result,
     lively_model,
-    make_picture,
+    make_image,
     tiny_model,
     without_gradient,
 )
@@ -50,14 +50,14 @@ def assert_same_result(found: dict, expected: dict) -> None:
     assert (ids == other_ids).float().mean() > 0.999
 
 
-def test_pictures_of_a_batch_are_predicted_as_alone():
+def test_images_of_a_batch_are_predicted_as_alone():
     # (61, 90) and (64, 96) are both padded to (64, 96), so the batch adds no padding of its own.
     # Larger padding changes what convolutions and group normalisation see beyond the border, in
     # Detectron2's networks as here.
     model = lively_model()
-    pictures = [make_picture(0, (64, 96)), make_picture(1, (61, 90))]
-    for together, picture in zip(predict(model, pictures), pictures, strict=True):
-        assert_same_result(together, predict(model, [picture])[0])
+    images = [make_image(0, (64, 96)), make_image(1, (61, 90))]
+    for together, image in zip(predict(model, images), images, strict=True):
+        assert_same_result(together, predict(model, [image])[0])
 
 
 def test_padding_neither_sends_nor_counts_in_the_affinity():
@@ -76,15 +76,15 @@ def test_padding_neither_sends_nor_counts_in_the_affinity():
 @pytest.mark.parametrize("size", [(64, 96), (128, 200), (50, 61), (1, 1)])
 def test_results_have_the_asked_size(variants, size):
     model = lively_model({"TEST.PANOPTIC_VARIANTS": variants})
-    picture = {**make_picture(0), "height": size[0], "width": size[1]}
-    result = predict(model, [picture])[0]
+    image = {**make_image(0), "height": size[0], "width": size[1]}
+    result = predict(model, [image])[0]
     assert set(result["panoptic_variants"]) == set(variants)
     check_result(result, size)
 
 
-def test_without_a_size_the_result_has_that_of_the_picture():
-    picture = {"image": make_picture(0, (61, 94))["image"]}
-    check_result(predict(lively_model(), [picture])[0], (61, 94))
+def test_without_a_size_the_result_has_that_of_the_image():
+    image = {"image": make_image(0, (61, 94))["image"]}
+    check_result(predict(lively_model(), [image])[0], (61, 94))
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -93,8 +93,8 @@ def test_things_stay_in_their_boxes_at_every_output_size(scale):
     model = lively_model(
         {"TEST.PANOPTIC_VARIANTS": ("heuristic", "residual_off", "stride4"), **NO_PANOPTIC}
     )
-    picture = {**make_picture(0), "height": 64 * scale, "width": 96 * scale}
-    result = predict(model, [picture])[0]
+    image = {**make_image(0), "height": 64 * scale, "width": 96 * scale}
+    result = predict(model, [image])[0]
     boxes, scores = result["instances"].pred_boxes.tensor, result["instances"].scores
     maps = {"panoptic_seg": result["panoptic_seg"], **result["panoptic_variants"]}
     assert "heuristic" in maps
@@ -111,8 +111,8 @@ def test_things_stay_in_their_boxes_at_every_output_size(scale):
 
 def test_map_at_twice_the_size_is_the_same_map_finer():
     model = lively_model()
-    once = predict(model, [make_picture(0)])[0]["panoptic_seg"]
-    twice = predict(model, [{**make_picture(0), "height": 128, "width": 192}])[0]["panoptic_seg"]
+    once = predict(model, [make_image(0)])[0]["panoptic_seg"]
+    twice = predict(model, [{**make_image(0), "height": 128, "width": 192}])[0]["panoptic_seg"]
     label_of = [
         torch.tensor([0, *(s["category_id"] + 10 * s.get("score", 0) for s in infos)])[ids.long()]
         for ids, infos in (once, twice)
@@ -126,7 +126,7 @@ def test_variants_change_what_their_names_say():
     names = ("residual_off", "residual_on", "heuristic", "untrimmed", "stride4")
     limit = {U + "INFERENCE.STUFF_AREA_LIMIT": 300}
     model = lively_model({"TEST.PANOPTIC_VARIANTS": names, **limit})
-    result = predict(model, [make_picture(0)])[0]
+    result = predict(model, [make_image(0)])[0]
     maps = result["panoptic_variants"]
     assert torch.equal(maps["residual_on"][0], result["panoptic_seg"][0])
     assert (result["panoptic_seg"][0] == 0).any()  # trimmed to void
@@ -136,21 +136,21 @@ def test_variants_change_what_their_names_say():
         value = {"RESIDUAL": False, "METHOD": "heuristic"}[key]
         other = lively_model({U + "INFERENCE." + key: value, **limit})
         other.load_state_dict(model.state_dict())
-        expected = predict(other, [make_picture(0)])[0]["panoptic_seg"]
+        expected = predict(other, [make_image(0)])[0]["panoptic_seg"]
         assert torch.equal(maps[name][0], expected[0])
         assert maps[name][1] == expected[1]
 
     # No residual is what a silent affinity gives.
     torch.nn.init.zeros_(model.affinity_head.phi_0.weight)
     torch.nn.init.zeros_(model.affinity_head.phi_0.bias)
-    silent = predict(model, [make_picture(0)])[0]
+    silent = predict(model, [make_image(0)])[0]
     assert torch.equal(silent["panoptic_seg"][0], maps["residual_off"][0])
 
 
 def test_a_strong_affinity_changes_the_map():
     model = lively_model({"TEST.PANOPTIC_VARIANTS": ("residual_off",)})
     torch.nn.init.normal_(model.affinity_head.phi_0.weight, std=3.0)
-    result = predict(model, [make_picture(0)])[0]
+    result = predict(model, [make_image(0)])[0]
     off = result["panoptic_variants"]["residual_off"][0]
     assert not torch.equal(result["panoptic_seg"][0], off)
 
@@ -158,7 +158,7 @@ def test_a_strong_affinity_changes_the_map():
 def test_variants_that_the_model_cannot_make_are_left_out():
     names = {"TEST.PANOPTIC_VARIANTS": ("heuristic", "residual_off", "untrimmed")}
     result = predict(
-        lively_model({**NO_PANOPTIC, "MODEL.MASK_ON": False, **names}), [make_picture(0)]
+        lively_model({**NO_PANOPTIC, "MODEL.MASK_ON": False, **names}), [make_image(0)]
     )[0]
     assert set(result["panoptic_variants"]) == {"untrimmed"}
     assert not result["instances"].has("pred_masks")
@@ -167,7 +167,7 @@ def test_variants_that_the_model_cannot_make_are_left_out():
 @pytest.mark.parametrize("masks", [True, False])
 def test_no_detection_above_the_cut_off(masks):
     model = lively_model({U + "INFERENCE.SCORE_THRESH": 1.0, "MODEL.MASK_ON": masks})
-    result = predict(model, [make_picture(0)])[0]
+    result = predict(model, [make_image(0)])[0]
     check_result(result, (64, 96))
     assert not any(segment["isthing"] for segment in result["panoptic_seg"][1])
     assert len(result["instances"]) > 0  # AP is computed from all of them
@@ -193,25 +193,25 @@ def test_more_than_300_detections():
     )
     model.train()
     with EventStorage() as storage:
-        losses = model([make_picture(0)])
+        losses = model([make_image(0)])
         assert storage.latest()["panoptic/detections"][0] > 300
     sum(losses.values()).backward()
     assert without_gradient(model) == []
     model.eval()
-    result = predict(model, [make_picture(0)])[0]
+    result = predict(model, [make_image(0)])[0]
     assert len(result["instances"]) > 300
     check_result(result, (64, 96))
 
 
 def test_affinity_of_a_pixel_is_a_row_of_the_implied_matrix():
     model = lively_model({U + "AFFINITY.ACTIVATION": "softmax"})
-    picture = {**make_picture(0, (61, 94)), "height": 122, "width": 188}
+    image = {**make_image(0, (61, 94)), "height": 122, "width": 188}
     with torch.no_grad():
-        images = model.preprocess([picture])
+        images = model.preprocess([image])
         query = model.affinity_head(model.backbone(images.tensor))
         phi_0, phi_1 = model._factors(query, 0, (61, 94))
     # Pixel (x, y) = (100, 41) of the result is (50, 20) of the input: column 12, row 5.
-    row = model.affinity_of_pixel(picture, 100, 41)
+    row = model.affinity_of_pixel(image, 100, 41)
     assert tuple(row.shape) == (16, 24)
     unit = torch.zeros(1, 16, 24)
     cells = 16 * 24
@@ -220,17 +220,17 @@ def test_affinity_of_a_pixel_is_a_row_of_the_implied_matrix():
         unit.zero_()[0, y, x] = 1
         received = apply_affinity(unit, phi_0, phi_1)[0, 5, 12] * cells
         torch.testing.assert_close(row[y, x], received, rtol=1e-4, atol=1e-5)
-    # The last pixel of the picture belongs to the last cell.
-    assert tuple(model.affinity_of_pixel(picture, 187, 121).shape) == (16, 24)
+    # The last pixel of the image belongs to the last cell.
+    assert tuple(model.affinity_of_pixel(image, 187, 121).shape) == (16, 24)
 
 
 def test_affinity_of_a_pixel_has_clear_errors():
-    picture = make_picture(0)
+    image = make_image(0)
     for x, y in [(-1, 0), (96, 0), (0, 64)]:
-        with pytest.raises(IndexError, match="outside the picture of 96 x 64"):
-            lively_model().affinity_of_pixel(picture, x, y)
+        with pytest.raises(IndexError, match="outside the image of 96 x 64"):
+            lively_model().affinity_of_pixel(image, x, y)
     with pytest.raises(ValueError, match="without the dense instance affinity"):
-        lively_model(NO_PANOPTIC).affinity_of_pixel(picture, 0, 0)
+        lively_model(NO_PANOPTIC).affinity_of_pixel(image, 0, 0)
 
 
 def test_valid_part_rounds_up_to_whole_cells():

@@ -8,7 +8,7 @@ import panoptic_common.compat  # noqa: F401
 
 import pytest
 import torch
-from model_factory import STUFF_IDS, THING_IDS, make_picture, tiny_config
+from model_factory import STUFF_IDS, THING_IDS, make_image, tiny_config
 
 from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
@@ -29,7 +29,7 @@ def make_case(size=(61, 94), seed=0):
     Detections: 0 finds thing 0; 1 is a duplicate of 0; 2 finds thing 1; 3 lies where nothing is;
     4 finds thing 2's place but says another class. So things 2 and 3 stay unmatched.
     """
-    truth = make_picture(seed, size, things=(1, 3, 1, 3))["panoptic_target"]
+    truth = make_image(seed, size, things=(1, 3, 1, 3))["panoptic_target"]
     things = torch.isin(truth.classes, torch.tensor(THING_IDS)).nonzero()[:, 0]
     found = truth.boxes[things]
     boxes = torch.stack(
@@ -61,7 +61,7 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
     module = submodule(
         POTENTIAL__VARIANT=variant, POTENTIAL__USE_MASKS=use_masks, PANOPTIC__LOGIT_SCALE=7.0
     )
-    loss, log = module.loss_of_picture(
+    loss, log = module.loss_of_image(
         semantic, detections, factors if with_affinity else None, truth
     )
 
@@ -108,7 +108,7 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
 
 def test_duplicates_get_no_gradient_and_false_detections_do():
     semantic, detections, factors, truth, _ = make_case()
-    submodule().loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    submodule().loss_of_image(semantic, detections, factors, truth)[0].backward()
     assert detections.scores.grad[1] == 0
     assert detections.masks.grad[1].abs().sum() == 0
     assert (detections.scores.grad[[0, 2, 3, 4]] != 0).all()
@@ -119,7 +119,7 @@ def test_duplicates_get_no_gradient_and_false_detections_do():
 def test_ignored_pixels_get_no_gradient():
     semantic, detections, _, truth, things = make_case()
     # Without the affinity no pixel's loss depends on another pixel's V.
-    submodule().loss_of_picture(semantic, detections, None, truth)[0].backward()
+    submodule().loss_of_image(semantic, detections, None, truth)[0].backward()
     sampled = truth.segment_map[2::4, 2::4]
     height, width = sampled.shape
     silent = semantic.grad.abs().sum(0)[:height, :width] == 0
@@ -131,12 +131,12 @@ def test_ignored_pixels_get_no_gradient():
 def test_crowd_is_ignored_where_the_same_pixels_as_a_segment_would_count():
     counted = {}
     for crowd in (True, False):
-        picture = make_picture(0, (64, 96), things=(), crowd=crowd)
+        image = make_image(0, (64, 96), things=(), crowd=crowd)
         none = Detections(
             torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), None
         )
         semantic = torch.full((5, 16, 24), 0.2)
-        _, log = submodule().loss_of_picture(semantic, none, None, picture["panoptic_target"])
+        _, log = submodule().loss_of_image(semantic, none, None, image["panoptic_target"])
         counted[crowd] = log["pixels"]
     assert counted[False] - counted[True] == 8 * 12 / 16  # the crowd of 8 x 12 pixels, at stride 4
 
@@ -144,7 +144,7 @@ def test_crowd_is_ignored_where_the_same_pixels_as_a_segment_would_count():
 def test_detached_potential_teaches_the_affinity_alone():
     semantic, detections, factors, truth, _ = make_case()
     module = submodule(POTENTIAL__DETACH=True)
-    module.loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    module.loss_of_image(semantic, detections, factors, truth)[0].backward()
     assert all(factor.grad.abs().sum() > 0 for factor in factors)
     assert semantic.grad is None
     assert detections.scores.grad is None
@@ -159,7 +159,7 @@ def test_detached_potential_teaches_the_affinity_alone():
 def test_everyone_in_the_chain_learns():
     semantic, detections, factors, truth, _ = make_case()
     module = submodule(PANOPTIC__LEARN_LOGIT_SCALE=True)
-    module.loss_of_picture(semantic, detections, factors, truth)[0].backward()
+    module.loss_of_image(semantic, detections, factors, truth)[0].backward()
     for part in (semantic, detections.scores, detections.masks, *factors, module.logit_scale):
         assert torch.isfinite(part.grad).all()
         assert part.grad.abs().sum() > 0
@@ -188,7 +188,7 @@ def nothing_found(masks: bool) -> Detections:
 @pytest.mark.parametrize("masks", [True, False])
 def test_no_detection_leaves_the_stuff_channels(masks):
     semantic, _, factors, truth, _ = make_case()
-    loss, log = submodule().loss_of_picture(semantic, nothing_found(masks), factors, truth)
+    loss, log = submodule().loss_of_image(semantic, nothing_found(masks), factors, truth)
     loss.backward()
     assert (log["detections"], log["matched"]) == (0, 0)
     assert log["pixels"] > 0
@@ -197,10 +197,10 @@ def test_no_detection_leaves_the_stuff_channels(masks):
 
 
 @pytest.mark.parametrize("with_detections", [True, False])
-def test_a_picture_of_void_costs_nothing_and_keeps_its_graph(with_detections):
+def test_an_image_of_void_costs_nothing_and_keeps_its_graph(with_detections):
     semantic, detections, factors, _, _ = make_case()
-    truth = make_picture(0, (61, 94), things=(), stuff=(), crowd=False)["panoptic_target"]
-    loss, log = submodule().loss_of_picture(
+    truth = make_image(0, (61, 94), things=(), stuff=(), crowd=False)["panoptic_target"]
+    loss, log = submodule().loss_of_image(
         semantic, detections if with_detections else nothing_found(True), factors, truth
     )
     loss.backward()
@@ -217,7 +217,7 @@ def test_greedy_matching_by_config():
     kept = {}
     for matcher in ("hungarian", "greedy"):
         module = submodule(PANOPTIC__MATCHER=matcher)
-        kept[matcher] = module.loss_of_picture(semantic, detections, factors, truth)[0].item()
+        kept[matcher] = module.loss_of_image(semantic, detections, factors, truth)[0].item()
     # The better-scored second detection takes thing 0, and the first becomes the duplicate.
     assert kept["greedy"] != pytest.approx(kept["hungarian"], rel=1e-4)
 

@@ -39,10 +39,10 @@ def make_heads(changes: dict | None = None) -> UnifiedROIHeads:
     return heads
 
 
-def make_features(pictures: int = 2) -> dict[str, torch.Tensor]:
+def make_features(images: int = 2) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {
-        name: torch.randn(pictures, 16, SIZE[0] // s, SIZE[1] // s, generator=generator)
+        name: torch.randn(images, 16, SIZE[0] // s, SIZE[1] // s, generator=generator)
         for name, s in STRIDES.items()
     }
 
@@ -53,10 +53,10 @@ def make_proposals(*counts: int) -> list[Instances]:
     for count in counts:
         corner = torch.rand(count, 2, generator=generator) * torch.tensor([60.0, 40.0])
         extent = 4 + torch.rand(count, 2, generator=generator) * 30
-        picture = Instances(SIZE)
-        picture.proposal_boxes = Boxes(torch.cat([corner, corner + extent], dim=1))
-        picture.objectness_logits = torch.zeros(count)
-        proposals.append(picture)
+        image = Instances(SIZE)
+        image.proposal_boxes = Boxes(torch.cat([corner, corner + extent], dim=1))
+        image.objectness_logits = torch.zeros(count)
+        proposals.append(image)
     return proposals
 
 
@@ -133,7 +133,7 @@ def test_scores_and_masks_carry_gradients_and_boxes_do_not():
 
 @pytest.mark.parametrize("counts", [(0, 0), (20, 0), (0, 20)])
 @pytest.mark.parametrize("masks", [True, False])
-def test_pictures_without_proposals(counts, masks):
+def test_images_without_proposals(counts, masks):
     heads = make_heads({"MODEL.MASK_ON": masks}).train()
     found = heads.predict_detections(make_features(), make_proposals(*counts))
     for count, detections in zip(counts, found, strict=True):
@@ -215,13 +215,13 @@ def test_lovasz_mask_loss_by_hand(agnostic):
     logits = head.layers(pooled)  # (3, 2 or 1, 14, 14)
     instances, truth, classes = [], [], [1, 0, 1]
     for count, start in ((2, 0), (0, 2), (1, 2)):
-        picture = Instances((20, 20))
+        image = Instances((20, 20))
         masks = torch.rand(count, 20, 20) > 0.5
         # Boxes of 14 x 14 pixels: cropped and resized to 14 x 14 they are those pixels.
-        picture.proposal_boxes = Boxes(torch.tensor([[3.0, 5.0, 17.0, 19.0]]).repeat(count, 1))
-        picture.gt_masks = BitMasks(masks)
-        picture.gt_classes = torch.tensor(classes[start : start + count], dtype=torch.int64)
-        instances.append(picture)
+        image.proposal_boxes = Boxes(torch.tensor([[3.0, 5.0, 17.0, 19.0]]).repeat(count, 1))
+        image.gt_masks = BitMasks(masks)
+        image.gt_classes = torch.tensor(classes[start : start + count], dtype=torch.int64)
+        instances.append(image)
         truth += [mask[5:19, 3:17] for mask in masks]
     chosen = [logits[row, 0 if agnostic else label] for row, label in enumerate(classes)]
     expected = sum(

@@ -65,7 +65,7 @@ def test_constant_offsets_shift_the_input():
     x = torch.randn(1, 4, 8, 10)
     shifted = F.pad(x, (0, 2, 0, 1))[..., 1:, 2:]
     expected = F.conv2d(shifted, layer.weight, padding=1)
-    # The taps that leave the picture differ at its border, where the shifted copy is padded.
+    # The taps that leave the image differ at its border, where the shifted copy is padded.
     torch.testing.assert_close(layer(x)[..., 1:, 1:], expected[..., 1:, 1:])
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import panoptic_common.compat  # noqa: F401  (before detectron2)
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
+from panoptic_common.config import load_config
 from panoptic_common.data.catalog import load_panoptic, register_scenes
 from panoptic_common.engine.training_run import TrainingRun, with_packages
 
@@ -54,15 +55,9 @@ def leaf_file(arguments: argparse.Namespace, leaf: str) -> Path:
     return Path(arguments.configs) / f"{leaf}.yaml"
 
 
-def leaf_config(
-    arguments: argparse.Namespace, leaf: str, add_system_config: Callable[[CfgNode], None]
-) -> CfgNode:
+def leaf_config(arguments: argparse.Namespace, leaf: str) -> CfgNode:
     """The config of a leaf with the options for all runs."""
-    cfg = get_cfg()
-    add_system_config(cfg)
-    cfg.merge_from_file(str(leaf_file(arguments, leaf)))
-    cfg.merge_from_list(arguments.opts)
-    return cfg
+    return load_config(leaf_file(arguments, leaf), arguments.opts)
 
 
 def run_folder(arguments: argparse.Namespace, leaf: str, seed: int) -> Path:

@@ -57,17 +57,17 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Workload:
-    """One picture, and what is forced upon the model for it.
+    """One image, and what is forced upon the model for it.
 
     Attributes:
         size: (H, W).
-        picture: (3, H, W) uint8.
+        image: (3, H, W) uint8.
         proposals: (R, 4) XYXY in pixels.
         found: D detections with pred_boxes, scores and pred_classes.
     """
 
     size: tuple[int, int]
-    picture: torch.Tensor
+    image: torch.Tensor
     proposals: torch.Tensor
     found: Instances
 
@@ -82,12 +82,12 @@ class Workload:
 
 
 def grid_of(size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the grid at stride 4 that covers a picture of (H, W)."""
+    """Rows and columns of the grid at stride 4 that covers an image of (H, W)."""
     return math.ceil(size[0] / meta_arch.STRIDE), math.ceil(size[1] / meta_arch.STRIDE)
 
 
 def random_boxes(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Boxes inside a picture, their sides log-uniform from 1/40 to 1/2 of the picture's.
+    """Boxes inside an image, their sides log-uniform from 1/40 to 1/2 of the image's.
 
     Args:
         count: how many.
@@ -95,7 +95,7 @@ def random_boxes(count: int, size: tuple[int, int], generator: torch.Generator) 
         generator: randomness.
 
     Returns:
-        (count, 4) XYXY in pixels; on average a box covers 2.5 % of the picture.
+        (count, 4) XYXY in pixels; on average a box covers 2.5 % of the image.
     """
     sides = torch.tensor([size[1], size[0]], dtype=torch.float32)
     extent = sides / 40 * torch.exp(torch.rand(count, 2, generator=generator) * math.log(20))
@@ -122,10 +122,10 @@ def make_workload(
         num_things: thing classes to draw from.
         least_score: all scores lie above it.
         seed: of everything random.
-        device: where the boxes lie; the picture stays on the CPU, as a data loader leaves it.
+        device: where the boxes lie; the image stays on the CPU, as a data loader leaves it.
     """
     generator = torch.Generator().manual_seed(seed)
-    picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
     proposals = random_boxes(num_proposals, size, generator)
     uniform = torch.rand(num_detections, generator=generator)
     found = Instances(
@@ -134,16 +134,16 @@ def make_workload(
         scores=1 - 0.9 * (1 - least_score) * uniform,
         pred_classes=torch.randint(0, num_things, (num_detections,), generator=generator),
     )
-    return Workload(size, picture, proposals.to(device), found.to(device))
+    return Workload(size, image, proposals.to(device), found.to(device))
 
 
 def training_sample(
     work: Workload, is_thing: Sequence[bool], make_targets: Callable[..., dict]
 ) -> dict:
-    """The workload's picture with a truth: 20 rectangular things on four bands of stuff.
+    """The workload's image with a truth: 20 rectangular things on four bands of stuff.
 
     Args:
-        work: gives the picture.
+        work: gives the image.
         is_thing: K flags.
         make_targets: (id_map, segments_info) -> targets of the model.
     """
@@ -161,11 +161,11 @@ def training_sample(
         {"id": segment_id, "category_id": categories[segment_id], "iscrowd": 0}
         for segment_id in id_map.unique().tolist()
     ]
-    return {"image": work.picture, **make_targets(id_map.numpy(), segments_info)}
+    return {"image": work.image, **make_targets(id_map.numpy(), segments_info)}
 
 
 def settle_frozen_norms(model: nn.Module) -> None:
-    """Give every frozen batch normalisation the statistics that a noise picture has there.
+    """Give every frozen batch normalisation the statistics that a noise image has there.
 
     Without any, as in a model without weights, a ResNet's features grow by orders of magnitude from
     block to block, and the proposals and losses made from them are those of no trained model.
@@ -218,7 +218,7 @@ def _probes(model: nn.Module) -> Iterator[tuple[object, str, str]]:
         yield model.affinity_head, "forward", "affinity features"
         yield model.affinity_head, "factors", "panoptic/phi"
         yield model.affinity_head, "factors", "panoptic"
-    yield model.panoptic, "loss_of_picture", "panoptic"
+    yield model.panoptic, "loss_of_image", "panoptic"
     yield meta_arch._PanopticMaker, "__call__", "panoptic"
     yield model.panoptic, "forward", "panoptic/potential and affinity at stride 4"
     yield meta_arch, "argmax_at_output", "panoptic/argmax at the size of the result"
@@ -270,7 +270,7 @@ def forced_detections(model: nn.Module, work: Workload) -> Iterator[None]:
     results are replaced. In training R is the number of the RPN's own proposals.
 
     Args:
-        model: a `UnifiedPanoptic`; one picture a batch.
+        model: a `UnifiedPanoptic`; one image a batch.
         work: what to find.
     """
     heads = model.roi_heads

@@ -184,7 +184,7 @@ def test_hand_worked_example() -> None:
         assert certify(problem, classes, clusters) == -1.0
 
 
-def test_stuff_rule_holds_across_the_picture() -> None:
+def test_stuff_rule_holds_across_the_image() -> None:
     """Two far apart groups of one stuff class are one cluster: a repelling edge stays uncut."""
     problem = check_problem(
         np.array([[0, 9], [0, 9], [9, 0], [0, 9], [0, 9]], np.float32),

@@ -1,0 +1,112 @@
+"""`load_config`, the only way from a file and options to a complete config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+
+from panoptic_common.config import find_config, load_config, read_config
+
+D2 = "configs/unified/scenes/D2.yaml"
+
+
+def test_file_and_options_give_a_complete_config() -> None:
+    cfg = load_config(D2, {"SOLVER.MAX_ITER": 7, "INPUT.MIN_SIZE_TRAIN": (64,)})
+    assert cfg.MODEL.META_ARCHITECTURE == "UnifiedPanoptic"
+    assert cfg.SOLVER.MAX_ITER == 7 and cfg.INPUT.MIN_SIZE_TRAIN == (64,)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 14 == len(cfg.MODEL.PANOPTIC.IS_THING)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == sum(cfg.MODEL.PANOPTIC.IS_THING) == 7
+    assert not cfg.is_frozen()
+
+
+def test_words_and_mapping_mean_the_same() -> None:
+    words = load_config(D2, ["SOLVER.MAX_ITER", "7"])
+    assert words.dump() == load_config(D2, {"SOLVER.MAX_ITER": 7}).dump()
+
+
+def test_a_given_table_needs_no_data_set() -> None:
+    table = [{"name": "a", "isthing": 1}, {"name": "b", "isthing": 0}, {"name": "c", "isthing": 1}]
+    cfg = load_config(D2, {"DATASETS.TRAIN": ("nowhere",)}, table=table)
+    assert tuple(cfg.MODEL.PANOPTIC.IS_THING) == (True, False, True)
+
+
+def test_a_config_is_loaded_from_what_another_dumped() -> None:
+    cfg = load_config(D2, {"SOLVER.MAX_ITER": 7})
+    again = load_config(CfgNode.load_cfg(cfg.dump()))
+    assert again.dump() == cfg.dump()
+
+
+def test_the_options_may_name_the_system(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("MODEL:\n")
+    cfg = read_config(tmp_path / "empty.yaml", {"MODEL.META_ARCHITECTURE": "COPS"})
+    assert "COPS" in cfg.MODEL and "UNIFIED" not in cfg.MODEL
+
+
+def test_configs_of_the_project_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(D2).is_file() and find_config("cops/scenes/full.yaml").is_file()
+    (tmp_path / "configs/unified/scenes").mkdir(parents=True)
+    (tmp_path / D2).write_text("")
+    assert find_config(D2) == Path(D2)  # one's own comes first
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL: [", "cannot be read as a config"),
+        ("- a\n- b\n", "holds no keys but a list"),
+        ("7\n", "holds no keys but a int"),
+        ("SOLVER:\n  NO_SUCH_KEY: 1\nMODEL: {META_ARCHITECTURE: COPS}\n", "NO_SUCH_KEY"),
+        ("SOLVER:\n  MAX_ITER: many\nMODEL: {META_ARCHITECTURE: COPS}\n", "MAX_ITER"),
+        ("MODEL: {META_ARCHITECTURE: Other}\n", "'Other'"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="wrong.yaml") as error:
+        load_config(path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("through_base", [False, True])
+def test_tags_that_run_code_are_refused(tmp_path: Path, through_base: bool) -> None:
+    trace = tmp_path / "trace"
+    evil = tmp_path / "evil.yaml"
+    evil.write_text(
+        f"MODEL:\n  META_ARCHITECTURE: COPS\nSEED: !!python/object/apply:os.mkdir ['{trace}']\n"
+    )
+    path = evil
+    if through_base:
+        path = tmp_path / "child.yaml"
+        path.write_text("_BASE_: evil.yaml\n")
+    for load in (load_config, read_config):
+        with pytest.raises(ValueError, match="cannot be read as a config"):
+            load(path)
+    assert not trace.exists()
+
+
+def test_wrong_options_are_said() -> None:
+    with pytest.raises(ValueError, match="'SOLVER.MAX_ITER' is alone"):
+        load_config(D2, ["SOLVER.MAX_ITER"])
+    with pytest.raises(ValueError, match="the options: .*NO_SUCH"):
+        load_config(D2, ["SOLVER.NO_SUCH", "1"])
+    with pytest.raises(FileNotFoundError, match="no config file nowhere.yaml"):
+        load_config("nowhere.yaml")
+
+
+def test_data_sets_must_have_one_class_table(coco_paths) -> None:
+    files = (coco_paths.images, coco_paths.panoptic_json, coco_paths.panoptic_png)
+    datasets = [("of_load_config", *map(str, files))]
+    names = {"DATASETS.TRAIN": ("of_load_config",), "DATASETS.TEST": ("scenes_val",)}
+    with pytest.raises(ValueError, match="different class tables"):
+        load_config(D2, names, datasets=datasets)
+    with pytest.raises(ValueError, match="DATASETS.TRAIN is empty"):
+        load_config(D2, {"DATASETS.TRAIN": ()}, need_train=True)
+    with pytest.raises(ValueError, match="DATASETS.TEST is empty"):
+        load_config(D2, {"DATASETS.TEST": ()}, only_test=True)
+    assert load_config(D2, names, only_test=True).MODEL.ROI_HEADS.NUM_CLASSES == 7
