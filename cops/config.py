@@ -1,10 +1,11 @@
 """Configuration keys of COPS. Symbols, sections and equations are those of Abbas and Swoboda,
 "Combinatorial Optimization for Panoptic Segmentation", NeurIPS 2021; what the paper leaves open
-says so."""
+says so.
+"""
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+import panoptic_common.compat
 
 from detectron2.config import CfgNode as CN
 

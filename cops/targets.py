@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+import panoptic_common.compat
 
 import numpy as np
 import torch

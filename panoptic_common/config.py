@@ -114,10 +114,9 @@ def read_config(
     add_panoptic_config(cfg)
     try:
         add_system_config(cfg, architecture, systems)
-        if isinstance(config, CN):
-            cfg.merge_from_other_cfg(config)
-        elif source:
-            cfg.merge_from_file(source, allow_unsafe=False)
+        if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
+            raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
+        cfg.merge_from_other_cfg(content)
         source = "the options"
         cfg.merge_from_list(words)
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
@@ -135,11 +134,12 @@ def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, CN]:
         content = CN.load_yaml_with_base(place, allow_unsafe=False)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{place} cannot be read as a config: {error}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ValueError(f"{place} holds no keys but a {type(content).__name__}: it is no config")
-    return place, CN(content)
+    except TypeError:  # a file that holds one value
+        content = 0
+    if not isinstance(content or {}, dict) or content == 0:
+        raise ValueError(f"{place} holds no keys with values: it is no config")
+    # "MODEL:" with nothing behind it is an empty section.
+    return place, CN({key: value for key, value in (content or {}).items() if value is not None})
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:

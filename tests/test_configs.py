@@ -92,7 +92,7 @@ def test_cityscapes_says_what_the_paper_says():
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (0.01, 65000)
     assert cfg.SOLVER.STEPS == (40000, 55000)
     assert cfg.SOLVER.IMS_PER_BATCH == 32 and cfg.SOLVER.REFERENCE_WORLD_SIZE == 4
-    assert cfg.SOLVER.WARMUP_FACTOR == pytest.approx(1 / 3) and cfg.SOLVER.WARMUP_ITERS == 500
+    assert pytest.approx(1 / 3) == cfg.SOLVER.WARMUP_FACTOR and cfg.SOLVER.WARMUP_ITERS == 500
     assert tuple(cfg.INPUT.CROP.SIZE) == (512, 1024)
     assert tuple(cfg.INPUT.RANDOM_SCALE) == (0.5, 2.0)
     assert node.INFERENCE.SCORE_THRESH == 0.5 and node.POTENTIAL.VARIANT == "B"
@@ -115,7 +115,10 @@ def test_coco_says_what_the_paper_says():
 @pytest.mark.parametrize("family", ["cityscapes", "scenes"])
 def test_table_1_differs_where_it_should(family):
     """A and C have neither affinity nor panoptic loss; C1/C2 and D1/D2 differ at inference only."""
-    cfgs = {n: load(ROOT / f"configs/unified/{family}/{n}.yaml") for n in "A B C1 C2 D1 D2".split()}
+    cfgs = {
+        n: load(ROOT / f"configs/unified/{family}/{n}.yaml")
+        for n in ["A", "B", "C1", "C2", "D1", "D2"]
+    }
     table = {
         name: (
             cfg.MODEL.MASK_ON,

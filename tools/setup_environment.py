@@ -77,9 +77,22 @@ DETECTRON2 = Borrowed(
     # What that commit's own setup.py asks for; without black (formats dumped configs), future and
     # pydot (Caffe2 export), which nothing here reaches.
     requires=tuple(
-        "Pillow>=7.1 matplotlib pycocotools>=2.0.2 termcolor>=1.1 yacs>=0.1.8 tabulate cloudpickle "
-        "tqdm>4.29.0 tensorboard fvcore>=0.1.5,<0.1.6 iopath>=0.1.7,<0.1.11 omegaconf>=2.1,<2.4 "
-        "hydra-core>=1.1 scipy>1.5.1".split()
+        [
+            "Pillow>=7.1",
+            "matplotlib",
+            "pycocotools>=2.0.2",
+            "termcolor>=1.1",
+            "yacs>=0.1.8",
+            "tabulate",
+            "cloudpickle",
+            "tqdm>4.29.0",
+            "tensorboard",
+            "fvcore>=0.1.5,<0.1.6",
+            "iopath>=0.1.7,<0.1.11",
+            "omegaconf>=2.1,<2.4",
+            "hydra-core>=1.1",
+            "scipy>1.5.1",
+        ]
     ),
     summary="Python part of Detectron2 at commit 0ad20f1, not compiled",
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 
-from panoptic_common import compat  # noqa: F401  (before anything imports Detectron2)
+from panoptic_common import compat
 
 _HOME = {
     "add_unified_panoptic_config": "unified_panoptic.config",

@@ -1,5 +1,6 @@
 """Configuration keys of the Unified system. Symbols and sections are those of Li, Qi and Torr,
-CVPR 2020; what the paper leaves open says so."""
+CVPR 2020; what the paper leaves open says so.
+"""
 
 from __future__ import annotations
 

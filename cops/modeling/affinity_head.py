@@ -72,11 +72,10 @@ class EdgeClassifier(nn.Sequential):
     """Classifier of the edges of one distance: n or 2 n channels -> 2 logits a cell (Fig. 7)."""
 
     def __init__(self, channels: int, distance: int, norm: Norm) -> None:
-        """
-        Args:
-            channels: n; a quarter and an eighth of it, but at least 1, are the widths inside.
-            distance: d; above 1 there are two groups of channels, each of these widths.
-            norm: of the two 3x3 convolutions.
+        """Args:
+        channels: n; a quarter and an eighth of it, but at least 1, are the widths inside.
+        distance: d; above 1 there are two groups of channels, each of these widths.
+        norm: of the two 3x3 convolutions.
         """
         groups = 1 if distance == 1 else 2
         quarter, eighth = (groups * max(channels // part, 1) for part in (4, 8))
@@ -103,8 +102,7 @@ class AffinityHead(nn.Module):
         norm: str,
         use_class_costs: bool = True,
     ) -> None:
-        """
-        Args:
+        """Args:
             decoder: makes features at stride 4.
             distances: D distances in cells of the grid, each once.
             num_classes: K.

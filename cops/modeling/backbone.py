@@ -43,11 +43,10 @@ class DeepLabStem(CNNBlockBase):
     """Three 3x3 convolutions and a pooling, stride 4 in all; the first two have half the width."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
-        """
-        Args:
-            in_channels: of the image.
-            out_channels: C, an even number.
-            norm: as in Detectron2's `get_norm`.
+        """Args:
+        in_channels: of the image.
+        out_channels: C, an even number.
+        norm: as in Detectron2's `get_norm`.
         """
         super().__init__(in_channels, out_channels, 4)
         half = out_channels // 2
@@ -78,12 +77,11 @@ class DilatedBasicBlock(BasicBlock):
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int, norm: str, dilation: int
     ) -> None:
-        """
-        Args:
-            in_channels, out_channels: widths.
-            stride: of the first convolution.
-            norm: as in Detectron2's `get_norm`.
-            dilation: of both 3x3 convolutions.
+        """Args:
+        in_channels, out_channels: widths.
+        stride: of the first convolution.
+        norm: as in Detectron2's `get_norm`.
+        dilation: of both 3x3 convolutions.
         """
         super().__init__(in_channels, out_channels, stride=stride, norm=norm)
         for conv in (self.conv1, self.conv2):

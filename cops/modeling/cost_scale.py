@@ -27,10 +27,9 @@ class CostScale(nn.Module):
 
     @configurable
     def __init__(self, *, num_distances: int, learned: bool) -> None:
-        """
-        Args:
-            num_distances: D.
-            learned: False keeps all scales at 1 and all offsets at 0, without parameters.
+        """Args:
+        num_distances: D.
+        learned: False keeps all scales at 1 and all offsets at 0, without parameters.
         """
         super().__init__()
         self.num_distances = num_distances

@@ -99,15 +99,14 @@ class AtrousPyramid(nn.Module):
         dropout: float,
         norm: Norm,
     ) -> None:
-        """
-        Args:
-            in_channels: of the coarsest features.
-            out_channels: of each part and of the result.
-            dilations: of the 3x3 convolutions.
-            pool_window: (rows, columns) of cells that the pooling averages around each cell; a
-                window larger than the map is cut to it. None: the mean of the whole map.
-            dropout: share of the result that is dropped in training.
-            norm: see `normalization`; the pooling has none (in training its map has one cell).
+        """Args:
+        in_channels: of the coarsest features.
+        out_channels: of each part and of the result.
+        dilations: of the 3x3 convolutions.
+        pool_window: (rows, columns) of cells that the pooling averages around each cell; a
+            window larger than the map is cut to it. None: the mean of the whole map.
+        dropout: share of the result that is dropped in training.
+        norm: see `normalization`; the pooling has none (in training its map has one cell).
         """
         super().__init__()
         self.branches = nn.ModuleList([convolution(in_channels, out_channels, 1, norm)])
@@ -154,8 +153,7 @@ class DeepLabDecoder(nn.Module):
         aspp_pool_size: tuple[int, int],
         norm: str,
     ) -> None:
-        """
-        Args:
+        """Args:
             input_shape: channels and stride of each feature map of the backbone.
             in_features: the maps to use, by ascending stride; the last goes into the ASPP.
             project_channels: width that each of the others is brought to before its fusion.

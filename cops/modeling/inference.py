@@ -144,16 +144,15 @@ class SolvedImage:
         output_size: tuple[int, int],
         truth: CopsTarget | None = None,
     ) -> None:
-        """
-        Args:
-            class_logits: (K, h, w), padding included, as the next two.
-            class_costs: (K, h, w).
-            edge_costs: (2 D, h, w).
-            distances: D, in cells.
-            is_thing: K flags.
-            input_size: of the network's input without padding, in pixels.
-            output_size: (H, W).
-            truth: for the semantic oracle only.
+        """Args:
+        class_logits: (K, h, w), padding included, as the next two.
+        class_costs: (K, h, w).
+        edge_costs: (2 D, h, w).
+        distances: D, in cells.
+        is_thing: K flags.
+        input_size: of the network's input without padding, in pixels.
+        output_size: (H, W).
+        truth: for the semantic oracle only.
         """
         self.class_logits = class_logits
         self.class_costs = class_costs.detach().float().cpu()

@@ -77,24 +77,23 @@ class COPS(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
-        """
-        Args:
-            backbone: with features at stride 4 and above.
-            sem_seg_head: features -> (N, K, h, w) logits.
-            affinity_head: features, class logits -> (N, 2 D, h, w) logits.
-            cost_scale: logits -> costs.
-            pretraining: losses on the logits.
-            amwc: the solver as a layer; None trains on the pre-training losses alone.
-            solver_loss: what is asked of its labels; given with `amwc`.
-            mix: weight of the pre-training losses beside the loss through the solver, both
-                gradients at the costs scaled to an L1 norm of 1 first; 0 leaves them out.
-            cost_dropout: share of the costs that are set to zero in training.
-            freeze: train the last layers only (4.2).
-            distances: D, in cells.
-            is_thing: K flags.
-            options: how panoptic maps are made.
-            variants: further outputs, keys of `cops.modeling.inference.VARIANTS`.
-            pixel_mean, pixel_std: per channel of the input.
+        """Args:
+        backbone: with features at stride 4 and above.
+        sem_seg_head: features -> (N, K, h, w) logits.
+        affinity_head: features, class logits -> (N, 2 D, h, w) logits.
+        cost_scale: logits -> costs.
+        pretraining: losses on the logits.
+        amwc: the solver as a layer; None trains on the pre-training losses alone.
+        solver_loss: what is asked of its labels; given with `amwc`.
+        mix: weight of the pre-training losses beside the loss through the solver, both
+            gradients at the costs scaled to an L1 norm of 1 first; 0 leaves them out.
+        cost_dropout: share of the costs that are set to zero in training.
+        freeze: train the last layers only (4.2).
+        distances: D, in cells.
+        is_thing: K flags.
+        options: how panoptic maps are made.
+        variants: further outputs, keys of `cops.modeling.inference.VARIANTS`.
+        pixel_mean, pixel_std: per channel of the input.
         """
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]

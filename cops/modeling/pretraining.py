@@ -32,13 +32,12 @@ class PretrainingLosses(nn.Module):
         affinity_top_k: float,
         loss_stride: int,
     ) -> None:
-        """
-        Args:
-            semantic_weight: of the semantic loss.
-            semantic_top_k: share of the pixels, the hardest, that count.
-            affinity_weight: of the affinity loss.
-            affinity_top_k: share of the edges of each distance that count.
-            loss_stride: 1 takes the semantic loss at the size of the images, 4 on the grid.
+        """Args:
+        semantic_weight: of the semantic loss.
+        semantic_top_k: share of the pixels, the hardest, that count.
+        affinity_weight: of the affinity loss.
+        affinity_top_k: share of the edges of each distance that count.
+        loss_stride: 1 takes the semantic loss at the size of the images, 4 on the grid.
         """
         super().__init__()
         if loss_stride not in (1, 4):

@@ -24,12 +24,11 @@ class SemanticHead(nn.Module):
     def __init__(
         self, *, decoder: DeepLabDecoder, num_classes: int, head_channels: int, norm: str
     ) -> None:
-        """
-        Args:
-            decoder: makes features at stride 4.
-            num_classes: K.
-            head_channels: width of the two convolutions.
-            norm: of the two convolutions, see `decoder.normalization`.
+        """Args:
+        decoder: makes features at stride 4.
+        num_classes: K.
+        head_channels: width of the two convolutions.
+        norm: of the two convolutions, see `decoder.normalization`.
         """
         super().__init__()
         self.decoder = decoder

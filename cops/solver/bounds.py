@@ -229,7 +229,7 @@ class _Program:
         return bool(added)
 
     def _classes_differ(self, x: Array, y: Array) -> tuple[csr_matrix, Array] | None:
-        """sum over S of (x_u - x_v) - y <= 0 for the S of each edge that is violated most."""
+        """Sum over S of (x_u - x_v) - y <= 0 for the S of each edge that is violated most."""
         difference = x[self.ends[:, 0]] - x[self.ends[:, 1]]
         positive = difference > 0
         violated = np.flatnonzero((difference * positive).sum(axis=1) - y > VIOLATION)
@@ -251,7 +251,7 @@ class _Program:
         ), np.zeros(len(violated))
 
     def _one_cluster(self, x: Array, y: Array) -> tuple[csr_matrix, Array] | None:
-        """y + x_u + x_v <= 2 for an edge and a class outside P."""
+        """Y + x_u + x_v <= 2 for an edge and a class outside P."""
         both = x[self.ends[:, 0]] + x[self.ends[:, 1]]
         both[:, self.problem.partitionable] = 0.0
         edges, classes = np.nonzero(both + y[:, None] > 2.0 + VIOLATION)

@@ -187,7 +187,7 @@ def largest_magnitude(values: npt.NDArray[Any]) -> float:
 
 
 @jit
-def _largest_masked(bits, mask):  # type: ignore[no-untyped-def]
+def _largest_masked(bits, mask):
     largest = mask ^ mask
     for i in range(bits.size):
         largest = max(largest, bits[i] & mask)
@@ -371,7 +371,7 @@ def find_cut(
 
 
 @jit
-def _find_cut(edges, clusters):  # type: ignore[no-untyped-def]
+def _find_cut(edges, clusters):
     is_cut = np.empty(edges.shape[0], np.bool_)
     for e in range(edges.shape[0]):
         is_cut[e] = clusters[edges[e, 0]] != clusters[edges[e, 1]]
@@ -379,7 +379,7 @@ def _find_cut(edges, clusters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def sum_cut(edge_costs, is_cut):  # type: ignore[no-untyped-def]
+def sum_cut(edge_costs, is_cut):
     """The sum of the costs of the cut edges, in float64 and in one fixed order."""
     # Four sums side by side, so that an addition need not wait for the one before; and products
     # instead of branches, which nobody could predict.
@@ -396,7 +396,7 @@ def sum_cut(edge_costs, is_cut):  # type: ignore[no-untyped-def]
 
 
 @jit
-def sum_all(costs):  # type: ignore[no-untyped-def]
+def sum_all(costs):
     """The sum of (V,) costs, in float64 and in their order."""
     total = np.float64(0.0)
     for v in range(costs.size):
@@ -405,7 +405,7 @@ def sum_all(costs):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _number_clusters(node_classes, node_clusters, partitionable):  # type: ignore[no-untyped-def]
+def _number_clusters(node_classes, node_clusters, partitionable):
     """Clusters 0 .. M-1 in the order of their first nodes, one for each class outside P."""
     num_nodes = node_classes.size
     num_classes = partitionable.size

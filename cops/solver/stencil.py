@@ -76,8 +76,8 @@ def find_stencil(edges: npt.NDArray[np.int32], num_nodes: int) -> tuple[Stencil,
 
 
 @jit
-def _find_pieces(edges, max_pieces):  # type: ignore[no-untyped-def]
-    """edge (S + 1,), node (S,), offset (S,), and whether there are more than `max_pieces`."""
+def _find_pieces(edges, max_pieces):
+    """Edge (S + 1,), node (S,), offset (S,), and whether there are more than `max_pieces`."""
     num_edges = edges.shape[0]
     edge = np.empty(max_pieces + 1, np.int64)
     node = np.empty(max_pieces, np.int64)
@@ -102,7 +102,7 @@ def _find_pieces(edges, max_pieces):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _all_valid(edges, num_nodes):  # type: ignore[no-untyped-def]
+def _all_valid(edges, num_nodes):
     wrong = 0
     for e in range(edges.shape[0]):
         a = edges[e, 0]
@@ -112,7 +112,7 @@ def _all_valid(edges, num_nodes):  # type: ignore[no-untyped-def]
 
 
 @jit
-def spread_costs(stencil, edge_costs, scale, num_nodes, missing, spread):  # type: ignore[no-untyped-def]
+def spread_costs(stencil, edge_costs, scale, num_nodes, missing, spread):
     """Fill spread (R, V) float32: `scale` times the cost of the edge from v to v + offset of run r.
 
     Where there is no such edge, `missing`.
@@ -136,7 +136,7 @@ def spread_costs(stencil, edge_costs, scale, num_nodes, missing, spread):  # typ
 
 
 @jit
-def find_cut_in_pieces(stencil, clusters, is_cut):  # type: ignore[no-untyped-def]
+def find_cut_in_pieces(stencil, clusters, is_cut):
     """Fill is_cut (E,): whether the ends of each edge have different clusters."""
     for s in range(stencil.node.size):
         begin = stencil.edge[s]

@@ -69,18 +69,17 @@ class PanopticCheckpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
-        """
-        Args:
-            model: the model, wrapped for several processes or not.
-            save_dir: folder on a local disk; "" saves nothing.
-            cfg: the full config; stored in each checkpoint, and compared with what the weights of
-                torchvision expect.
-            class_table: of the data set that the model is made for; () compares nothing.
-            seed: of the run; stored. May be changed until the first `save`.
-            allow_unsafe: read pickles that could run code.
-            save_to_disk: default: only the main process does.
-            checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the
-                file: optimizer, scheduler.
+        """Args:
+        model: the model, wrapped for several processes or not.
+        save_dir: folder on a local disk; "" saves nothing.
+        cfg: the full config; stored in each checkpoint, and compared with what the weights of
+            torchvision expect.
+        class_table: of the data set that the model is made for; () compares nothing.
+        seed: of the run; stored. May be changed until the first `save`.
+        allow_unsafe: read pickles that could run code.
+        save_to_disk: default: only the main process does.
+        checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the
+            file: optimizer, scheduler.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.logger = logger

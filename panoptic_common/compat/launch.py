@@ -20,7 +20,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 from panoptic_common.compat.engine import apply_to_engine
 
 import torch

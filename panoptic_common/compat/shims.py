@@ -87,7 +87,7 @@ def restore_pillow_names() -> bool:
 
 @shim(until="Detectron2 0.6 (2021) is no longer supported; main does not need it")
 def restore_numpy_names() -> bool:
-    """numpy 1.24 removed np.int, np.float, np.str, np.bool, which Detectron2 0.6 still uses.
+    """Numpy 1.24 removed np.int, np.float, np.str, np.bool, which Detectron2 0.6 still uses.
 
     One of these uses fails quietly: the loader swallows the AttributeError and the class
     histogram just disappears from the training log. The names are looked up in the module's
@@ -106,14 +106,14 @@ def restore_numpy_names() -> bool:
 
 @shim(until="Detectron2 stops calling torch.jit.script when it is imported")
 def silence_jit_script_warning() -> bool:
-    """torch warns twice at every start that torch.jit.script is deprecated; users cannot act."""
+    """Torch warns twice at every start that torch.jit.script is deprecated; users cannot act."""
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")
     return True
 
 
 @shim(until="Detectron2 names the indexing; main does not yet")
 def silence_meshgrid_warning() -> bool:
-    """torch warns of a call of its meshgrid in Detectron2's anchor generator; users cannot act."""
+    """Torch warns of a call of its meshgrid in Detectron2's anchor generator; users cannot act."""
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release")
     return True
 

@@ -1,1 +1,3 @@
 """From the name of a data set to batches."""
+
+import panoptic_common.compat

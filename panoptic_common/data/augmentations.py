@@ -12,8 +12,6 @@ Shape shorthand: H, W image size in pixels.
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import cv2
 import numpy as np
 from detectron2.config import CfgNode

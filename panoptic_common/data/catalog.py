@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from panoptic_common.coco.annotations import PanopticPaths, build_class_table, read_panoptic_json

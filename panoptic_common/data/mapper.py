@@ -17,8 +17,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 from detectron2.config import CfgNode

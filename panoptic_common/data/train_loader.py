@@ -139,8 +139,7 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """
-        Args:
+        """Args:
             records: dataset dicts.
             mapper: dataset dict -> input of the model.
             total_batch_size: images an iteration over all ranks, SOLVER.IMS_PER_BATCH.

@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 from detectron2.engine import HookBase
@@ -37,9 +35,8 @@ class SeedEveryStep(HookBase):
     """
 
     def __init__(self, seed: int) -> None:
-        """
-        Args:
-            seed: of the run; may be changed until training starts.
+        """Args:
+        seed: of the run; may be changed until training starts.
         """
         self.seed = seed
 
@@ -55,11 +52,10 @@ class PeriodicCheckpoint(HookBase):
     """
 
     def __init__(self, checkpointer: PanopticCheckpointer, period: int, keep: int = 0) -> None:
-        """
-        Args:
-            checkpointer: writes the files.
-            period: in iterations; 0 saves at the end only.
-            keep: how many numbered files to keep; 0 keeps all.
+        """Args:
+        checkpointer: writes the files.
+        period: in iterations; 0 saves at the end only.
+        keep: how many numbered files to keep; 0 keeps all.
         """
         self.checkpointer = checkpointer
         self.period = period
@@ -90,11 +86,10 @@ class BestCheckpoint(HookBase):
     """
 
     def __init__(self, checkpointer: PanopticCheckpointer, metric: str, eval_period: int) -> None:
-        """
-        Args:
-            checkpointer: writes the file.
-            metric: name of the result, such as "panoptic_seg/PQ".
-            eval_period: in iterations, that of the evaluation.
+        """Args:
+        checkpointer: writes the file.
+        metric: name of the result, such as "panoptic_seg/PQ".
+        eval_period: in iterations, that of the evaluation.
         """
         self.checkpointer = checkpointer
         self.metric = metric
@@ -145,12 +140,11 @@ class PredictionImages(HookBase):
         draw: Callable[[dict, dict], np.ndarray],
         period: int,
     ) -> None:
-        """
-        Args:
-            model: not wrapped for several processes.
-            make_samples: gives the inputs of the images; called at the first use.
-            draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
-            period: in iterations.
+        """Args:
+        model: not wrapped for several processes.
+        make_samples: gives the inputs of the images; called at the first use.
+        draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
+        period: in iterations.
         """
         self.model = model
         self.make_samples = make_samples

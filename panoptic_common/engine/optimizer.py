@@ -13,8 +13,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler

@@ -6,8 +6,6 @@ import json
 import os
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 from detectron2.config import CfgNode
 
 # Settings that may differ at a resume without changing what is trained.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer

@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 from panoptic_common.compat.amp_trainer import AMPTrainer
 from panoptic_common.compat.engine import apply_to_engine
 
@@ -58,8 +57,7 @@ class PanopticTrainer(DefaultTrainer):
     """Trains and evaluates one system; a subclass gives its `build_target_function`."""
 
     def __init__(self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False) -> None:
-        """
-        Args:
+        """Args:
             cfg: a complete config (see `panoptic_common.config.load_config`). A SEED of -1
                 draws one, which is logged, stored in the checkpoints, and used again at a resume.
             allow_unsafe_checkpoint: read pickles that could run code.
@@ -260,7 +258,7 @@ class PanopticTrainer(DefaultTrainer):
         if self.cfg.SEED < 0:
             self.seed = self._seeding.seed = self.checkpointer.seed = stored
             logger.info("Going on with the seed %d of the checkpoint.", stored)
-        elif self.cfg.SEED != stored:
+        elif stored != self.cfg.SEED:
             logger.warning("The run had seed %d and goes on with %d.", stored, self.cfg.SEED)
 
     def train(self) -> dict[str, Any] | None:

@@ -54,17 +54,16 @@ class TrainingRun:
         settings: Mapping[str, Any] | None = None,
         flags: Sequence[str] = (),
     ) -> None:
-        """
-        Args:
-            program: path of train_net.py.
-            config_file: of the model.
-            output_dir: of this run alone.
-            max_iter: iterations to train.
-            opts: further config keys and their values.
-            environment: variables to set in the process.
-            settings: what tells this run from one with other settings, beside `opts`: the contents
-                of the config, for example. Must survive JSON.
-            flags: of train_net.py, such as ("--num-processes", "2"); also told apart.
+        """Args:
+        program: path of train_net.py.
+        config_file: of the model.
+        output_dir: of this run alone.
+        max_iter: iterations to train.
+        opts: further config keys and their values.
+        environment: variables to set in the process.
+        settings: what tells this run from one with other settings, beside `opts`: the contents
+            of the config, for example. Must survive JSON.
+        flags: of train_net.py, such as ("--num-processes", "2"); also told apart.
         """
         self.output_dir = Path(output_dir)
         self.max_iter = max_iter

@@ -1,1 +1,3 @@
 """From a model's output to figures."""
+
+import panoptic_common.compat

@@ -23,8 +23,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm

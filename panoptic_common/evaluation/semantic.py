@@ -9,8 +9,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator

@@ -172,8 +172,7 @@ class VideoReader:
     """Frames of a video file or a camera, by OpenCV."""
 
     def __init__(self, source: str | os.PathLike[str] | int, name: str) -> None:
-        """
-        Args:
+        """Args:
             source: file, or the number of a camera.
             name: stem of the frames' names.
 
@@ -223,10 +222,9 @@ class VideoWriter:
     """Writes frames to a file whose codec is chosen, and whose size is known, at the first one."""
 
     def __init__(self, stem: str | os.PathLike[str], rate: float) -> None:
-        """
-        Args:
-            stem: path without ending.
-            rate: frames a second.
+        """Args:
+        stem: path without ending.
+        rate: frames a second.
         """
         self.stem = os.fspath(stem)
         self.rate = rate
@@ -267,8 +265,7 @@ class Window:
     """A window that shows images, where there is a display."""
 
     def __init__(self, title: str) -> None:
-        """
-        Args:
+        """Args:
             title: of the window.
 
         Raises:

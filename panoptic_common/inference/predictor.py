@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import cv2
 import numpy as np
 import torch
@@ -76,11 +74,10 @@ class Predictor:
     """A model in evaluation mode, with the way from an image to its input."""
 
     def __init__(self, model: nn.Module, cfg: CfgNode, table: Sequence[dict]) -> None:
-        """
-        Args:
-            model: with its weights.
-            cfg: its config; INPUT says how images are prepared.
-            table: class table.
+        """Args:
+        model: with its weights.
+        cfg: its config; INPUT says how images are prepared.
+        table: class table.
         """
         self.model = model.eval()
         self.class_table = list(table)

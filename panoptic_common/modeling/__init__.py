@@ -1,1 +1,3 @@
 """What the networks of all systems use."""
+
+import panoptic_common.compat

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import torch
 from detectron2.structures import ImageList
 

@@ -159,7 +159,7 @@ def test_checkpoint_and_config_say_what_the_file_says(converted, state):
     assert (node.INFERENCE.THING_AREA_LIMIT, node.INFERENCE.STUFF_AREA_LIMIT) == (200, 2048)
     assert inside.MODEL.PIXEL_MEAN == [120.0, 110.0, 100.0]
     assert inside.MODEL.PIXEL_STD == [60.0, 50.0, 40.0]
-    assert inside.MODEL.WEIGHTS == str(converted)
+    assert str(converted) == inside.MODEL.WEIGHTS
     assert not (converted.parent / "last_checkpoint").exists()
 
 
@@ -360,7 +360,7 @@ def test_distances_of_a_file(tool, count, given, expected):
     add_cops_config(cfg)
     cfg.merge_from_file(CITYSCAPES)
     tool._set_distances(cfg, count, given, Path("theirs.pth"))
-    assert cfg.MODEL.COPS.DISTANCES == expected
+    assert expected == cfg.MODEL.COPS.DISTANCES
 
 
 def test_settings_of_a_coco_file(tool):

@@ -107,7 +107,7 @@ def test_panels_affinity_and_contact_sheet(demo, checkpoint, images, tmp_path):
     assert demo.main(arguments) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "a_affinity.png",
-        "an_image.png",
+        "a_image.png",
         "a_semantic.png",
         "contact_sheet.png",
     ]

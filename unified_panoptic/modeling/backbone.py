@@ -24,10 +24,9 @@ class SqueezeExcitation(nn.Module):
     """Channel re-weighting after Hu, Shen and Sun, CVPR 2018: x * sigmoid(W2 relu(W1 mean(x)))."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
-        """
-        Args:
-            channels: C.
-            reduction: the hidden layer has C / reduction channels, at least 1.
+        """Args:
+        channels: C.
+        reduction: the hidden layer has C / reduction channels, at least 1.
         """
         super().__init__()
         hidden = max(channels // reduction, 1)
@@ -47,10 +46,9 @@ class SqueezeExcitationResNet(ResNet):
     """A Detectron2 ResNet whose res5 passes through squeeze-and-excitation."""
 
     def __init__(self, resnet: ResNet, reduction: int) -> None:
-        """
-        Args:
-            resnet: the network to take over, with its parameters and frozen stages.
-            reduction: see `SqueezeExcitation`.
+        """Args:
+        resnet: the network to take over, with its parameters and frozen stages.
+        reduction: see `SqueezeExcitation`.
         """
         stages = [getattr(resnet, name) for name in resnet.stage_names]
         super().__init__(resnet.stem, stages, out_features=resnet._out_features)

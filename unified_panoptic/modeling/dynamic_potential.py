@@ -123,11 +123,10 @@ class DynamicPotential(nn.Module):
     """`dynamic_potential` with the data set's stuff classes and the variant bound."""
 
     def __init__(self, stuff_ids: Sequence[int], variant: str, use_masks: bool) -> None:
-        """
-        Args:
-            stuff_ids: contiguous classes that are stuff, in the order of their channels.
-            variant: "A", "B" or "C".
-            use_masks: False ignores masks even if there are any.
+        """Args:
+        stuff_ids: contiguous classes that are stuff, in the order of their channels.
+        variant: "A", "B" or "C".
+        use_masks: False ignores masks even if there are any.
         """
         super().__init__()
         if variant not in VARIANTS:
@@ -168,14 +167,13 @@ class PotentialPainter:
         masks: torch.Tensor | None,
         size: tuple[int, int],
     ) -> None:
-        """
-        Args:
-            potential: variant, stuff classes and use of masks.
-            boxes: (D, 4) XYXY in cells.
-            classes: (D,) contiguous classes.
-            scores: (D,) s in [0, 1].
-            masks: (D, m, m) raw mask probabilities, or None.
-            size: (h, w) of the grid.
+        """Args:
+        potential: variant, stuff classes and use of masks.
+        boxes: (D, 4) XYXY in cells.
+        classes: (D,) contiguous classes.
+        scores: (D,) s in [0, 1].
+        masks: (D, m, m) raw mask probabilities, or None.
+        size: (h, w) of the grid.
         """
         height, width = size
         boxes = boxes.float()

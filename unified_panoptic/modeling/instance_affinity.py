@@ -117,12 +117,11 @@ class InstanceAffinityHead(nn.Module):
         activation: str = "linear",
         coordinate_frequencies: int = 0,
     ) -> None:
-        """
-        Args:
-            decoder: the affinity feature extractor: the semantic head's design, own weights.
-            channels: C.
-            activation: one of `ACTIVATIONS`.
-            coordinate_frequencies: pairs of sine and cosine an axis that both phi see beside Q.
+        """Args:
+        decoder: the affinity feature extractor: the semantic head's design, own weights.
+        channels: C.
+        activation: one of `ACTIVATIONS`.
+        coordinate_frequencies: pairs of sine and cosine an axis that both phi see beside Q.
         """
         super().__init__()
         if activation not in ACTIVATIONS:

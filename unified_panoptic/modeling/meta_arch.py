@@ -101,21 +101,20 @@ class UnifiedPanoptic(nn.Module):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
     ) -> None:
-        """
-        Args:
-            backbone: FPN.
-            proposal_generator: RPN.
-            roi_heads: `UnifiedROIHeads`.
-            sem_seg_head: semantic submodule.
-            affinity_head: None builds the models without the affinity (A, C of Table 1).
-            panoptic: panoptic submodule.
-            panoptic_loss: False trains the parts jointly but without the panoptic matching loss.
-            detection_loss_weight: factor of all RPN and ROI losses.
-            train_with_truth: feed true boxes with score 1 to the panoptic loss (Table H).
-            is_thing: K flags.
-            options: how panoptic maps are made.
-            variants: further outputs, keys of `VARIANTS`.
-            pixel_mean, pixel_std: per channel of the input.
+        """Args:
+        backbone: FPN.
+        proposal_generator: RPN.
+        roi_heads: `UnifiedROIHeads`.
+        sem_seg_head: semantic submodule.
+        affinity_head: None builds the models without the affinity (A, C of Table 1).
+        panoptic: panoptic submodule.
+        panoptic_loss: False trains the parts jointly but without the panoptic matching loss.
+        detection_loss_weight: factor of all RPN and ROI losses.
+        train_with_truth: feed true boxes with score 1 to the panoptic loss (Table H).
+        is_thing: K flags.
+        options: how panoptic maps are made.
+        variants: further outputs, keys of `VARIANTS`.
+        pixel_mean, pixel_std: per channel of the input.
         """
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]

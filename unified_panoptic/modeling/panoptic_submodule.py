@@ -44,16 +44,15 @@ class PanopticSubmodule(nn.Module):
         match_iou: float,
         detach_potential: bool,
     ) -> None:
-        """
-        Args:
-            potential: the dynamic potential head.
-            thing_ids: contiguous class of each thing index.
-            loss_weight: factor of the panoptic loss.
-            logit_scale: tau in the cross entropy of softmax(tau P).
-            learn_logit_scale: whether tau is a parameter.
-            matcher: see `match_detections`.
-            match_iou: t of Eq. 5.
-            detach_potential: stop the gradient at Psi.
+        """Args:
+        potential: the dynamic potential head.
+        thing_ids: contiguous class of each thing index.
+        loss_weight: factor of the panoptic loss.
+        logit_scale: tau in the cross entropy of softmax(tau P).
+        learn_logit_scale: whether tau is a parameter.
+        matcher: see `match_detections`.
+        match_iou: t of Eq. 5.
+        detach_potential: stop the gradient at Psi.
         """
         super().__init__()
         if matcher not in MATCHERS:

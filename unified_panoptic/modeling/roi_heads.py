@@ -53,12 +53,11 @@ class UnifiedROIHeads(StandardROIHeads):
     def __init__(
         self, *, train_score_thresh: float, train_nms_thresh: float, train_topk: int, **kwargs
     ) -> None:
-        """
-        Args:
-            train_score_thresh: least score of a detection fed to the panoptic loss.
-            train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
-            train_topk: most detections per image.
-            **kwargs: of `StandardROIHeads`.
+        """Args:
+        train_score_thresh: least score of a detection fed to the panoptic loss.
+        train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
+        train_topk: most detections per image.
+        **kwargs: of `StandardROIHeads`.
         """
         super().__init__(**kwargs)
         self.train_score_thresh = train_score_thresh

@@ -78,15 +78,14 @@ class FeatureDecoder(nn.Module):
         deformable: bool,
         norm: str,
     ) -> None:
-        """
-        Args:
-            in_channels: channels of every FPN level.
-            in_features: names of the levels, finest first.
-            num_convs: convolutions in the subnet, at least 1.
-            hidden_channels: width up to the last but one convolution.
-            channels: width of the last two convolutions.
-            deformable: deformable or plain convolutions.
-            norm: "GN" or "".
+        """Args:
+        in_channels: channels of every FPN level.
+        in_features: names of the levels, finest first.
+        num_convs: convolutions in the subnet, at least 1.
+        hidden_channels: width up to the last but one convolution.
+        channels: width of the last two convolutions.
+        deformable: deformable or plain convolutions.
+        norm: "GN" or "".
         """
         super().__init__()
         if num_convs < 1:
@@ -143,13 +142,12 @@ class SemanticHead(nn.Module):
         loss_weight: float,
         loss_stride: int,
     ) -> None:
-        """
-        Args:
-            decoder: makes the features at stride 4.
-            num_classes: K.
-            loss: "cross_entropy" or "lovasz_softmax".
-            loss_weight: factor of the loss.
-            loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
+        """Args:
+        decoder: makes the features at stride 4.
+        num_classes: K.
+        loss: "cross_entropy" or "lovasz_softmax".
+        loss_weight: factor of the loss.
+        loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
         """
         super().__init__()
         if loss not in ("cross_entropy", "lovasz_softmax"):

@@ -114,7 +114,7 @@ def contract_greedily(problem: Problem) -> tuple[npt.NDArray[np.int32], npt.NDAr
 
 
 @jit
-def _reduce(node_costs, clusters):  # type: ignore[no-untyped-def]
+def _reduce(node_costs, clusters):
     """Start with single nodes: their reduced costs and best classes."""
     num_nodes, num_classes = node_costs.shape
     for node in range(num_nodes):
@@ -129,7 +129,7 @@ def _reduce(node_costs, clusters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _contract_all(graph, queue, clusters):  # type: ignore[no-untyped-def]
+def _contract_all(graph, queue, clusters):
     """Lines 3 to 18: contract until no similarity is left that is not negative."""
     links, costs = graph.links, graph.costs
     heap_key, heap_tie, bucket_head, entries, scale, waiting = queue
@@ -157,7 +157,7 @@ def _contract_all(graph, queue, clusters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _write_labels(clusters):  # type: ignore[no-untyped-def]
+def _write_labels(clusters):
     """Write each node's cluster into `parent` and its class into `classes`."""
     parent, classes = clusters.parent, clusters.classes
     for node in range(parent.size):
@@ -172,7 +172,7 @@ def _write_labels(clusters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _penalty(reduced, i, j):  # type: ignore[no-untyped-def]
+def _penalty(reduced, i, j):
     """What joining two clusters costs for want of a class that is best for both."""
     lowest = np.inf
     for k in range(reduced.shape[1]):
@@ -181,7 +181,7 @@ def _penalty(reduced, i, j):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _contract(graph, queue, clusters, window, contracted, i, j):  # type: ignore[no-untyped-def]
+def _contract(graph, queue, clusters, window, contracted, i, j):
     """Cluster i takes in cluster j, which has no more edges, along the edge `contracted`."""
     links = graph.links
     limit_i, limit_j = _join_node_costs(clusters, i, j)
@@ -200,7 +200,7 @@ def _contract(graph, queue, clusters, window, contracted, i, j):  # type: ignore
 
 
 @jit
-def _move_edges(graph, queue, window, i, j, limit):  # type: ignore[no-untyped-def]
+def _move_edges(graph, queue, window, i, j, limit):
     """Lines 12 to 17 for all edges (j, h), whose bounds may not exceed `limit` from now on."""
     links, costs, halves, degree = graph.links, graph.costs, graph.halves, graph.degree
     table, mask = graph.table, graph.sizes[TABLE_MASK]
@@ -256,7 +256,7 @@ def _move_edges(graph, queue, window, i, j, limit):  # type: ignore[no-untyped-d
 
 
 @jit
-def _join_node_costs(clusters, i, j):  # type: ignore[no-untyped-def]
+def _join_node_costs(clusters, i, j):
     """Line 9 and 10; returns the limits of penalty bounds on edges of i and of j from now on."""
     reduced = clusters.reduced
     num_classes = reduced.shape[1]
@@ -282,7 +282,7 @@ def _join_node_costs(clusters, i, j):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _limit_bounds(graph, queue, i, limit):  # type: ignore[no-untyped-def]
+def _limit_bounds(graph, queue, i, limit):
     """Lower the bounds of all edges of cluster i to `limit`; drops dead edges from its list."""
     links, costs = graph.links, graph.costs
     heap_key, heap_tie, bucket_head, entries, scale, waiting = queue

@@ -105,7 +105,7 @@ def make_graph(num_nodes: int, edges: npt.NDArray[np.int32], edge_costs: npt.NDA
 
 
 @jit
-def _num_slots(num_edges):  # type: ignore[no-untyped-def]
+def _num_slots(num_edges):
     """Size of a table for so many edges: a power of two, so that `& mask` finds a slot."""
     slots = 4
     while slots < 2 * num_edges:
@@ -114,7 +114,7 @@ def _num_slots(num_edges):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _fill(graph, edges, edge_costs):  # type: ignore[no-untyped-def]
+def _fill(graph, edges, edge_costs):
     """Write the rows, sorted by smaller end and free of parallels, then blocks and table."""
     num_nodes = graph.degree.size
     links, costs = graph.links, graph.costs
@@ -169,7 +169,7 @@ def _fill(graph, edges, edge_costs):  # type: ignore[no-untyped-def]
 
 
 @jit
-def join_chains(block_size, next_block, last_block, i, j):  # type: ignore[no-untyped-def]
+def join_chains(block_size, next_block, last_block, i, j):
     """Append the blocks of cluster j to those of cluster i, except blocks that are empty."""
     last = last_block[i]
     block = j
@@ -183,14 +183,14 @@ def join_chains(block_size, next_block, last_block, i, j):  # type: ignore[no-un
 
 
 @jit
-def hash_pair(a, b):  # type: ignore[no-untyped-def]
+def hash_pair(a, b):
     """A number for an unordered pair of clusters; its low bits choose the slot."""
     x = np.int64(min(a, b)) * FACTOR_LOW + np.int64(max(a, b)) * FACTOR_HIGH
     return x ^ (x >> 31)
 
 
 @jit
-def find_edge(links, table, mask, a, b, x):  # type: ignore[no-untyped-def]
+def find_edge(links, table, mask, a, b, x):
     """The living edge between clusters a and b, or -1; x is `hash_pair(a, b)`."""
     fingerprint = x >> 31
     slot = x & mask
@@ -208,7 +208,7 @@ def find_edge(links, table, mask, a, b, x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def insert_edge(table, mask, e, x):  # type: ignore[no-untyped-def]
+def insert_edge(table, mask, e, x):
     """Enter edge e under the hash x of its present ends; the caller counts."""
     slot = x & mask
     while table[slot] != EMPTY:
@@ -217,7 +217,7 @@ def insert_edge(table, mask, e, x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def rebuild_table(graph):  # type: ignore[no-untyped-def]
+def rebuild_table(graph):
     """Enter the living edges anew, into as many slots as twice their number asks for."""
     links, table, sizes = graph.links, graph.table, graph.sizes
     slots = _num_slots(sizes[NUM_LIVING])
@@ -232,6 +232,6 @@ def rebuild_table(graph):  # type: ignore[no-untyped-def]
 
 
 @jit
-def table_is_full(sizes):  # type: ignore[no-untyped-def]
+def table_is_full(sizes):
     """Whether so many slots are used that searches become long."""
     return sizes[TABLE_USED] * 10 > (sizes[TABLE_MASK] + 1) * 7

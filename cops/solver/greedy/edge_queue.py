@@ -81,7 +81,7 @@ def make_queue(graph: Graph) -> EdgeQueue:
 
 
 @jit
-def _fill(graph, queue):  # type: ignore[no-untyped-def]
+def _fill(graph, queue):
     links, costs = graph.links, graph.costs
     num_edges = graph.sizes[NUM_EDGES]
     queue.sizes[NUM_EDGES] = num_edges
@@ -103,7 +103,7 @@ def _fill(graph, queue):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _bucket_of(scale, key):  # type: ignore[no-untyped-def]
+def _bucket_of(scale, key):
     """Bucket of a key >= 0; never falls as the key rises."""
     scaled = key * scale
     if scaled >= NUM_BUCKETS - 1:
@@ -112,7 +112,7 @@ def _bucket_of(scale, key):  # type: ignore[no-untyped-def]
 
 
 @jit
-def put(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes, e):  # type: ignore[no-untyped-def]
+def put(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes, e):
     """Queue living edge e under its present key and order, or leave it out if the key is < 0.
 
     To be called whenever one of the two has changed, with entries of the past left in place.
@@ -138,7 +138,7 @@ def put(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes, e)
 
 
 @jit
-def take(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes):  # type: ignore[no-untyped-def]
+def take(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes):
     """Remove and return the edge of highest key, of smallest order among equals; -1 if none."""
     while True:
         while sizes[HEAP_SIZE] > 0:
@@ -166,7 +166,7 @@ def take(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes): 
 
 
 @jit
-def _is_current(links, costs, key, tie, e):  # type: ignore[no-untyped-def]
+def _is_current(links, costs, key, tie, e):
     """Whether a heap entry still says what its edge says."""
     return (
         links[e, PLACE] == IN_HEAP
@@ -176,7 +176,7 @@ def _is_current(links, costs, key, tie, e):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _append(bucket_head, entries, sizes, bucket, e):  # type: ignore[no-untyped-def]
+def _append(bucket_head, entries, sizes, bucket, e):
     entry = sizes[NUM_ENTRIES]
     entries[entry, EDGE] = e
     entries[entry, NEXT_ENTRY] = bucket_head[bucket]
@@ -185,7 +185,7 @@ def _append(bucket_head, entries, sizes, bucket, e):  # type: ignore[no-untyped-
 
 
 @jit
-def _sweep_buckets(links, bucket_head, entries, sizes):  # type: ignore[no-untyped-def]
+def _sweep_buckets(links, bucket_head, entries, sizes):
     """Write all lists anew, one entry for each edge that waits in a bucket."""
     bucket_head[:] = -1
     sizes[NUM_ENTRIES] = 0
@@ -196,7 +196,7 @@ def _sweep_buckets(links, bucket_head, entries, sizes):  # type: ignore[no-untyp
 
 
 @jit
-def _sweep_heap(links, costs, heap_key, heap_tie, sizes):  # type: ignore[no-untyped-def]
+def _sweep_heap(links, costs, heap_key, heap_tie, sizes):
     """Drop the heap's stale entries and all but one of equal entries."""
     size = sizes[HEAP_SIZE]
     sizes[HEAP_SIZE] = 0
@@ -212,7 +212,7 @@ def _sweep_heap(links, costs, heap_key, heap_tie, sizes):  # type: ignore[no-unt
 
 
 @jit
-def _push(keys, ties, sizes, key, tie):  # type: ignore[no-untyped-def]
+def _push(keys, ties, sizes, key, tie):
     hole = sizes[HEAP_SIZE]
     sizes[HEAP_SIZE] = hole + 1
     # Invariant: all entries below the hole are worse than (key, tie).
@@ -228,7 +228,7 @@ def _push(keys, ties, sizes, key, tie):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _drop_top(keys, ties, sizes):  # type: ignore[no-untyped-def]
+def _drop_top(keys, ties, sizes):
     """Remove the best heap entry."""
     size = sizes[HEAP_SIZE] - 1
     sizes[HEAP_SIZE] = size

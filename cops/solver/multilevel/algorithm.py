@@ -215,7 +215,7 @@ def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
 
 
 @jit
-def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-untyped-def]
+def _solve_parts(graph, partitionable, parts, num_parts):
     """Steps 2 and 3: from small clusters of the input to a feasible labelling of it.
 
     Args:
@@ -260,7 +260,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):  # type: ignore[no-unt
 
 
 @jit
-def _solve_again(graph, partitionable, clusters, class_of):  # type: ignore[no-untyped-def]
+def _solve_again(graph, partitionable, clusters, class_of):
     """Steps 2 and 3 for the parts into which a labelling falls.
 
     Returns:

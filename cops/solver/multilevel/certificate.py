@@ -56,7 +56,7 @@ def finish_best(
 
 
 @jit
-def _sum_chosen(node_costs, classes):  # type: ignore[no-untyped-def]
+def _sum_chosen(node_costs, classes):
     total = np.float64(0.0)
     for v in range(classes.size):
         total += node_costs[v, classes[v]]
@@ -64,7 +64,7 @@ def _sum_chosen(node_costs, classes):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _sum_excess(node_costs, best):  # type: ignore[no-untyped-def]
+def _sum_excess(node_costs, best):
     """(K,) float64: the costs of each class in sum over the nodes, over those of their best."""
     sums = np.zeros(node_costs.shape[1], np.float64)
     for v in range(best.size):

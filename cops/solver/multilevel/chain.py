@@ -43,14 +43,14 @@ BUDGET_FLOOR = 100_000
 
 
 @jit
-def chain_budget(graph):  # type: ignore[no-untyped-def]
+def chain_budget(graph):
     """How many links `move_chains` may visit in the graph of an input."""
     num_edges = max(graph.run_costs.size, graph.link_node.size // 2)
     return np.int64(BUDGET_SHARE * num_edges) + BUDGET_FLOOR
 
 
 @jit
-def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source):  # type: ignore[no-untyped-def]
+def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source):
     """Move chains of nodes from cluster to cluster where that lowers the cost.
 
     Args:
@@ -164,7 +164,7 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
 
 
 @jit_pass
-def sum_sides(graph, clusters, class_of, v, target, labels, costs, stay, join):  # type: ignore[no-untyped-def]
+def sum_sides(graph, clusters, class_of, v, target, labels, costs, stay, join):
     """Set stay[v] and join[v]; returns the number of links."""
     own = clusters[v]
     inside = np.float64(0.0)
@@ -180,7 +180,7 @@ def sum_sides(graph, clusters, class_of, v, target, labels, costs, stay, join): 
 
 
 @jit_pass
-def find_targets(graph, clusters, class_of, v, labels, costs, weight, targets, lack):  # type: ignore[no-untyped-def]
+def find_targets(graph, clusters, class_of, v, labels, costs, weight, targets, lack):
     """The clusters to which v would rather move: of its own class, and of any.
 
     Args:
@@ -217,7 +217,7 @@ def find_targets(graph, clusters, class_of, v, labels, costs, weight, targets, l
 
 
 @jit_pass
-def find_chain_seeds(graph, clusters, class_of, waiting, labels, costs, weight, seeds, lacks):  # type: ignore[no-untyped-def]
+def find_chain_seeds(graph, clusters, class_of, waiting, labels, costs, weight, seeds, lacks):
     """List the seeds.
 
     Args:

@@ -26,7 +26,7 @@ NODES_FOR_RUNS = 48
 
 
 @jit
-def group_members(clusters, num_clusters):  # type: ignore[no-untyped-def]
+def group_members(clusters, num_clusters):
     """Nodes by cluster: those of cluster c are members[first[c]] .. members[first[c + 1] - 1]."""
     num_nodes = clusters.size
     first = np.zeros(num_clusters + 1, np.int64)
@@ -44,7 +44,7 @@ def group_members(clusters, num_clusters):  # type: ignore[no-untyped-def]
 
 
 @jit
-def contract(graph, clusters, num_clusters):  # type: ignore[no-untyped-def]
+def contract(graph, clusters, num_clusters):
     """The graph in which each cluster is one node, and edges between two clusters are summed.
 
     For each cluster the links of its members are gone through; `slot[c]` says where the sum towards
@@ -88,7 +88,7 @@ def contract(graph, clusters, num_clusters):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def sum_runs(graph, clusters, ends, costs):  # type: ignore[no-untyped-def]
+def sum_runs(graph, clusters, ends, costs):
     """Edges between clusters of a graph with a stencil; a pair of clusters may come several times.
 
     Along a run, the two clusters of an edge are mostly those of the edge before. So costs are added
@@ -128,7 +128,7 @@ def sum_runs(graph, clusters, ends, costs):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def merge_edges(ends, costs, first, members, slot, merged, merged_costs):  # type: ignore[no-untyped-def]
+def merge_edges(ends, costs, first, members, slot, merged, merged_costs):
     """Add up the costs of edges with the same ends; returns how many edges are left.
 
     Args:
@@ -153,7 +153,7 @@ def merge_edges(ends, costs, first, members, slot, merged, merged_costs):  # typ
 
 
 @jit_pass
-def reduce_members(graph, first, members, sums, reduced, best):  # type: ignore[no-untyped-def]
+def reduce_members(graph, first, members, sums, reduced, best):
     """Sum and reduce the node costs of each cluster; returns by how much in sum."""
     taken = np.float64(0.0)
     num_classes = sums.size
@@ -177,9 +177,7 @@ def reduce_members(graph, first, members, sums, reduced, best):  # type: ignore[
 
 
 @jit_pass
-def sum_links(  # type: ignore[no-untyped-def]
-    graph, clusters, first, members, labels, row_costs, slot, ends, costs
-):
+def sum_links(graph, clusters, first, members, labels, row_costs, slot, ends, costs):
     """Write the edges between clusters and their costs; returns how many there are."""
     num_edges = 0
     for c in range(slot.size):
@@ -202,7 +200,7 @@ def sum_links(  # type: ignore[no-untyped-def]
 
 
 @jit
-def find_components(graph, clusters, by_best_class):  # type: ignore[no-untyped-def]
+def find_components(graph, clusters, by_best_class):
     """Connected parts of the clusters (disjoint sets over the uncut edges).
 
     Args:
@@ -235,7 +233,7 @@ def find_components(graph, clusters, by_best_class):  # type: ignore[no-untyped-
 
 
 @jit_pass
-def join_rows(graph, key, parent):  # type: ignore[no-untyped-def]
+def join_rows(graph, key, parent):
     """Join the sets of all neighbours with the same key."""
     for v in range(key.size):
         root = np.int32(v)
@@ -254,7 +252,7 @@ def join_rows(graph, key, parent):  # type: ignore[no-untyped-def]
 
 
 @jit_inline
-def join_sets(parent, node, root):  # type: ignore[no-untyped-def]
+def join_sets(parent, node, root):
     """Join the set of `node` with that of `root`; returns the common root, the smaller one."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]

@@ -46,7 +46,7 @@ PART_BUDGET = 0.3
 
 
 @jit
-def move_constrained(graph, partitionable, clusters, class_of, max_passes):  # type: ignore[no-untyped-def]
+def move_constrained(graph, partitionable, clusters, class_of, max_passes):
     """Move each node to where it gains most until no move gains, or for `max_passes`.
 
     Args:
@@ -103,7 +103,7 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):  # t
 
 
 @jit_pass
-def pass_constrained(  # type: ignore[no-untyped-def]
+def pass_constrained(
     graph,
     partitionable,
     number,
@@ -196,7 +196,7 @@ def pass_constrained(  # type: ignore[no-untyped-def]
 
 
 @jit
-def find_restless(graph, clusters, class_of):  # type: ignore[no-untyped-def]
+def find_restless(graph, clusters, class_of):
     """(n,) bool: False for nodes that stay where they are as long as no neighbour moves.
 
     That is the first test of `move_constrained`, for a graph with a stencil for many nodes at a
@@ -215,7 +215,7 @@ def find_restless(graph, clusters, class_of):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def mark_restless(graph, clusters, class_of, inside, outside, restless):  # type: ignore[no-untyped-def]
+def mark_restless(graph, clusters, class_of, inside, outside, restless):
     """The pass of `find_restless`."""
     num_nodes = restless.size
     zero = np.float32(0.0)
@@ -245,7 +245,7 @@ def mark_restless(graph, clusters, class_of, inside, outside, restless):  # type
 
 
 @jit_pass
-def add_sides(own, other, costs, inside, outside):  # type: ignore[no-untyped-def]
+def add_sides(own, other, costs, inside, outside):
     """Add costs[i] to inside[i] where own[i] == other[i], else its positive part to outside[i]."""
     zero = np.float32(0.0)
     for i in range(own.size):
@@ -256,7 +256,7 @@ def add_sides(own, other, costs, inside, outside):  # type: ignore[no-untyped-de
 
 
 @jit
-def renumber(clusters, class_of, num_classes, capacity):  # type: ignore[no-untyped-def]
+def renumber(clusters, class_of, num_classes, capacity):
     """The same labelling with its instances numbered K, K + 1, ... by their first nodes.
 
     Returns:
@@ -280,7 +280,7 @@ def renumber(clusters, class_of, num_classes, capacity):  # type: ignore[no-unty
 
 
 @jit
-def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: ignore[no-untyped-def]
+def move_parts(graph, partitionable, clusters, class_of, max_rounds):
     """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
 
     In the first round a part is a connected set of nodes that have one cluster *and* one best class
@@ -331,7 +331,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):  # type: i
 
 
 @jit
-def labelling_cost(graph, clusters, class_of):  # type: ignore[no-untyped-def]
+def labelling_cost(graph, clusters, class_of):
     """The cost of a labelling in reduced node costs, summed in float64."""
     capacity = row_capacity(graph)
     labels = np.empty(capacity, np.int32)
@@ -340,7 +340,7 @@ def labelling_cost(graph, clusters, class_of):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def sum_labelling(graph, clusters, class_of, labels, costs):  # type: ignore[no-untyped-def]
+def sum_labelling(graph, clusters, class_of, labels, costs):
     """The pass of `labelling_cost`."""
     cost = np.float64(0.0)
     for v in range(clusters.size):

@@ -95,7 +95,7 @@ def find_scale(largest: float) -> float:
 
 
 @jit_minimum
-def reduce_node_costs(node_costs, scale):  # type: ignore[no-untyped-def]
+def reduce_node_costs(node_costs, scale):
     """`scale` times the node costs minus the minimum of each row, and where that is.
 
     Returns:
@@ -125,7 +125,7 @@ def reduce_node_costs(node_costs, scale):  # type: ignore[no-untyped-def]
 
 
 @jit
-def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):  # type: ignore[no-untyped-def]
+def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):
     """The graph of a list of edges in pieces; the arguments are those of `make_graph`."""
     run_costs = np.empty((stencil.offsets.size, best.size), np.float32)
     spread_costs(stencil, edge_costs, scale, best.size, MISSING, run_costs)
@@ -144,7 +144,7 @@ def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):  # type: i
 
 
 @jit
-def row_capacity(graph):  # type: ignore[no-untyped-def]
+def row_capacity(graph):
     """The largest number of links of a node."""
     capacity = 2 * graph.offsets.size
     for v in range(graph.middle.size):
@@ -153,7 +153,7 @@ def row_capacity(graph):  # type: ignore[no-untyped-def]
 
 
 @jit_inline
-def load_labels(graph, v, lowest, both, labels_of, labels, costs):  # type: ignore[no-untyped-def]
+def load_labels(graph, v, lowest, both, labels_of, labels, costs):
     """Write labels and costs of the neighbours of node v into `labels` and `costs`.
 
     Args:
@@ -191,7 +191,7 @@ def load_labels(graph, v, lowest, both, labels_of, labels, costs):  # type: igno
 
 
 @jit_inline
-def wake_neighbours(graph, v, clusters, waiting):  # type: ignore[no-untyped-def]
+def wake_neighbours(graph, v, clusters, waiting):
     """Node v has joined a cluster: set `waiting` for the neighbours that may now want to move.
 
     Those in the new cluster that are glad to have v there have no reason to.
@@ -216,7 +216,7 @@ def wake_neighbours(graph, v, clusters, waiting):  # type: ignore[no-untyped-def
 
 
 @jit
-def make_graph(edges, edge_costs, scale, node_costs, best, both):  # type: ignore[no-untyped-def]
+def make_graph(edges, edge_costs, scale, node_costs, best, both):
     """The graph with these edges; parallel edges stay parallel links.
 
     A counting sort by the larger end (backward rows), and by the smaller end if `both`; within a
@@ -318,7 +318,7 @@ def make_graph(edges, edge_costs, scale, node_costs, best, both):  # type: ignor
 
 
 @jit
-def _find_runs(edges):  # type: ignore[no-untyped-def]
+def _find_runs(edges):
     """(R + 1,) int64 bounds of the runs in which both ends never decrease; at most MAX_RUNS + 1."""
     bounds = np.empty(MAX_RUNS + 2, np.int64)
     bounds[0] = 0

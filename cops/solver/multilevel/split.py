@@ -40,7 +40,7 @@ PATIENCE = 64
 
 
 @jit
-def split_clusters(graph, clusters, class_of, budget):  # type: ignore[no-untyped-def]
+def split_clusters(graph, clusters, class_of, budget):
     """Split clusters of classes in P where that lowers the cost.
 
     A pass over the links finds the seeds; growing a part costs its links, and log n for each.
@@ -144,7 +144,7 @@ def split_clusters(graph, clusters, class_of, budget):  # type: ignore[no-untype
 
 
 @jit_pass
-def find_seeds(graph, clusters, labels, costs, inside, seeds):  # type: ignore[no-untyped-def]
+def find_seeds(graph, clusters, labels, costs, inside, seeds):
     """Sum the edges of each node into its cluster, and list the seeds.
 
     Args:

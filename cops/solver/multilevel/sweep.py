@@ -34,8 +34,8 @@ RELATIVE_GAIN = 1e-6
 
 
 @jit_inline
-def lowest_sum(sums, cluster, node_costs, node):  # type: ignore[no-untyped-def]
-    """min over k of sums[cluster, k] + node_costs[node, k]."""
+def lowest_sum(sums, cluster, node_costs, node):
+    """Min over k of sums[cluster, k] + node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
     a = b = c = d = sums[cluster, 0] + node_costs[node, 0]
     size = sums.shape[1]
@@ -50,8 +50,8 @@ def lowest_sum(sums, cluster, node_costs, node):  # type: ignore[no-untyped-def]
 
 
 @jit_inline
-def lowest_difference(sums, cluster, node_costs, node):  # type: ignore[no-untyped-def]
-    """min over k of sums[cluster, k] - node_costs[node, k]."""
+def lowest_difference(sums, cluster, node_costs, node):
+    """Min over k of sums[cluster, k] - node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
     a = b = c = d = sums[cluster, 0] - node_costs[node, 0]
     size = sums.shape[1]
@@ -66,7 +66,7 @@ def lowest_difference(sums, cluster, node_costs, node):  # type: ignore[no-untyp
 
 
 @jit_inline
-def add_to_cluster(sums, low, best_of, cluster, graph, node):  # type: ignore[no-untyped-def]
+def add_to_cluster(sums, low, best_of, cluster, graph, node):
     """Add the node's costs to its cluster's, and renew the cluster's lowest cost and best class."""
     least = low[cluster]
     # Where the class stays the best, the node pays nothing for it.
@@ -81,7 +81,7 @@ def add_to_cluster(sums, low, best_of, cluster, graph, node):  # type: ignore[no
 
 
 @jit_inline
-def find_lowest(sums, cluster, low):  # type: ignore[no-untyped-def]
+def find_lowest(sums, cluster, low):
     """The first class k with sums[cluster, k] == low, which must exist."""
     lowest = 0
     while sums[cluster, lowest] > low:
@@ -90,7 +90,7 @@ def find_lowest(sums, cluster, low):  # type: ignore[no-untyped-def]
 
 
 @jit_inline
-def gain_of_joining(weight, sums, low, best_of, cluster, graph, node):  # type: ignore[no-untyped-def]
+def gain_of_joining(weight, sums, low, best_of, cluster, graph, node):
     """What the node gains by joining a cluster to which it has edges of this sum."""
     gain = weight
     if best_of[cluster] != graph.best[node]:
@@ -99,7 +99,7 @@ def gain_of_joining(weight, sums, low, best_of, cluster, graph, node):  # type: 
 
 
 @jit_inline
-def least_gain_of_joining(weight, sums, low, best_of, cluster, graph, node):  # type: ignore[no-untyped-def]
+def least_gain_of_joining(weight, sums, low, best_of, cluster, graph, node):
     """A lower bound of `gain_of_joining`, from the best classes of both sides only."""
     of_cluster = graph.node_costs[node, best_of[cluster]]
     of_node = sums[cluster, graph.best[node]] - low[cluster]
@@ -107,7 +107,7 @@ def least_gain_of_joining(weight, sums, low, best_of, cluster, graph, node):  # 
 
 
 @jit
-def first_sweep(graph, begin, end, clusters):  # type: ignore[no-untyped-def]
+def first_sweep(graph, begin, end, clusters):
     """Let each node of a range join the best cluster of earlier nodes of the range, or found one.
 
     One pass in the order of the nodes, over backward rows only: a later neighbour is in no cluster
@@ -138,7 +138,7 @@ def first_sweep(graph, begin, end, clusters):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def sweep_range(  # type: ignore[no-untyped-def]
+def sweep_range(
     graph, begin, end, clusters, sums, low, best_of, weight, seen, labels, costs, touched
 ):
     """The pass of `first_sweep`."""
@@ -202,7 +202,7 @@ def sweep_range(  # type: ignore[no-untyped-def]
 
 
 @jit
-def move_freely(graph, max_passes):  # type: ignore[no-untyped-def]
+def move_freely(graph, max_passes):
     """Start from single nodes and move each to the best cluster until no move gains.
 
     A node may also leave its cluster for one of its own. Nodes are taken in order; after the first
@@ -250,7 +250,7 @@ def move_freely(graph, max_passes):  # type: ignore[no-untyped-def]
 
 
 @jit_pass
-def pass_freely(  # type: ignore[no-untyped-def]
+def pass_freely(
     graph,
     number,
     clusters,
@@ -338,7 +338,7 @@ def pass_freely(  # type: ignore[no-untyped-def]
 
 
 @jit
-def number_by_first(clusters, limit):  # type: ignore[no-untyped-def]
+def number_by_first(clusters, limit):
     """Renumber clusters 0 .. M-1 in the order of their first nodes, in place; returns M.
 
     Args:

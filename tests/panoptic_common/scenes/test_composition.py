@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_remembered_scenes(case: tuple[int, int, int, float]) -> None:
 
 def test_equal_seeds_give_equal_scenes_in_another_process() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(ROOT / 'tests/support')]}\n"
         "from test_composition import *\n"
         "print(digest(make_scene(5, SMALL)), "
         "scenes.scene_seed(0, 'train', 3))"

@@ -22,7 +22,7 @@ SMALL = (
     f"--config-file {ROOT}/configs/unified/scenes/D2.yaml --classes 11 --things 5 "
     "--size 96 160 --detections 6 --repeat 2"
 ).split()
-OPTIONS = "MODEL.RPN.POST_NMS_TOPK_TEST 30 MODEL.UNIFIED.AFFINITY.CHANNELS 16".split()
+OPTIONS = ["MODEL.RPN.POST_NMS_TOPK_TEST", "30", "MODEL.UNIFIED.AFFINITY.CHANNELS", "16"]
 
 
 @pytest.fixture(scope="module")
@@ -220,12 +220,12 @@ def test_missing_gpu_is_named(benchmark, capsys, monkeypatch):
     assert "torch sees no GPU" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit):
-        benchmark.parse_arguments("--device cuda --clock cpu".split())
+        benchmark.parse_arguments(["--device", "cuda", "--clock", "cpu"])
     assert "--clock cpu does not see" in capsys.readouterr().err
 
 
 def test_options_may_follow_or_stand_between(benchmark):
-    options = benchmark.parse_arguments("--threads 2 MODEL.MASK_ON False".split())
+    options = benchmark.parse_arguments(["--threads", "2", "MODEL.MASK_ON", "False"])
     assert options.opts == ["MODEL.MASK_ON", "False"] and options.threads == 2
     assert options.size == options.train_size == (800, 1300)
     assert set(options.section) == set(benchmark.SECTIONS)

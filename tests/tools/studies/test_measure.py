@@ -180,9 +180,8 @@ class Block:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_memory_of_tensors():
     device = torch.device("cuda")
-    with CudaMemory(device) as meter:
-        with meter.span("part"):
-            torch.empty(64 * FLOATS, device=device)
+    with CudaMemory(device) as meter, meter.span("part"):
+        torch.empty(64 * FLOATS, device=device)
     assert meter.results == {"part": 64 * MIB, WHOLE: 64 * MIB}
 
 

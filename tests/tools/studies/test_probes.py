@@ -89,7 +89,7 @@ def test_workload_is_plausible():
     assert float(found.scores.min()) > 0.3 and float(found.scores.max()) <= 1
     assert set(found.pred_classes.tolist()) == {0, 1}
     assert tuple(found.pred_masks.shape) == (500, 1, 14, 14)
-    assert 0 <= float(found.pred_masks.min()) and float(found.pred_masks.max()) <= 1
+    assert float(found.pred_masks.min()) >= 0 and float(found.pred_masks.max()) <= 1
 
 
 def test_boxes_lie_inside_the_image_and_cover_what_they_should():

@@ -32,11 +32,10 @@ class Stopwatch:
     def __init__(
         self, device: torch.device, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """
-        Args:
-            device: where the work is done.
-            clock: seconds; `time.process_time` counts the processor's work, of all threads, and is
-                less disturbed by other programs, but sees nothing of a GPU.
+        """Args:
+        device: where the work is done.
+        clock: seconds; `time.process_time` counts the processor's work, of all threads, and is
+            less disturbed by other programs, but sees nothing of a GPU.
         """
         self.device = device
         self.clock = clock
@@ -251,7 +250,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def growth_exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """b of the power law y = a x^b that fits best: the slope of log y over log x."""
+    """B of the power law y = a x^b that fits best: the slope of log y over log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
