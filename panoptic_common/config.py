@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import panoptic_common.compat
+
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
@@ -146,7 +148,7 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     """Find a config file: the path itself, or else the config of this project that it names.
 
     Args:
-        path: such as ``my.yaml``, or ``configs/unified/scenes/D2.yaml`` wherever one is.
+        path: such as ``my.yaml``, or ``configs/SYSTEM/scenes/NAME.yaml`` wherever one is.
 
     Raises:
         FileNotFoundError: neither exists.

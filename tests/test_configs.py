@@ -194,3 +194,11 @@ def test_paths_in_documents_exist(document):
         if not (ROOT / path).exists() and not (document.parent / path).exists()
     ]
     assert not missing, f"{document.name} names files that do not exist: {missing}"
+
+
+def test_rows_of_the_choices_are_short() -> None:
+    """A row is at most two lines of 100 columns; longer reasons stand in notes."""
+    lines = (ROOT / "docs/choices.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if len(row) > 200] == []
