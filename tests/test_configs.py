@@ -4,25 +4,16 @@ and in docs/ exists."""
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from project import ROOT
 
-from panoptic_common.config import fill_classes
-from panoptic_common.systems import add_system_config
+from panoptic_common.config import fill_classes, read_config
 
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 CLASSES = {"coco": (80, 53), "cityscapes": (8, 11), "scenes": (6, 6)}  # things, stuff
-
-
-def load(path: Path) -> CfgNode:
-    cfg = get_cfg()
-    add_system_config(cfg, CfgNode.load_yaml_with_base(str(path))["MODEL"]["META_ARCHITECTURE"])
-    cfg.merge_from_file(str(path))
-    return cfg
 
 
 def complete(cfg: CfgNode, things: int, stuff: int) -> CfgNode:
@@ -40,7 +31,7 @@ def test_there_are_configs():
 def test_config_builds(path):
     family = path.parent.name
     # A thin copy of the network: the keys are what is tested, R-101 with 1024-wide heads is not.
-    cfg = complete(load(path), *CLASSES.get(family, (2, 2)))
+    cfg = complete(read_config(path), *CLASSES.get(family, (2, 2)))
     if cfg.MODEL.RESNETS.DEPTH > 50:
         cfg.MODEL.RESNETS.DEPTH = 50
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
@@ -80,12 +71,12 @@ def test_base_configs_are_no_orphans():
         if path.stem.startswith("Base"):
             assert path in used
         else:
-            assert load(path).DATASETS.TRAIN
-            assert load(path).OUTPUT_DIR != get_cfg().OUTPUT_DIR
+            assert read_config(path).DATASETS.TRAIN
+            assert read_config(path).OUTPUT_DIR != get_cfg().OUTPUT_DIR
 
 
 def test_cityscapes_says_what_the_paper_says():
-    cfg = load(ROOT / "configs/unified/cityscapes/R50.yaml")
+    cfg = read_config(ROOT / "configs/unified/cityscapes/R50.yaml")
     node = cfg.MODEL.UNIFIED
     weights = (node.DETECTION.LOSS_WEIGHT, node.SEMANTIC.LOSS_WEIGHT, node.PANOPTIC.LOSS_WEIGHT)
     assert weights == (0.25, 1.0, 1.0)
@@ -102,7 +93,7 @@ def test_cityscapes_says_what_the_paper_says():
 
 
 def test_coco_says_what_the_paper_says():
-    cfg = load(ROOT / "configs/unified/coco/R50.yaml")
+    cfg = read_config(ROOT / "configs/unified/coco/R50.yaml")
     node = cfg.MODEL.UNIFIED
     weights = (node.DETECTION.LOSS_WEIGHT, node.SEMANTIC.LOSS_WEIGHT, node.PANOPTIC.LOSS_WEIGHT)
     assert weights == (1.0, 0.2, 0.1)
@@ -116,7 +107,7 @@ def test_coco_says_what_the_paper_says():
 def test_table_1_differs_where_it_should(family):
     """A and C have neither affinity nor panoptic loss; C1/C2 and D1/D2 differ at inference only."""
     cfgs = {
-        n: load(ROOT / f"configs/unified/{family}/{n}.yaml")
+        n: read_config(ROOT / f"configs/unified/{family}/{n}.yaml")
         for n in ["A", "B", "C1", "C2", "D1", "D2"]
     }
     table = {
@@ -142,7 +133,7 @@ def test_table_1_differs_where_it_should(family):
 
 
 def test_lovasz_and_plain_mask_loss_are_configurable():
-    cfg = complete(load(ROOT / "configs/unified/scenes/D2.yaml"), 6, 6)
+    cfg = complete(read_config(ROOT / "configs/unified/scenes/D2.yaml"), 6, 6)
     for name in ("LovaszMaskHead", "MaskRCNNConvUpsampleHead"):
         cfg.MODEL.ROI_MASK_HEAD.NAME = name
         assert type(build_model(cfg).roi_heads.mask_head).__name__ == name
@@ -150,8 +141,8 @@ def test_lovasz_and_plain_mask_loss_are_configurable():
 
 def test_cops_says_what_the_paper_says():
     """Sections 3.1, 4.1, 4.2 and Table 2 of the COPS paper."""
-    places = load(ROOT / "configs/cops/cityscapes/full.yaml")
-    objects = load(ROOT / "configs/cops/coco/full.yaml")
+    places = read_config(ROOT / "configs/cops/cityscapes/full.yaml")
+    objects = read_config(ROOT / "configs/cops/coco/full.yaml")
     assert places.MODEL.COPS.DISTANCES == (1, 4, 16, 32, 64, 128)
     assert objects.MODEL.COPS.DISTANCES == (1, 4, 16, 32, 64)
     assert places.MODEL.COPS.BACKWARD.LAMBDA_RANGE == (1.0, 5000.0)
@@ -173,7 +164,7 @@ def test_cops_says_what_the_paper_says():
         assert limits == (200, stuff_limit)
     batches = {}
     for family in ("cityscapes", "coco"):
-        solver = load(ROOT / f"configs/cops/{family}/pretrain.yaml").SOLVER
+        solver = read_config(ROOT / f"configs/cops/{family}/pretrain.yaml").SOLVER
         batches[family] = (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.BASE_LR)
     assert batches == {"cityscapes": (12, 250000, 1e-3), "coco": (48, 240000, 1e-3)}
 
