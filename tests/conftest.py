@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
@@ -10,8 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from project import ROOT
 
 # Before torch and numpy are imported: tests run in several processes, each with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,7 +23,8 @@ _owns_datasets = "PYTEST_XDIST_WORKER" not in os.environ
 if _owns_datasets:
     os.environ["DETECTRON2_DATASETS"] = tempfile.mkdtemp(prefix="panoptic_tests_")
 
-import panoptic_common.compat  # noqa: E402, F401  (for all test files, before Detectron2)
+# For all test files, before one of them imports Detectron2.
+importlib.import_module("panoptic_common.compat")
 
 
 def pytest_unconfigure() -> None:

@@ -20,8 +20,6 @@ import sys
 import threading
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import pytest
 import torch
 from dataset_factory import make_coco_panoptic
