@@ -1,5 +1,6 @@
-"""Unified panoptic segmentation after Li, Qi and Torr, "Unifying Training and Inference for
-Panoptic Segmentation", CVPR 2020, as a Detectron2 meta-architecture.
+"""Unified panoptic segmentation as a Detectron2 meta-architecture.
+
+After Li, Qi and Torr, "Unifying Training and Inference for Panoptic Segmentation", CVPR 2020.
 
 Importing the package is cheap. The first use of a name below imports Detectron2 and registers the
 model, so `from unified_panoptic import add_unified_panoptic_config` followed by
@@ -9,12 +10,10 @@ model, so `from unified_panoptic import add_unified_panoptic_config` followed by
 from __future__ import annotations
 
 import importlib
-
-from panoptic_common import compat
+from typing import Any
 
 _HOME = {
     "add_unified_panoptic_config": "unified_panoptic.config",
-    "add_config": "unified_panoptic.config",
     "build_target_function": "unified_panoptic.targets",
     "UnifiedPanoptic": "unified_panoptic.modeling.meta_arch",
 }
@@ -22,7 +21,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # The meta-architecture registers itself on import; a config is of no use without it.

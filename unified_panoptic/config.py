@@ -1,12 +1,24 @@
-"""Configuration keys of the Unified system. Symbols and sections are those of Li, Qi and Torr,
-CVPR 2020; what the paper leaves open says so.
+"""Configuration keys of the Unified system.
+
+Symbols and sections are those of Li, Qi and Torr, CVPR 2020; what the paper leaves open says so.
 """
 
 from __future__ import annotations
 
+import panoptic_common.compat
+
 from detectron2.config import CfgNode as CN
 
 from panoptic_common.config import add_panoptic_config
+
+REMOVED_KEYS = (
+    "SQUEEZE_REDUCTION",
+    "DETECTION.TRAIN_NMS_THRESH",
+    "POTENTIAL.USE_MASKS",
+    "POTENTIAL.DETACH",
+    "PANOPTIC.LEARN_LOGIT_SCALE",
+    "INFERENCE.OVERLAP_THRESH",
+)
 
 
 def add_unified_panoptic_config(cfg: CN) -> None:
@@ -22,17 +34,14 @@ def add_unified_panoptic_config(cfg: CN) -> None:
     _add_network_config(cfg.MODEL.UNIFIED)
     _add_panoptic_config(cfg.MODEL.UNIFIED)
     _add_inference_config(cfg.MODEL.UNIFIED)
-
-
-add_config = add_unified_panoptic_config
+    for key in REMOVED_KEYS:  # checkpoints of 2026 still hold them
+        cfg.register_deprecated_key(f"MODEL.UNIFIED.{key}")
 
 
 def _add_network_config(node: CN) -> None:
     # ---- backbone (3.1) -----------------------------------------------------------------------
-    # Squeeze-and-excitation on res5 before the first FPN feature, and its channel reduction (open
-    # in the paper; 16 is the value of the squeeze-and-excitation paper).
+    # Squeeze-and-excitation on res5 before the first FPN feature.
     node.SQUEEZE_EXCITATION = True
-    node.SQUEEZE_REDUCTION = 16
 
     # ---- feature decoder of the semantic and the affinity submodule (A.1, Fig. H) ----------------
     node.DECODER = CN()
@@ -59,7 +68,6 @@ def _add_network_config(node: CN) -> None:
     # score 1 (Table H).
     node.DETECTION.TRAIN_WITH_TRUTH = False
     node.DETECTION.TRAIN_SCORE_THRESH = 0.05  # open in the paper
-    node.DETECTION.TRAIN_NMS_THRESH = 0.5  # open in the paper
     node.DETECTION.TRAIN_TOPK = 100  # D at most (3.4.2 names 100)
 
 
@@ -69,9 +77,6 @@ def _add_panoptic_config(node: CN) -> None:
     # "A": V + M in the box, without the score; "B": s (V * M); "C": s (V + M). B and C are equal
     # without masks.
     node.POTENTIAL.VARIANT = "B"
-    node.POTENTIAL.USE_MASKS = True  # needs MODEL.MASK_ON
-    # Stops the gradient of the panoptic loss at Psi: only the affinity learns from it. A control.
-    node.POTENTIAL.DETACH = False
 
     # ---- dense instance affinity (3.4.2) ---------------------------------------------------------
     node.AFFINITY = CN()
@@ -92,7 +97,6 @@ def _add_panoptic_config(node: CN) -> None:
     # Cross entropy of softmax(tau P). tau = 1 is the literal form; P is at most 1 to 2, so that
     # form stays nearly flat even for a perfect P. tau never changes the argmax.
     node.PANOPTIC.LOGIT_SCALE = 10.0  # tau
-    node.PANOPTIC.LEARN_LOGIT_SCALE = False
 
 
 def _add_inference_config(node: CN) -> None:
@@ -109,6 +113,5 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.RESIDUAL = True  # False evaluates P = Psi
     # Stuff segments below this area, in pixels of the result, become void (appendix C); 0: keep.
     node.INFERENCE.STUFF_AREA_LIMIT = 2048
-    # The heuristic merger: least share of a mask that must still be free, and least score.
-    node.INFERENCE.OVERLAP_THRESH = 0.5
+    # Least score of an instance in the heuristic merger.
     node.INFERENCE.HEURISTIC_SCORE_THRESH = 0.5

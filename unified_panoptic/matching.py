@@ -4,7 +4,7 @@ Predicted detections come in no fixed order, so truth segments are first matched
 IoU, class by class; then the loss is an ordinary cross entropy over the channels of P.
 
 Shapes: D detections, T truth segments, N_st stuff classes; C channels of P, the kept detections
-first, then one a stuff class; h, w the grid at stride 4.
+first, then one per stuff class; h, w the grid at stride 4.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def panoptic_target(
     num_detections: int,
     stuff_ids: Sequence[int],
 ) -> torch.Tensor:
-    """The channel of P that is right for each pixel.
+    """Find the channel of P that is right for each pixel.
 
     Args:
         segment_map: (h, w) index of each pixel's truth segment, -1 where void or crowd.
@@ -118,9 +118,10 @@ def panoptic_target(
         (h, w) int64 channel numbers; -1 where the pixel is ignored (void, crowd, or a thing that
         no detection found).
     """
-    channel = detection_of_segment.clone()
-    for offset, class_id in enumerate(stuff_ids):
-        channel[segment_classes == class_id] = num_detections + offset
+    stuff = torch.as_tensor(stuff_ids, device=segment_classes.device)
+    same = segment_classes[:, None] == stuff[None, :]  # (S, N_st)
+    stuff_channel = num_detections + same.int().argmax(dim=1)
+    channel = torch.where(same.any(dim=1), stuff_channel, detection_of_segment)
     # The extra last entry serves index -1.
     table = torch.cat([channel, channel.new_tensor([IGNORE])])
     return table[segment_map.long()]
@@ -129,7 +130,7 @@ def panoptic_target(
 def panoptic_cross_entropy(
     potential: torch.Tensor, target: torch.Tensor, logit_scale: torch.Tensor | float
 ) -> torch.Tensor:
-    """Sum over pixels of the cross entropy of softmax(tau P).
+    """Sum over pixels the cross entropy of softmax(tau P).
 
     Args:
         potential: (C, h, w) P.

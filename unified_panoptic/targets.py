@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import panoptic_common.compat
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -35,14 +37,14 @@ class PanopticTarget:
     boxes: torch.Tensor
 
     def to(self, device: torch.device | str) -> PanopticTarget:
-        """The same target on `device`."""
+        """Return the same target on `device`."""
         return PanopticTarget(
             self.segment_map.to(device), self.classes.to(device), self.boxes.to(device)
         )
 
 
 def tight_boxes(segment_map: np.ndarray, num_segments: int) -> np.ndarray:
-    """Tight boxes of all segments of a map in one pass over its pixels.
+    """Find the tight boxes of all segments of a map in one pass over its pixels.
 
     Args:
         segment_map: (H, W) integers; values outside 0 .. num_segments - 1 belong to no segment.
@@ -68,7 +70,7 @@ def tight_boxes(segment_map: np.ndarray, num_segments: int) -> np.ndarray:
 def make_unified_targets(
     id_map: np.ndarray, segments_info: Sequence[dict], is_thing: Sequence[bool]
 ) -> dict:
-    """Semantic map, instances and panoptic target of one image.
+    """Make the semantic map, instances and panoptic target of one image.
 
     A crowd segment keeps its class in the semantic map but is no instance and no segment: which of
     its objects a detection means is unknown, so its pixels are ignored by the panoptic loss.
@@ -76,7 +78,7 @@ def make_unified_targets(
     Args:
         id_map: (H, W) panoptic ids, 0 = void.
         segments_info: dicts with "id", "category_id" (contiguous) and "iscrowd".
-        is_thing: K flags, one a contiguous class.
+        is_thing: K flags, one per contiguous class.
 
     Returns:
         {"sem_seg": (H, W) int64 with 255 = ignore, "instances": Detectron2 Instances with gt_boxes,
@@ -143,13 +145,11 @@ class _TargetFunction:
 
 
 def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]], dict]:
-    """The target function that the dataset mapper calls.
+    """Build the target function that the dataset mapper calls.
 
     Args:
         cfg: a config completed from the class table (MODEL.PANOPTIC.IS_THING filled).
     """
     if not cfg.MODEL.PANOPTIC.IS_THING:
-        raise ValueError(
-            "MODEL.PANOPTIC.IS_THING is empty: load the config by panoptic_common.config.load_config"
-        )
+        raise ValueError("MODEL.PANOPTIC.IS_THING is empty: load the config by load_config(file)")
     return _TargetFunction(cfg.MODEL.PANOPTIC.IS_THING)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import panoptic_common.compat  # noqa: F401
-
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg

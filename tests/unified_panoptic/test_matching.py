@@ -244,3 +244,20 @@ def test_zero_with_a_graph_if_every_pixel_is_ignored():
     loss.backward()
     assert loss.item() == 0
     assert potential.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_panoptic_target_equals_a_loop_over_pixels(seed):
+    generator = torch.Generator().manual_seed(seed)
+    stuff_ids, num_segments = [7, 0, 3], 6
+    classes = torch.randint(0, 9, (num_segments,), generator=generator)
+    segment_map = torch.randint(-1, num_segments, (9, 11), generator=generator).int()
+    detection = torch.randint(-1, 4, (num_segments,), generator=generator)
+    target = panoptic_target(segment_map, classes, detection, 4, stuff_ids)
+    for y in range(9):
+        for x in range(11):
+            segment = int(segment_map[y, x])
+            expected = -1 if segment < 0 else int(detection[segment])
+            if segment >= 0 and int(classes[segment]) in stuff_ids:
+                expected = 4 + stuff_ids.index(int(classes[segment]))
+            assert target[y, x] == expected

@@ -22,11 +22,11 @@ Shape shorthand: N images, K classes, H, W pixels; R regions of interest; P pixe
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def jaccard_steps(sorted_foreground: Tensor) -> Tensor:
-    """Increase of the Jaccard loss with each further error, Delta(E_i) - Delta(E_{i-1}).
+    """Compute the Jaccard loss added by each further error, Delta(E_i) - Delta(E_{i-1}).
 
     Args:
         sorted_foreground: (R, P) 0 or 1, each row in the order of descending error.
@@ -53,7 +53,7 @@ def jaccard_steps(sorted_foreground: Tensor) -> Tensor:
 
 
 def _extension(errors: Tensor, foreground: Tensor) -> Tensor:
-    """Lovasz extension of the Jaccard loss, row by row: (R, P) errors >= 0 -> (R,)."""
+    """Compute the Lovasz extension of the Jaccard loss, row by row: (R, P) errors >= 0 -> (R,)."""
     values, order = errors.sort(dim=1, descending=True)
     # The steps depend on the errors through their order only: piecewise constant, no gradient.
     steps = jaccard_steps(foreground.detach().gather(1, order))
@@ -61,7 +61,7 @@ def _extension(errors: Tensor, foreground: Tensor) -> Tensor:
 
 
 def lovasz_softmax(probabilities: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
-    """Lovasz-softmax loss over the whole batch, averaged over the classes present in the labels.
+    """Compute the Lovasz-softmax loss of a batch, averaged over the classes in the labels.
 
     Only present classes: for an absent one the loss would be the largest probability anywhere,
     which swamps the mean when a batch has few of many classes, and training collapses.
@@ -104,7 +104,7 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor, ignore_label: int = 25
 
 
 def lovasz_hinge(logits: Tensor, labels: Tensor) -> Tensor:
-    """Lovasz hinge loss of binary masks, per region of interest, averaged over the regions.
+    """Compute the Lovasz hinge loss of binary masks, averaged over regions of interest.
 
     The errors are hinge losses of the *raw* logits, max(0, 1 - z * s) with s = +1 for foreground
     and -1 for background; there is no sigmoid.
@@ -135,24 +135,3 @@ def lovasz_hinge(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-class LovaszSoftmax(nn.Module):
-    """`lovasz_softmax` of logits: (N, K, H, W) logits and (N, H, W) labels to a scalar."""
-
-    def __init__(self, ignore_label: int = 255) -> None:
-        super().__init__()
-        self.ignore_label = ignore_label
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Softmax over the classes, then `lovasz_softmax`."""
-        probabilities = _at_least_float32(logits).softmax(dim=1)
-        return lovasz_softmax(probabilities, labels, self.ignore_label)
-
-
-class LovaszHinge(nn.Module):
-    """`lovasz_hinge` as a module."""
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(R, ...) raw logits and labels of 0 or 1 to a scalar."""
-        return lovasz_hinge(logits, labels)

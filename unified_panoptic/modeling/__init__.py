@@ -1,1 +1,8 @@
-"""The networks of the Unified system; importing `meta_arch` registers them with Detectron2."""
+"""The network of the Unified system, one file per part.
+
+Importing it registers the backbone and the heads with Detectron2.
+"""
+
+import panoptic_common.compat
+
+from unified_panoptic.modeling import backbone, roi_heads

@@ -10,6 +10,8 @@ Shapes: N images; res5 is (N, C, H / 32, W / 32).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -24,9 +26,11 @@ class SqueezeExcitation(nn.Module):
     """Channel re-weighting after Hu, Shen and Sun, CVPR 2018: x * sigmoid(W2 relu(W1 mean(x)))."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
-        """Args:
-        channels: C.
-        reduction: the hidden layer has C / reduction channels, at least 1.
+        """Build the block.
+
+        Args:
+            channels: C.
+            reduction: the hidden layer has C / reduction channels, at least 1.
         """
         super().__init__()
         hidden = max(channels // reduction, 1)
@@ -37,7 +41,7 @@ class SqueezeExcitation(nn.Module):
         nn.init.constant_(self.excite.bias, 2.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, h, w) -> (N, C, h, w)."""
+        """Re-weight the channels: (N, C, h, w) -> (N, C, h, w)."""
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(dim=(2, 3))))))
         return x * gate[:, :, None, None]
 
@@ -45,25 +49,32 @@ class SqueezeExcitation(nn.Module):
 class SqueezeExcitationResNet(ResNet):
     """A Detectron2 ResNet whose res5 passes through squeeze-and-excitation."""
 
-    def __init__(self, resnet: ResNet, reduction: int) -> None:
-        """Args:
-        resnet: the network to take over, with its parameters and frozen stages.
-        reduction: see `SqueezeExcitation`.
+    def __init__(self, resnet: ResNet, out_features: Sequence[str]) -> None:
+        """Take a network over.
+
+        Args:
+            resnet: with its parameters and frozen stages.
+            out_features: names of the stages whose features are returned.
+
+        Raises:
+            ValueError: res5 is not among them.
         """
+        if "res5" not in out_features:
+            raise ValueError(f"squeeze-and-excitation needs res5 in out_features: {out_features}")
         stages = [getattr(resnet, name) for name in resnet.stage_names]
-        super().__init__(resnet.stem, stages, out_features=resnet._out_features)
+        super().__init__(resnet.stem, stages, out_features=list(out_features))
         channels = self.output_shape()["res5"].channels
-        self.squeeze_excitation = SqueezeExcitation(channels, reduction)
+        self.squeeze_excitation = SqueezeExcitation(channels)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, 3, H, W) -> {"res2": (N, C_2, H / 4, W / 4), ..., "res5": (N, C_5, H / 32, ...)}."""
+        """Compute (N, 3, H, W) -> {"res2": (N, C_2, H / 4, W / 4), ..., "res5": (N, C_5, ...)}."""
         outputs = super().forward(x)
         outputs["res5"] = self.squeeze_excitation(outputs["res5"])
         return outputs
 
 
 def _build_thin_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """A ResNet-18 or 34 of any width; Detectron2's own builder knows only 64 channels in res2."""
+    """Build a ResNet-18 or 34 of any width; Detectron2's builder knows only 64 channels."""
     node = cfg.MODEL.RESNETS
     stem = BasicStem(input_shape.channels, node.STEM_OUT_CHANNELS, norm=node.NORM)
     stages = []
@@ -87,10 +98,10 @@ def _build_thin_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
 @BACKBONE_REGISTRY.register()
 def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """ResNet-FPN of depth 18 to 101 with squeeze-and-excitation on res5.
+    """Build a ResNet-FPN of depth 18 to 101 with squeeze-and-excitation on res5.
 
     Args:
-        cfg: reads MODEL.RESNETS, MODEL.FPN, MODEL.UNIFIED.SQUEEZE_*.
+        cfg: reads MODEL.RESNETS, MODEL.FPN, MODEL.UNIFIED.SQUEEZE_EXCITATION.
         input_shape: channels of the image.
 
     Raises:
@@ -100,12 +111,7 @@ def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> F
     build = _build_thin_resnet if thin else build_resnet_backbone
     bottom_up = build(cfg, input_shape)
     if cfg.MODEL.UNIFIED.SQUEEZE_EXCITATION:
-        if "res5" not in cfg.MODEL.RESNETS.OUT_FEATURES:
-            raise ValueError(
-                "MODEL.UNIFIED.SQUEEZE_EXCITATION needs res5 in MODEL.RESNETS.OUT_FEATURES, "
-                f"which is {cfg.MODEL.RESNETS.OUT_FEATURES}"
-            )
-        bottom_up = SqueezeExcitationResNet(bottom_up, cfg.MODEL.UNIFIED.SQUEEZE_REDUCTION)
+        bottom_up = SqueezeExcitationResNet(bottom_up, cfg.MODEL.RESNETS.OUT_FEATURES)
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -20,7 +20,7 @@ VARIANTS = ("A", "B", "C")
 
 
 def inside_boxes(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Which cells have their centre in each box.
+    """Tell which cells have their centre in each box.
 
     Args:
         boxes: (D, 4) XYXY in cells.
@@ -38,7 +38,7 @@ def inside_boxes(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _hat_weights(low: torch.Tensor, high: torch.Tensor, cells: int, samples: int) -> torch.Tensor:
-    """(D, cells, samples) weights that interpolate `samples` values spread over [low, high).
+    """Make (D, cells, samples) weights that interpolate `samples` values spread over [low, high).
 
     Sample j sits at low + (j + 0.5) (high - low) / samples. A cell whose centre lies at position u,
     counted in samples, takes max(0, 1 - |u - j|) of sample j: u = 3.2 takes 0.8 of the 3rd and
@@ -84,7 +84,7 @@ def dynamic_potential(
     stuff_ids: Sequence[int],
     variant: str = "B",
 ) -> torch.Tensor:
-    """Psi of one image.
+    """Assemble Psi of one image.
 
     Args:
         semantic: (K, h, w) probabilities V.
@@ -122,18 +122,21 @@ def dynamic_potential(
 class DynamicPotential(nn.Module):
     """`dynamic_potential` with the data set's stuff classes and the variant bound."""
 
-    def __init__(self, stuff_ids: Sequence[int], variant: str, use_masks: bool) -> None:
-        """Args:
-        stuff_ids: contiguous classes that are stuff, in the order of their channels.
-        variant: "A", "B" or "C".
-        use_masks: False ignores masks even if there are any.
+    def __init__(self, *, stuff_ids: Sequence[int], variant: str) -> None:
+        """Bind them.
+
+        Args:
+            stuff_ids: contiguous classes that are stuff, in the order of their channels.
+            variant: "A", "B" or "C".
+
+        Raises:
+            ValueError: an unknown variant.
         """
         super().__init__()
         if variant not in VARIANTS:
-            raise ValueError(f"MODEL.UNIFIED.POTENTIAL.VARIANT is {variant!r}: use {VARIANTS}")
+            raise ValueError(f"variant is {variant!r}: use one of {VARIANTS}")
         self.stuff_ids = tuple(stuff_ids)
         self.variant = variant
-        self.use_masks = use_masks
 
     def forward(
         self,
@@ -143,8 +146,7 @@ class DynamicPotential(nn.Module):
         scores: torch.Tensor,
         masks: torch.Tensor | None,
     ) -> torch.Tensor:
-        """See `dynamic_potential`."""
-        masks = masks if self.use_masks else None
+        """Assemble Psi; see `dynamic_potential`."""
         return dynamic_potential(
             semantic, boxes, classes, scores, masks, self.stuff_ids, self.variant
         )
@@ -167,13 +169,15 @@ class PotentialPainter:
         masks: torch.Tensor | None,
         size: tuple[int, int],
     ) -> None:
-        """Args:
-        potential: variant, stuff classes and use of masks.
-        boxes: (D, 4) XYXY in cells.
-        classes: (D,) contiguous classes.
-        scores: (D,) s in [0, 1].
-        masks: (D, m, m) raw mask probabilities, or None.
-        size: (h, w) of the grid.
+        """Compute what all strips share.
+
+        Args:
+            potential: variant and stuff classes.
+            boxes: (D, 4) XYXY in cells.
+            classes: (D,) contiguous classes.
+            scores: (D,) s in [0, 1].
+            masks: (D, m, m) raw mask probabilities, or None.
+            size: (h, w) of the grid.
         """
         height, width = size
         boxes = boxes.float()
@@ -186,7 +190,7 @@ class PotentialPainter:
         self.multiplied = potential.variant == "B"
         self.stuff_ids = list(potential.stuff_ids)
         self.rows = self.columns = None
-        if masks is not None and potential.use_masks and len(boxes):
+        if masks is not None and len(boxes):
             rows = _hat_weights(boxes[:, 1], boxes[:, 3], height, masks.shape[-2])
             with torch.autocast(masks.device.type, enabled=False):
                 self.rows = rows @ masks.float()

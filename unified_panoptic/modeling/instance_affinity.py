@@ -13,6 +13,7 @@ Shapes: N images; C = 128 feature channels; S channels of Psi; n = h * w cells a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -26,7 +27,7 @@ ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax")
 
 
 def apply_affinity(psi: torch.Tensor, phi_0: torch.Tensor, phi_1: torch.Tensor) -> torch.Tensor:
-    """The residual phi_0(Q) (phi_1(Q)^T Psi) of Eq. 4, in single precision, never forming A.
+    """Compute the residual phi_0(Q) (phi_1(Q)^T Psi) of Eq. 4 in single precision.
 
     Args:
         psi: (S, h, w).
@@ -41,17 +42,17 @@ def apply_affinity(psi: torch.Tensor, phi_0: torch.Tensor, phi_1: torch.Tensor) 
 
 
 def summarise(psi: torch.Tensor, phi_1: torch.Tensor) -> torch.Tensor:
-    """The small matrix Psi phi_1(Q): (S, h, w), (C, h, w) -> (S, C)."""
+    """Compute the small matrix Psi phi_1(Q): (S, h, w), (C, h, w) -> (S, C)."""
     return psi.float().flatten(1) @ phi_1.float().flatten(1).T
 
 
 def spread(summary: torch.Tensor, phi_0: torch.Tensor) -> torch.Tensor:
-    """(S, C), (C, h, w) -> (S, h, w)."""
+    """Send it to every cell: (S, C), (C, h, w) -> (S, h, w)."""
     return (summary @ phi_0.float().flatten(1)).unflatten(1, phi_0.shape[1:])
 
 
 def pixel_affinity(phi_0: torch.Tensor, phi_1: torch.Tensor, row: int, column: int) -> torch.Tensor:
-    """One row of the pairwise matrix A: how strongly each cell sends to cell (row, column).
+    """Compute one row of the pairwise matrix A: how strongly each cell sends to cell (row, column).
 
     Args:
         phi_0: (C, h, w).
@@ -72,7 +73,7 @@ def pixel_affinity(phi_0: torch.Tensor, phi_1: torch.Tensor, row: int, column: i
 
 
 def activate(x: torch.Tensor, activation: str, side: int) -> torch.Tensor:
-    """Activation of phi, including its normalisation over the image.
+    """Apply the activation of phi, including its normalisation over the image.
 
     Without a factor 1 / n the residual grows with the image's area. It is put on phi_1 for
     "linear", "relu" and "sigmoid". The "softmax" pair follows Shen et al. (WACV 2021): phi_0 over
@@ -98,7 +99,7 @@ def activate(x: torch.Tensor, activation: str, side: int) -> torch.Tensor:
 def coordinate_features(
     height: int, width: int, frequencies: int, device: torch.device
 ) -> torch.Tensor:
-    """Sine and cosine of both coordinates: (4 * frequencies, h, w), pi 2^k x for x in [-1, 1]."""
+    """Compute sin and cos of pi 2^k x, x in [-1, 1], of both axes: (4 * frequencies, h, w)."""
     y = torch.linspace(-1, 1, height, device=device)[:, None].expand(height, width)
     x = torch.linspace(-1, 1, width, device=device)[None, :].expand(height, width)
     waves = [math.pi * 2**k * axis for k in range(frequencies) for axis in (y, x)]
@@ -117,17 +118,20 @@ class InstanceAffinityHead(nn.Module):
         activation: str = "linear",
         coordinate_frequencies: int = 0,
     ) -> None:
-        """Args:
-        decoder: the affinity feature extractor: the semantic head's design, own weights.
-        channels: C.
-        activation: one of `ACTIVATIONS`.
-        coordinate_frequencies: pairs of sine and cosine an axis that both phi see beside Q.
+        """Build the head.
+
+        Args:
+            decoder: the affinity feature extractor: the semantic head's design, own weights.
+            channels: C.
+            activation: one of `ACTIVATIONS`.
+            coordinate_frequencies: pairs of sine and cosine per axis that both phi see beside Q.
+
+        Raises:
+            ValueError: an unknown activation.
         """
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"MODEL.UNIFIED.AFFINITY.ACTIVATION is {activation!r}: use one of {ACTIVATIONS}"
-            )
+            raise ValueError(f"activation is {activation!r}: use one of {ACTIVATIONS}")
         self.decoder = decoder
         self.query = nn.Conv2d(decoder.out_channels, channels, 1)
         self.coordinate_frequencies = coordinate_frequencies
@@ -144,22 +148,22 @@ class InstanceAffinityHead(nn.Module):
             self.phi_0.weight.mul_(INITIAL_GAIN)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.UNIFIED.AFFINITY."""
         node = cfg.MODEL.UNIFIED.AFFINITY
-        decoder = FeatureDecoder(**FeatureDecoder.arguments_from_config(cfg, input_shape))
         return {
-            "decoder": decoder,
+            "decoder": FeatureDecoder(cfg, input_shape),
             "channels": node.CHANNELS,
             "activation": node.ACTIVATION,
             "coordinate_frequencies": node.COORDINATE_FREQUENCIES,
         }
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """FPN levels -> Q, (N, C, h, w)."""
+        """Compute Q from the FPN levels: (N, C, h, w)."""
         return self.query(self.decoder(features))
 
     def factors(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """phi_0(Q) and phi_1(Q) of one image, in single precision.
+        """Compute phi_0(Q) and phi_1(Q) of one image, in single precision.
 
         Taken from the valid part of Q alone, so that padding neither sends nor counts.
 

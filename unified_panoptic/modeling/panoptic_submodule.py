@@ -1,5 +1,7 @@
-"""Panoptic segmentation submodule (Li, Qi, Torr, CVPR 2020, section 3.4, Fig. 3): dynamic potential
-and instance affinity of one image, the same in training and inference, and the loss on them.
+"""Panoptic segmentation submodule (Li, Qi, Torr, CVPR 2020, section 3.4, Fig. 3).
+
+Dynamic potential and instance affinity of one image, the same in training and inference, and the
+loss on them.
 
 Shapes: N images; K classes; D detections; N_st stuff classes; S = D + N_st channels, detections
 first; h, w the part of the grid at stride 4 that the unpadded image covers.
@@ -8,6 +10,7 @@ first; h, w the part of the grid at stride 4 that the unpadded image covers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -21,11 +24,13 @@ from unified_panoptic.matching import (
     panoptic_target,
 )
 from unified_panoptic.modeling.dynamic_potential import DynamicPotential
-from unified_panoptic.modeling.inference import STRIDE
 from unified_panoptic.modeling.instance_affinity import apply_affinity
 from unified_panoptic.modeling.roi_heads import Detections
-from unified_panoptic.modeling.semantic_head import subsample
+from unified_panoptic.modeling.semantic_head import STRIDE, subsample
 from unified_panoptic.targets import PanopticTarget
+
+# What `PanopticSubmodule.loss_of_image` tells of an image; "pixels" are those that count.
+LOGGED = ("pixels", "detections", "matched", "things", "potential", "residual")
 
 
 class PanopticSubmodule(nn.Module):
@@ -39,58 +44,54 @@ class PanopticSubmodule(nn.Module):
         thing_ids: Sequence[int],
         loss_weight: float,
         logit_scale: float,
-        learn_logit_scale: bool,
         matcher: str,
         match_iou: float,
-        detach_potential: bool,
     ) -> None:
-        """Args:
-        potential: the dynamic potential head.
-        thing_ids: contiguous class of each thing index.
-        loss_weight: factor of the panoptic loss.
-        logit_scale: tau in the cross entropy of softmax(tau P).
-        learn_logit_scale: whether tau is a parameter.
-        matcher: see `match_detections`.
-        match_iou: t of Eq. 5.
-        detach_potential: stop the gradient at Psi.
+        """Build the submodule; it has no parameters.
+
+        Args:
+            potential: the dynamic potential head.
+            thing_ids: contiguous class of each thing index.
+            loss_weight: factor of the panoptic loss.
+            logit_scale: tau in the cross entropy of softmax(tau P).
+            matcher: see `match_detections`.
+            match_iou: t of Eq. 5.
+
+        Raises:
+            ValueError: an unknown matcher, or a tau that is not positive.
         """
         super().__init__()
         if matcher not in MATCHERS:
-            raise ValueError(f"MODEL.UNIFIED.PANOPTIC.MATCHER is {matcher!r}: use {MATCHERS}")
+            raise ValueError(f"matcher is {matcher!r}: use one of {MATCHERS}")
         if not logit_scale > 0:
             # Zero teaches nothing, and a negative factor turns the argmax around.
-            raise ValueError(
-                f"MODEL.UNIFIED.PANOPTIC.LOGIT_SCALE is {logit_scale}: use more than 0"
-            )
+            raise ValueError(f"logit_scale is {logit_scale}: use more than 0")
         self.potential = potential
         self.stuff_ids = potential.stuff_ids
         self.register_buffer("thing_ids", torch.tensor(thing_ids).long(), persistent=False)
         self.loss_weight = loss_weight
-        scale = torch.tensor(float(logit_scale))
-        if learn_logit_scale:
-            self.logit_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("logit_scale", scale, persistent=False)
+        self.logit_scale = float(logit_scale)
         self.matcher = matcher
         self.match_iou = match_iou
-        self.detach_potential = detach_potential
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read MODEL.UNIFIED.POTENTIAL and PANOPTIC.
+
+        Raises:
+            ValueError: the class table has no things, no stuff, or does not fit the class counts.
+        """
         node = cfg.MODEL.UNIFIED
         is_thing = cfg.MODEL.PANOPTIC.IS_THING
         _check_class_table(cfg)
         stuff_ids = [index for index, thing in enumerate(is_thing) if not thing]
-        use_masks = node.POTENTIAL.USE_MASKS and cfg.MODEL.MASK_ON
         return {
-            "potential": DynamicPotential(stuff_ids, node.POTENTIAL.VARIANT, use_masks),
+            "potential": DynamicPotential(stuff_ids=stuff_ids, variant=node.POTENTIAL.VARIANT),
             "thing_ids": [index for index, thing in enumerate(is_thing) if thing],
             "loss_weight": node.PANOPTIC.LOSS_WEIGHT,
             "logit_scale": node.PANOPTIC.LOGIT_SCALE,
-            "learn_logit_scale": node.PANOPTIC.LEARN_LOGIT_SCALE,
             "matcher": node.PANOPTIC.MATCHER,
             "match_iou": node.PANOPTIC.MATCH_IOU,
-            "detach_potential": node.POTENTIAL.DETACH,
         }
 
     def forward(
@@ -99,7 +100,7 @@ class PanopticSubmodule(nn.Module):
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Psi and the residual of one image at stride 4; their sum is P (Eq. 4).
+        """Form Psi and the residual of one image at stride 4; their sum is P (Eq. 4).
 
         Args:
             semantic: (K, h, w) probabilities V.
@@ -116,8 +117,6 @@ class PanopticSubmodule(nn.Module):
             detections.scores.float(),
             detections.masks,
         )
-        if self.training and self.detach_potential:
-            psi = psi.detach()
         return psi, None if factors is None else apply_affinity(psi, *factors)
 
     def loss_of_image(
@@ -126,16 +125,18 @@ class PanopticSubmodule(nn.Module):
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
         truth: PanopticTarget,
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Matching and summed cross entropy of one training image (3.5).
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Match detections with the truth of one training image, and sum the cross entropy (3.5).
 
         Args:
-            semantic, detections, factors: see `forward`.
+            semantic: (K, h, w) probabilities V.
+            detections: boxes in pixels of the network's input.
+            factors: as in `forward`.
             truth: on the same device.
 
         Returns:
-            The scalar sum over the pixels that count, and numbers worth logging: "pixels" that
-            count, "detections", "matched", "things", mean magnitudes "potential" and "residual".
+            The scalar sum over the pixels that count, and the numbers that `LOGGED` names, in
+            their order and without a graph: counts, and mean magnitudes. They stay on the device.
         """
         things = torch.isin(truth.classes, self.thing_ids).nonzero()[:, 0]
         matching = match_detections(
@@ -163,14 +164,11 @@ class PanopticSubmodule(nn.Module):
         )
         potential = psi if residual is None else psi + residual
         loss = panoptic_cross_entropy(potential, target, self.logit_scale)
-        log = {
-            "pixels": float((target != IGNORE).sum()),
-            "detections": float(len(kept)),
-            "matched": float(len(matched)),
-            "things": float(len(things)),
-            "potential": float(psi.detach().abs().mean()),
-            "residual": 0.0 if residual is None else float(residual.detach().abs().mean()),
-        }
+        with torch.no_grad():
+            magnitude = psi.new_zeros(()) if residual is None else residual.abs().mean()
+            counts = psi.new_tensor([len(kept), len(matched), len(things)])
+            pixels = (target != IGNORE).sum()[None]
+            log = torch.cat([pixels, counts, torch.stack([psi.abs().mean(), magnitude])])
         return loss, log
 
 

@@ -10,9 +10,11 @@ Shapes: R proposals, D detections of an image; N_th thing classes; m x m raw mas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
@@ -51,13 +53,20 @@ class UnifiedROIHeads(StandardROIHeads):
 
     @configurable
     def __init__(
-        self, *, train_score_thresh: float, train_nms_thresh: float, train_topk: int, **kwargs
+        self,
+        *,
+        train_score_thresh: float,
+        train_nms_thresh: float,
+        train_topk: int,
+        **kwargs: Any,
     ) -> None:
-        """Args:
-        train_score_thresh: least score of a detection fed to the panoptic loss.
-        train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
-        train_topk: most detections per image.
-        **kwargs: of `StandardROIHeads`.
+        """Build the heads.
+
+        Args:
+            train_score_thresh: least score of a detection fed to the panoptic loss.
+            train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
+            train_topk: most detections per image.
+            **kwargs: of `StandardROIHeads`.
         """
         super().__init__(**kwargs)
         self.train_score_thresh = train_score_thresh
@@ -65,18 +74,19 @@ class UnifiedROIHeads(StandardROIHeads):
         self.train_topk = train_topk
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.UNIFIED.DETECTION; NMS is that of inference."""
         arguments = super().from_config(cfg, input_shape)
         node = cfg.MODEL.UNIFIED.DETECTION
         arguments["train_score_thresh"] = node.TRAIN_SCORE_THRESH
-        arguments["train_nms_thresh"] = node.TRAIN_NMS_THRESH
+        arguments["train_nms_thresh"] = cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST
         arguments["train_topk"] = node.TRAIN_TOPK
         return arguments
 
     def predict_detections(
         self, features: dict[str, torch.Tensor], proposals: list[Instances]
     ) -> list[Detections]:
-        """Detections of every image, as at inference, with gradients to scores and masks.
+        """Predict detections as at inference, with gradients to scores and masks.
 
         Which proposals survive is decided without a graph; only the survivors pass through the box
         head a second time with one. A score depends on its own proposal alone, so values and
@@ -115,7 +125,7 @@ class UnifiedROIHeads(StandardROIHeads):
         boxes: list[torch.Tensor],
         classes: list[torch.Tensor],
     ) -> list[torch.Tensor | None]:
-        """Mask probabilities of given boxes for given classes.
+        """Predict mask probabilities of given boxes for given classes.
 
         Args:
             features: FPN levels.
@@ -141,13 +151,17 @@ class UnifiedROIHeads(StandardROIHeads):
             logits = logits[torch.arange(len(every), device=every.device), every]
         return list(logits.float().sigmoid().split(sizes))
 
-    def _box_outputs(self, features: dict[str, torch.Tensor], proposals: list[Instances]):
+    def _box_outputs(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         levels = [features[name] for name in self.box_in_features]
         pooled = self.box_pooler(levels, [p.proposal_boxes for p in proposals])
         return self.box_predictor(self.box_head(pooled))
 
-    def _select(self, features: dict[str, torch.Tensor], proposals: list[Instances]):
-        """Per image: indices of the surviving proposals, their classes, their refined boxes."""
+    def _select(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Find the surviving proposals of each image, their classes and their refined boxes."""
         predictions = self._box_outputs(features, proposals)
         boxes = self.box_predictor.predict_boxes(predictions, proposals)
         scores = self.box_predictor.predict_probs(predictions, proposals)
@@ -171,7 +185,7 @@ class LovaszMaskHead(MaskRCNNConvUpsampleHead):
     """Detectron2's mask head, trained with the Lovasz hinge loss instead of BCE (A.2)."""
 
     def forward(self, x: torch.Tensor, instances: list[Instances]):
-        """Losses in training, instances with "pred_masks" at inference, as in Detectron2."""
+        """Return losses in training, instances with "pred_masks" at inference, as in Detectron2."""
         if not self.training:
             return super().forward(x, instances)
         logits = self.layers(x)

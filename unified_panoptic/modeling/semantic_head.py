@@ -10,6 +10,7 @@ Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded input; h = 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from torchvision.ops import deform_conv2d
 
 from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.targets import IGNORE_CLASS
+
+STRIDE = 4  # of the features, and of all maps made from them
 
 
 class DeformableConv3x3(nn.Module):
@@ -38,7 +41,7 @@ class DeformableConv3x3(nn.Module):
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, h, w) -> (N, C_out, h, w)."""
+        """Convolve: (N, C_in, h, w) -> (N, C_out, h, w)."""
         offset = self.offset(x)
         # The operator takes neither mixed types nor, on a CPU, bfloat16. Positions want single
         # precision anyway: bfloat16 knows only every second cell beyond 256.
@@ -59,7 +62,7 @@ def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str
         # that a thin network's groups are more than single channels.
         layers.append(nn.GroupNorm(min(32, max(out_channels // 4, 1)), out_channels))
     elif norm:
-        raise ValueError(f"MODEL.UNIFIED.DECODER.NORM is {norm!r}: use 'GN' or ''")
+        raise ValueError(f"norm is {norm!r}: use 'GN' or ''")
     layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 
@@ -67,6 +70,7 @@ def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str
 class FeatureDecoder(nn.Module):
     """The feature decoder of Fig. H: one shared subnet for all levels, then concatenation."""
 
+    @configurable
     def __init__(
         self,
         *,
@@ -78,18 +82,23 @@ class FeatureDecoder(nn.Module):
         deformable: bool,
         norm: str,
     ) -> None:
-        """Args:
-        in_channels: channels of every FPN level.
-        in_features: names of the levels, finest first.
-        num_convs: convolutions in the subnet, at least 1.
-        hidden_channels: width up to the last but one convolution.
-        channels: width of the last two convolutions.
-        deformable: deformable or plain convolutions.
-        norm: "GN" or "".
+        """Build the subnet.
+
+        Args:
+            in_channels: channels of every FPN level.
+            in_features: names of the levels, finest first.
+            num_convs: convolutions in the subnet, at least 1.
+            hidden_channels: width up to the last but one convolution.
+            channels: width of the last two convolutions.
+            deformable: deformable or plain convolutions.
+            norm: "GN" or "".
+
+        Raises:
+            ValueError: no convolution, or an unknown norm.
         """
         super().__init__()
         if num_convs < 1:
-            raise ValueError(f"MODEL.UNIFIED.DECODER.NUM_CONVS is {num_convs}: use at least 1")
+            raise ValueError(f"num_convs is {num_convs}: use at least 1")
         widths = [in_channels] + [hidden_channels] * (num_convs - 2) + [channels, channels]
         widths = widths[: num_convs + 1] if num_convs > 1 else [in_channels, channels]
         self.in_features = tuple(in_features)
@@ -101,9 +110,9 @@ class FeatureDecoder(nn.Module):
         )
         self.out_channels = channels * len(self.in_features)
 
-    @staticmethod
-    def arguments_from_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        """Keyword arguments of `__init__` from MODEL.UNIFIED.DECODER."""
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.UNIFIED.DECODER."""
         node = cfg.MODEL.UNIFIED.DECODER
         channels = {input_shape[name].channels for name in node.IN_FEATURES}
         if len(channels) != 1:
@@ -119,7 +128,7 @@ class FeatureDecoder(nn.Module):
         }
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """FPN levels -> (N, channels * number of levels, h, w) at the finest level's stride."""
+        """Decode the FPN levels: (N, channels * levels, h, w) at the finest level's stride."""
         decoded = [self.subnet(features[name]) for name in self.in_features]
         size = decoded[0].shape[-2:]
         upsampled = [
@@ -142,20 +151,23 @@ class SemanticHead(nn.Module):
         loss_weight: float,
         loss_stride: int,
     ) -> None:
-        """Args:
-        decoder: makes the features at stride 4.
-        num_classes: K.
-        loss: "cross_entropy" or "lovasz_softmax".
-        loss_weight: factor of the loss.
-        loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
+        """Build the head.
+
+        Args:
+            decoder: makes the features at stride 4.
+            num_classes: K.
+            loss: "cross_entropy" or "lovasz_softmax".
+            loss_weight: factor of the loss.
+            loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
+
+        Raises:
+            ValueError: an unknown loss or stride.
         """
         super().__init__()
         if loss not in ("cross_entropy", "lovasz_softmax"):
-            raise ValueError(
-                f"MODEL.UNIFIED.SEMANTIC.LOSS is {loss!r}: use 'cross_entropy' or 'lovasz_softmax'"
-            )
+            raise ValueError(f"loss is {loss!r}: use 'cross_entropy' or 'lovasz_softmax'")
         if loss_stride not in (1, 4):
-            raise ValueError(f"MODEL.UNIFIED.SEMANTIC.LOSS_STRIDE is {loss_stride}: use 1 or 4")
+            raise ValueError(f"loss_stride is {loss_stride}: use 1 or 4")
         self.decoder = decoder
         self.predictor = nn.Conv2d(decoder.out_channels, num_classes, 1)
         nn.init.normal_(self.predictor.weight, std=0.01)
@@ -165,11 +177,11 @@ class SemanticHead(nn.Module):
         self.loss_stride = loss_stride
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.UNIFIED.SEMANTIC."""
         node = cfg.MODEL.UNIFIED.SEMANTIC
-        decoder = FeatureDecoder(**FeatureDecoder.arguments_from_config(cfg, input_shape))
         return {
-            "decoder": decoder,
+            "decoder": FeatureDecoder(cfg, input_shape),
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "loss": node.LOSS,
             "loss_weight": node.LOSS_WEIGHT,
@@ -177,11 +189,11 @@ class SemanticHead(nn.Module):
         }
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """FPN levels -> (N, K, h, w) logits; their softmax over K is V."""
+        """Compute (N, K, h, w) logits from the FPN levels; their softmax over K is V."""
         return self.predictor(self.decoder(features))
 
     def losses(self, logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Semantic loss over the batch.
+        """Compute the semantic loss over the batch.
 
         Args:
             logits: (N, K, h, w).
@@ -206,7 +218,7 @@ class SemanticHead(nn.Module):
 
 
 def subsample(truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
-    """Every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
+    """Take every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
 
     A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels
     4 i + 1 and 4 i + 2; index 4 i + 2 is taken, or the last pixel where the image ends before it.

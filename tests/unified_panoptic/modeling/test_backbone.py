@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -133,5 +131,5 @@ def test_without_res5_the_gate_is_refused():
             "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4"],
         }
     )
-    with pytest.raises(ValueError, match="SQUEEZE_EXCITATION needs res5"):
+    with pytest.raises(ValueError, match="needs res5 in out_features"):
         build_unified_resnet_fpn_backbone(cfg, RGB)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -195,7 +193,8 @@ def test_gradients_reach_semantic_scores_and_masks(variant, use_masks):
 def test_painted_strips_equal_the_potential(variant, use_masks, detections, rows):
     semantic, boxes, classes, scores, masks = random_case(4, detections)
     boxes[::2] = (boxes[::2] * 2).round() / 2  # edges exactly on centres and between cells
-    potential = DynamicPotential([3, 1], variant, use_masks)
+    masks = masks if use_masks else None
+    potential = DynamicPotential(stuff_ids=[3, 1], variant=variant)
     painter = PotentialPainter(potential, boxes, classes, scores, masks, (14, 18))
     start = torch.randn(detections + 2, 14, 18)
     maps = start.clone()
@@ -210,19 +209,17 @@ def test_painted_strips_equal_the_potential(variant, use_masks, detections, rows
 def test_painting_leaves_the_probabilities_as_they_are(variant):
     semantic, boxes, classes, scores, masks = random_case(4)
     before = semantic.clone()
-    painter = PotentialPainter(
-        DynamicPotential([3, 1], variant, True), boxes, classes, scores, masks, (14, 18)
-    )
+    potential = DynamicPotential(stuff_ids=[3, 1], variant=variant)
+    painter = PotentialPainter(potential, boxes, classes, scores, masks, (14, 18))
     painter.paint(torch.zeros(8, 14, 18), semantic, 0)
     assert torch.equal(semantic, before)
 
 
-def test_module_can_ignore_the_masks():
+def test_module_binds_stuff_and_variant():
     case = random_case()
-    with_masks = DynamicPotential([0, 1], "B", use_masks=True)(*case)
-    without = DynamicPotential([0, 1], "B", use_masks=False)(*case)
-    torch.testing.assert_close(without, dynamic_potential(*case[:4], None, [0, 1], "B"))
-    assert not torch.allclose(with_masks, without)
+    module = DynamicPotential(stuff_ids=[0, 1], variant="B")
+    assert torch.equal(module(*case), dynamic_potential(*case, [0, 1], "B"))
+    assert not torch.allclose(module(*case[:4], None), module(*case))
 
 
 def test_masks_are_pasted_in_single_precision_under_autocast():
@@ -239,7 +236,7 @@ def test_masks_are_pasted_in_single_precision_under_autocast():
     "make",
     [
         lambda: dynamic_potential(*random_case(), [0], "D"),
-        lambda: DynamicPotential([0], "D", True),
+        lambda: DynamicPotential(stuff_ids=[0], variant="D"),
     ],
 )
 def test_unknown_variant_is_an_error(make):

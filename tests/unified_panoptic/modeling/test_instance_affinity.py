@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -196,5 +194,5 @@ def test_coordinates_tell_equal_features_apart():
 
 
 def test_unknown_activation_is_refused():
-    with pytest.raises(ValueError, match="ACTIVATION is 'tanh'"):
+    with pytest.raises(ValueError, match="activation is 'tanh'"):
         head(activation="tanh")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-
-import panoptic_common.compat  # noqa: F401
+from dataclasses import replace
 
 import pytest
 import torch
 from model_factory import STUFF_IDS, THING_IDS, make_image, tiny_config
 
-from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
+from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
 
 
@@ -53,16 +52,23 @@ def make_case(size=(61, 94), seed=0):
     return semantic, detections, factors, truth, things
 
 
+def loss_of_image(module, *arguments) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss, and the logged numbers by name."""
+    loss, log = module.loss_of_image(*arguments)
+    assert not log.requires_grad
+    return loss, dict(zip(LOGGED, log.tolist(), strict=True))
+
+
 @pytest.mark.parametrize("variant", ["A", "B", "C"])
 @pytest.mark.parametrize("with_affinity", [True, False])
 @pytest.mark.parametrize("use_masks", [True, False])
 def test_loss_against_single_pixels(variant, with_affinity, use_masks):
     semantic, detections, factors, truth, things = make_case()
-    module = submodule(
-        POTENTIAL__VARIANT=variant, POTENTIAL__USE_MASKS=use_masks, PANOPTIC__LOGIT_SCALE=7.0
-    )
-    loss, log = module.loss_of_image(
-        semantic, detections, factors if with_affinity else None, truth
+    if not use_masks:
+        detections = replace(detections, masks=None)
+    module = submodule(POTENTIAL__VARIANT=variant, PANOPTIC__LOGIT_SCALE=7.0)
+    loss, log = loss_of_image(
+        module, semantic, detections, factors if with_affinity else None, truth
     )
 
     # Channels: detections 0, 2, 3, 4 (1 is a duplicate), then stuff 0, 2, 4.
@@ -72,7 +78,7 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
         detections.boxes[kept] / 4,
         torch.tensor(THING_IDS)[detections.classes[kept]],
         detections.scores[kept],
-        detections.masks[kept],
+        detections.masks[kept] if use_masks else None,
     )
     p = psi.flatten(1)
     if with_affinity:
@@ -108,7 +114,7 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
 
 def test_duplicates_get_no_gradient_and_false_detections_do():
     semantic, detections, factors, truth, _ = make_case()
-    submodule().loss_of_image(semantic, detections, factors, truth)[0].backward()
+    loss_of_image(submodule(), semantic, detections, factors, truth)[0].backward()
     assert detections.scores.grad[1] == 0
     assert detections.masks.grad[1].abs().sum() == 0
     assert (detections.scores.grad[[0, 2, 3, 4]] != 0).all()
@@ -119,7 +125,7 @@ def test_duplicates_get_no_gradient_and_false_detections_do():
 def test_ignored_pixels_get_no_gradient():
     semantic, detections, _, truth, things = make_case()
     # Without the affinity no pixel's loss depends on another pixel's V.
-    submodule().loss_of_image(semantic, detections, None, truth)[0].backward()
+    loss_of_image(submodule(), semantic, detections, None, truth)[0].backward()
     sampled = truth.segment_map[2::4, 2::4]
     height, width = sampled.shape
     silent = semantic.grad.abs().sum(0)[:height, :width] == 0
@@ -136,31 +142,16 @@ def test_crowd_is_ignored_where_the_same_pixels_as_a_segment_would_count():
             torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), None
         )
         semantic = torch.full((5, 16, 24), 0.2)
-        _, log = submodule().loss_of_image(semantic, none, None, image["panoptic_target"])
+        _, log = loss_of_image(submodule(), semantic, none, None, image["panoptic_target"])
         counted[crowd] = log["pixels"]
     assert counted[False] - counted[True] == 8 * 12 / 16  # the crowd of 8 x 12 pixels, at stride 4
 
 
-def test_detached_potential_teaches_the_affinity_alone():
-    semantic, detections, factors, truth, _ = make_case()
-    module = submodule(POTENTIAL__DETACH=True)
-    module.loss_of_image(semantic, detections, factors, truth)[0].backward()
-    assert all(factor.grad.abs().sum() > 0 for factor in factors)
-    assert semantic.grad is None
-    assert detections.scores.grad is None
-    # At inference nothing is detached, and the values are the same.
-    psi, _ = module(semantic, detections, factors)
-    assert not psi.requires_grad
-    evaluated, _ = module.eval()(semantic, detections, factors)
-    assert evaluated.requires_grad
-    torch.testing.assert_close(psi, evaluated.detach())
-
-
 def test_everyone_in_the_chain_learns():
     semantic, detections, factors, truth, _ = make_case()
-    module = submodule(PANOPTIC__LEARN_LOGIT_SCALE=True)
-    module.loss_of_image(semantic, detections, factors, truth)[0].backward()
-    for part in (semantic, detections.scores, detections.masks, *factors, module.logit_scale):
+    module = submodule()
+    loss_of_image(module, semantic, detections, factors, truth)[0].backward()
+    for part in (semantic, detections.scores, detections.masks, *factors):
         assert torch.isfinite(part.grad).all()
         assert part.grad.abs().sum() > 0
 
@@ -188,7 +179,7 @@ def nothing_found(masks: bool) -> Detections:
 @pytest.mark.parametrize("masks", [True, False])
 def test_no_detection_leaves_the_stuff_channels(masks):
     semantic, _, factors, truth, _ = make_case()
-    loss, log = submodule().loss_of_image(semantic, nothing_found(masks), factors, truth)
+    loss, log = loss_of_image(submodule(), semantic, nothing_found(masks), factors, truth)
     loss.backward()
     assert (log["detections"], log["matched"]) == (0, 0)
     assert log["pixels"] > 0
@@ -200,9 +191,8 @@ def test_no_detection_leaves_the_stuff_channels(masks):
 def test_an_image_of_void_costs_nothing_and_keeps_its_graph(with_detections):
     semantic, detections, factors, _, _ = make_case()
     truth = make_image(0, (61, 94), things=(), stuff=(), crowd=False)["panoptic_target"]
-    loss, log = submodule().loss_of_image(
-        semantic, detections if with_detections else nothing_found(True), factors, truth
-    )
+    found = detections if with_detections else nothing_found(True)
+    loss, log = loss_of_image(submodule(), semantic, found, factors, truth)
     loss.backward()
     assert loss.item() == 0
     assert log["pixels"] == 0
@@ -217,7 +207,7 @@ def test_greedy_matching_by_config():
     kept = {}
     for matcher in ("hungarian", "greedy"):
         module = submodule(PANOPTIC__MATCHER=matcher)
-        kept[matcher] = module.loss_of_image(semantic, detections, factors, truth)[0].item()
+        kept[matcher] = loss_of_image(module, semantic, detections, factors, truth)[0].item()
     # The better-scored second detection takes thing 0, and the first becomes the duplicate.
     assert kept["greedy"] != pytest.approx(kept["hungarian"], rel=1e-4)
 
@@ -228,4 +218,3 @@ def test_numbers_of_classes_from_config():
     assert module.thing_ids.tolist() == list(THING_IDS)
     assert not list(module.parameters())
     assert not module.state_dict()  # nothing that a checkpoint of another model would lack
-    assert list(submodule(PANOPTIC__LEARN_LOGIT_SCALE=True).state_dict()) == ["logit_scale"]

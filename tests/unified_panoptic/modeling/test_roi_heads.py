@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -21,7 +19,6 @@ THRESHOLDS = {
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.1,
     "MODEL.UNIFIED.DETECTION.TRAIN_SCORE_THRESH": 0.1,
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.6,
-    "MODEL.UNIFIED.DETECTION.TRAIN_NMS_THRESH": 0.6,
     "TEST.DETECTIONS_PER_IMAGE": 30,
     "MODEL.UNIFIED.DETECTION.TRAIN_TOPK": 30,
 }
@@ -167,7 +164,7 @@ def test_more_than_300_detections():
     heads = make_heads(
         {
             "MODEL.UNIFIED.DETECTION.TRAIN_SCORE_THRESH": 0.0,
-            "MODEL.UNIFIED.DETECTION.TRAIN_NMS_THRESH": 1.0,
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST": 1.0,
             "MODEL.UNIFIED.DETECTION.TRAIN_TOPK": 400,
         }
     ).train()
