@@ -83,6 +83,7 @@ setup(
         "Pillow>=9.5",
         "pycocotools>=2.0.7",
         "fvcore>=0.1.5",
+        "filelock>=3.12",
         "tqdm",
         "tabulate",
         "termcolor",

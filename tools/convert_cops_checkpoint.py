@@ -36,13 +36,13 @@ from panoptic_common.checkpoint.files import (
     CheckpointError,
     is_own,
     read_weights_file,
-    write_atomically,
 )
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import (
     class_table,
 )
+from panoptic_common.files import write_atomically
 
 _KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
 

@@ -21,8 +21,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -36,8 +34,6 @@ from panoptic_common.checkpoint.files import (
     is_own,
     plain,
     read_weights_file,
-    remove_temporary_files,
-    write_atomically,
 )
 from panoptic_common.checkpoint.weight_names import (
     class_table_difference,
@@ -47,6 +43,7 @@ from panoptic_common.checkpoint.weight_names import (
     rename_torchvision_resnet,
     torchvision_settings,
 )
+from panoptic_common.files import remove_temporary_files, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +111,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         }
         contents = plain(contents)
         os.makedirs(self.save_dir, exist_ok=True)
-        remove_temporary_files(self.save_dir)
+        remove_temporary_files(self.save_dir, "*.pth", "last_checkpoint")
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         write_atomically(path, lambda file: torch.save(contents, file))

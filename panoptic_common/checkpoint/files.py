@@ -7,9 +7,6 @@ own with `weights_only`, and `.pkl` files go through an unpickler that knows not
 arrays and plain containers. A file that needs more is refused, unless the user says
 `--allow-unsafe-checkpoint`.
 
-Writing survives being killed at any moment: a file is written under a temporary name, flushed to
-the disk and renamed, so that under its own name there is a whole file or none.
-
 Our checkpoint is a dict of tensors and plain values: "model", "optimizer", "scheduler",
 "iteration" (the last one finished, counted from 0), "class_table", "config" (YAML), "seed".
 """
@@ -23,7 +20,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,50 +54,6 @@ class CheckpointMetadata:
 
 
 # ---- writing ------------------------------------------------------------------------------------
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that a kill or a full disk leaves the old file, or none, but never a part.
-
-    Args:
-        path: file on a local disk.
-        write: writes the contents to the binary file that it is given.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())  # or the rename could reach the disk before the contents
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system lets folders be flushed."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_temporary_files(folder: str | os.PathLike[str]) -> None:
-    """Delete what a killed `write_atomically` left in a folder (it can be as big as a checkpoint).
-
-    Only one process may write checkpoints to the folder.
-    """
-    for pattern in (".*.pth.*.tmp", ".last_checkpoint.*.tmp"):
-        for path in Path(folder).glob(pattern):
-            logger.info("Removing %s, which a killed run left unfinished.", path)
-            path.unlink(missing_ok=True)
 
 
 def plain(value: Any, where: str = "checkpoint") -> Any:

@@ -10,7 +10,6 @@ Shape shorthand: H, W image size in pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from panoptic_common.coco.segment_ids import write_id_map
+from panoptic_common.files import write_json
 
 
 class CocoResults:
@@ -77,7 +77,5 @@ class CocoResults:
             "categories": [dict(entry) for entry in self._table],
         }
         path = self._folder / "panoptic.json"
-        unfinished = path.with_suffix(".json.partial")
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, content)
         return path

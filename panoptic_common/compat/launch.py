@@ -27,6 +27,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 from detectron2.utils import comm
 
+from panoptic_common.files import write_atomically
+
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
@@ -159,7 +161,7 @@ def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
             )
     reports = list(Path(job.failure_folder).glob("*.txt"))
     first = min(reports, key=lambda path: int(path.stem), default=None)
-    return None if first is None else first.read_text()
+    return None if first is None else first.read_text(encoding="utf-8")
 
 
 def _global_rank(local_rank: int, job: _Job) -> int:
@@ -176,10 +178,9 @@ def _worker(local_rank: int, job: _Job) -> None:
             dist.destroy_process_group()
     except Exception:
         report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"
-        # Written under another name and renamed: the parent must not read half of it.
-        part = Path(job.failure_folder, f"{rank}.part")
-        part.write_text(report)
-        part.rename(Path(job.failure_folder, f"{time.monotonic_ns()}.txt"))
+        # Atomically: the parent must not read half of it.
+        path = Path(job.failure_folder, f"{time.monotonic_ns()}.txt")
+        write_atomically(path, lambda file: file.write(report.encode()))
         raise
 
 

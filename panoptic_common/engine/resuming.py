@@ -8,29 +8,20 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from panoptic_common.mappings import flatten
+
 # Settings that may differ at a resume without changing what is trained.
 _FREE_KEYS = {"OUTPUT_DIR", "SEED", "VERSION", "MODEL.WEIGHTS", "MODEL.DEVICE"}
 
 
 def config_differences(stored: str, cfg: CfgNode) -> list[str]:
     """What a config changes against the YAML of a checkpoint, one line a key."""
-    before, now = _flat(CfgNode.load_cfg(stored)), _flat(cfg)
+    before, now = flatten(CfgNode.load_cfg(stored)), flatten(cfg)
     return [
         f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in sorted(before.keys() | now.keys())
         if key not in _FREE_KEYS and _listless(before.get(key)) != _listless(now.get(key))
     ]
-
-
-def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """{"A.B": value} for all leaves."""
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            leaves.update(_flat(value, f"{prefix}{key}."))
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 def _listless(value: Any) -> Any:

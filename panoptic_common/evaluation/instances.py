@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import tempfile
@@ -33,7 +32,8 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
-from panoptic_common.evaluation.truth import PanopticTruth, describe, gather_list
+from panoptic_common.evaluation.truth import PanopticTruth, coco_image, describe, gather_list
+from panoptic_common.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -239,15 +239,11 @@ class InstanceEvaluator(DatasetEvaluator):
         path = folder / "instances_truth.json"
         # Numbers from 1: COCO's code takes annotation 0 for "no match".
         numbered = [{"id": n, **item} for n, item in enumerate(annotations, start=1)]
-        images = [
-            {"id": r["image_id"], "height": r["height"], "width": r["width"],
-             "file_name": os.path.basename(r["file_name"])}
-            for r in self._truth.records.values()
-        ]  # fmt: skip
+        images = [coco_image(record) for record in self._truth.records.values()]
         things = self._truth.thing_table
         categories = [{"id": entry["id"], "name": entry["name"]} for entry in things]
         content = {"images": images, "annotations": numbered, "categories": categories, "info": {}}
-        path.write_text(json.dumps(content))
+        write_json(path, content)
 
         # COCOEvaluator wants metadata in which things alone are numbered 0..N_th-1, which those of
         # the panoptic data set are not. Made anew, as metadata cannot be changed.

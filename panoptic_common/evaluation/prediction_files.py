@@ -17,7 +17,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import write_id_map
-from panoptic_common.evaluation.truth import PanopticTruth
+from panoptic_common.evaluation.truth import PanopticTruth, coco_image
+from panoptic_common.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class PredictionFiles:
 
     def write_part(self) -> None:
         """Write this process's share."""
-        self._part(comm.get_rank()).write_text(json.dumps(self._annotations))
+        write_json(self._part(comm.get_rank()), self._annotations)
 
     def merge(self, seen: Sequence[Sequence[Any]]) -> None:
         """Join the shares into one JSON in the order of the data set, on the main process.
@@ -96,22 +97,14 @@ class PredictionFiles:
             logger.warning(
                 "%s lacks the images of the processes %s: their files are not in %s. The figures"
                 " count all images; for a complete file, use a folder that all machines share.",
-                self._json, absent, self._json.parent,
-            )  # fmt: skip
+                self._json,
+                absent,
+                self._json.parent,
+            )
         content = {
-            "images": [
-                {
-                    "id": record["image_id"],
-                    "file_name": os.path.basename(record["file_name"]),
-                    "height": record["height"],
-                    "width": record["width"],
-                }
-                for record in self._truth.records.values()
-            ],
+            "images": [coco_image(record) for record in self._truth.records.values()],
             "categories": self._truth.table,
             "annotations": [annotations[key] for key in self._truth.records if key in annotations],
         }
-        unfinished = self._json.with_suffix(".json.partial")
-        unfinished.write_text(json.dumps(content))
-        unfinished.replace(self._json)  # never half a file under the final name
+        write_json(self._json, content)
         logger.info("Panoptic predictions: %s and %s", self._json, self._folder)

@@ -8,6 +8,7 @@ Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -111,6 +112,16 @@ class PanopticTruth:
 def segment_classes(record: Mapping[str, Any]) -> dict[int, int]:
     """Return the contiguous class of each segment id of an image, crowd included."""
     return {segment["id"]: segment["category_id"] for segment in record["segments_info"]}
+
+
+def coco_image(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of an image in the `images` of a COCO file."""
+    return {
+        "id": record["image_id"],
+        "file_name": os.path.basename(record["file_name"]),
+        "height": record["height"],
+        "width": record["width"],
+    }
 
 
 def describe(image: Mapping[str, Any]) -> str:

@@ -19,13 +19,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from panoptic_common.scenes.composition import CLASSES, VERSION, Scene, SceneConfig, make_scene
@@ -118,12 +119,10 @@ def write_scenes(
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock; the system releases it even if the process is killed."""
-    import fcntl
-
-    with open(path, "a") as handle:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems
+            stack.enter_context(FileLock(path))
+        except (OSError, NotImplementedError) as error:  # some network file systems
             logger.warning(
                 "%s cannot be locked (%s): do not generate scenes there twice at once", path, error
             )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from checkpoint_factory import TinyModel, checkpointer_of, saved_run, write_zoo_pickle
 
-from panoptic_common.checkpoint.files import CheckpointError, read_weights_file, write_atomically
+from panoptic_common.checkpoint.files import CheckpointError, read_weights_file
 
 # ---- kills and damage ---------------------------------------------------------------------------
 
@@ -46,19 +46,6 @@ def test_kill_while_saving_leaves_a_usable_folder(tmp_path, stage, monkeypatch):
     saved.save("model_0000029", iteration=29)
     assert not list(tmp_path.glob(".*.tmp"))
     assert checkpointer.load(checkpointer.get_checkpoint_file(), [])["iteration"] == 29
-
-
-def test_full_disk_leaves_the_old_file(tmp_path):
-    (tmp_path / "file").write_bytes(b"old")
-
-    def fill_up(file):
-        file.write(b"new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(tmp_path / "file", fill_up)
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

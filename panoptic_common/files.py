@@ -1,0 +1,73 @@
+"""Files that are whole or not there, however a program ends.
+
+A file is written under a temporary name, flushed to the disk and renamed. So there is a whole file
+under its own name, the old or the new one, or none. Standard library only: every folder uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+logger = logging.getLogger(__name__)
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a kill or a full disk leaves the old file, or none, but never a part.
+
+    Args:
+        path: file on a local disk.
+        write: writes the contents to the binary file that it is given.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or the rename could reach the disk before the contents
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:
+    """Write a JSON file by `write_atomically`, in UTF-8.
+
+    Args:
+        path: file on a local disk.
+        content: what JSON can express.
+        indent: spaces per level; None writes one line.
+    """
+    text = json.dumps(content, indent=indent)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def remove_temporary_files(folder: str | os.PathLike[str], *names: str) -> None:
+    """Delete what a killed `write_atomically` left in a folder (it can be as big as a checkpoint).
+
+    Args:
+        folder: where it wrote; only this process may be writing these files there.
+        names: patterns of the files that were to be written, such as "*.pth".
+    """
+    for name in names:
+        for path in Path(folder).glob(f".{name}.*.tmp"):
+            logger.info("Removing %s, which a killed run left unfinished.", path)
+            path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system lets folders be flushed."""
+    with contextlib.suppress(OSError):  # Windows, and some network file systems
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

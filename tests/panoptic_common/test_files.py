@@ -1,0 +1,60 @@
+"""Files are whole or not there, whatever ends the program that writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from panoptic_common.files import remove_temporary_files, write_atomically, write_json
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fill_up(file):
+        file.write(b"new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "file", fill_up)
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_kill_leaves_the_old_file_and_a_part_that_can_be_removed(tmp_path: Path) -> None:
+    for name in ("mine.pth", "other.pth"):
+        (tmp_path / name).write_bytes(b"old")
+    child = os.fork()
+    if child == 0:
+
+        def die(file):
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        write_atomically(tmp_path / "mine.pth", die)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert (tmp_path / "mine.pth").read_bytes() == b"old"
+    (part,) = tmp_path.glob(".*")
+    assert part.read_bytes() == b"half"
+    remove_temporary_files(tmp_path, "other*", "mine.json")  # of other files: not this one
+    assert part.exists()
+    remove_temporary_files(tmp_path, "*.json", "*.pth")
+    assert sorted(os.listdir(tmp_path)) == ["mine.pth", "other.pth"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"name": "Straße", "values": [1, 2.5, None]}, indent=1)
+    with pytest.raises(TypeError):
+        write_json(path, {"name": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "name": "Straße",
+        "values": [1, 2.5, None],
+    }
+    assert os.listdir(tmp_path) == ["file.json"]
