@@ -32,7 +32,12 @@ from panoptic_common.coco.annotations import (
     list_folder,
     read_panoptic_json,
 )
-from panoptic_common.coco.segment_ids import VOID_ID, check_id_map, compact_ids, read_id_map
+from panoptic_common.coco.segment_ids import (
+    VOID_ID,
+    read_id_map,
+    segment_areas_and_boxes,
+    segment_problems,
+)
 
 _CHUNK = 16  # images that a worker process gets at a time
 _EXIF_ORIENTATION = 274  # tag number; values 5 to 8 exchange height and width
@@ -134,10 +139,11 @@ def check_dataset(
         report.problems.append("annotations: the list is empty")
     tasks = list(_plan(data, paths, report))
     stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
+    contiguous = {entry["id"]: k for k, entry in enumerate(table)}
     check = functools.partial(check_image, stuff_categories=stuff, decode_image=decode_images)
     for done, (task, findings) in enumerate(_run(check, tasks, workers), start=1):
         report.problems += findings.problems
-        _count(task, findings, report)
+        _count(task, findings, report, contiguous)
         if progress is not None:
             progress(done, len(tasks))
     return report
@@ -203,9 +209,10 @@ def _well_formed(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
     segments: dict[int, dict[str, Any]] = {}
     listed = annotation.get("segments_info")
     for segment in listed if isinstance(listed, list) else []:
-        if isinstance(segment, dict) and isinstance(segment.get("category_id"), int):
-            if isinstance(segment.get("id"), int):
-                segments.setdefault(segment["id"], segment)
+        if isinstance(segment, dict) and all(
+            isinstance(segment.get(key), int) for key in ("id", "category_id")
+        ):
+            segments.setdefault(segment["id"], segment)
     return list(segments.values())
 
 
@@ -265,11 +272,11 @@ def check_image(
             f"{name}: the PNG {task.png} has {_size_text(id_map.shape)},"
             f" the JSON says {_size_text(task.size)}"
         )
-    problems = check_id_map(id_map, task.segments_info, stuff_categories)
+    extents = segment_areas_and_boxes(id_map)
+    problems = segment_problems(extents, task.segments_info, stuff_categories)
     findings.problems += [f"{name}, {problem}" for problem in problems]
-    ids, index_map = compact_ids(id_map)
-    counts = np.bincount(index_map.ravel(), minlength=len(ids))
-    findings.pixels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    findings.pixels = dict(zip(extents.ids.tolist(), extents.areas.tolist(), strict=True))
+    findings.pixels[VOID_ID] = id_map.size - int(extents.areas.sum())
     return findings
 
 
@@ -308,9 +315,10 @@ def _run(
         yield from zip(tasks, pool.map(check, tasks, chunksize=_CHUNK), strict=True)
 
 
-def _count(task: CheckTask, findings: ImageFindings, report: DatasetReport) -> None:
-    """Add one image to the counts of the report."""
-    contiguous = {entry["id"]: k for k, entry in enumerate(report.class_table)}
+def _count(
+    task: CheckTask, findings: ImageFindings, report: DatasetReport, contiguous: Mapping[int, int]
+) -> None:
+    """Add one image to the counts of the report; `contiguous` gives the class of a category id."""
     report.void_pixels += findings.pixels.get(VOID_ID, 0)
     for segment in task.segments_info:
         k = contiguous.get(segment["category_id"])

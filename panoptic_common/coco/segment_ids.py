@@ -17,7 +17,7 @@ import io
 import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -149,51 +149,6 @@ def write_id_map(path: str | os.PathLike[str], id_map: npt.NDArray[Any]) -> None
     Image.fromarray(rgb).save(path, format="PNG")
 
 
-# ---------------------------------------------------------------------- (class, instance) ids
-
-
-def pack_ids(
-    class_map: npt.NDArray[Any], instance_map: npt.NDArray[Any], label_divisor: int = 1000
-) -> IntArray:
-    """Combine classes and instance numbers into ``class * label_divisor + instance``.
-
-    Args:
-        class_map: (H, W) integers, from 0.
-        instance_map: (H, W) integers from 0 to ``label_divisor - 1``.
-        label_divisor: how many instance numbers each class has room for.
-
-    Returns:
-        (H, W) int32 ids.
-
-    Raises:
-        ValueError: if an instance number does not fit or an id does not fit into 24 bits.
-    """
-    classes, instances = np.asarray(class_map), np.asarray(instance_map)
-    if classes.shape != instances.shape:
-        raise ValueError(f"class map {classes.shape} and instance map {instances.shape} differ")
-    if label_divisor < 1:
-        raise ValueError(f"label_divisor must be at least 1, got {label_divisor}")
-    for what, array in (("class", classes), ("instance", instances)):
-        if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"the {what} map holds integers, got {array.dtype}")
-        if array.size and int(array.min()) < 0:
-            raise ValueError(f"the {what} map holds the negative number {int(array.min())}")
-    if instances.size and int(instances.max()) >= label_divisor:
-        raise ValueError(
-            f"instance number {int(instances.max())} needs a label_divisor above {label_divisor}"
-        )
-    # int64 on the way: 20 000 * 1000 would still fit, but a uint8 class map * 1000 would not.
-    return _as_id_map(classes.astype(np.int64) * label_divisor + instances.astype(np.int64))
-
-
-def unpack_ids(id_map: npt.NDArray[Any], label_divisor: int = 1000) -> tuple[IntArray, IntArray]:
-    """Split ids of `pack_ids` into classes and instance numbers, both (H, W) int32."""
-    if label_divisor < 1:
-        raise ValueError(f"label_divisor must be at least 1, got {label_divisor}")
-    classes, instances = np.divmod(_as_id_map(id_map), np.int32(label_divisor))
-    return classes, instances
-
-
 # --------------------------------------------------------------------------------- segments
 
 
@@ -216,40 +171,45 @@ def _runs(ids: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     return starts, np.diff(starts, append=flat.size)
 
 
-def compact_ids(id_map: npt.NDArray[Any]) -> tuple[IntArray, IntArray]:
-    """Number the ids of a map 0..S-1 in ascending order: ``ids[index_map] == id_map``.
+def present_ids(id_map: npt.NDArray[Any]) -> IntArray:
+    """Return the ids that a map holds.
 
     Args:
         id_map: (H, W) integer ids.
 
     Returns:
-        ids: (S,) int32, ascending, void included where it occurs.
-        index_map: (H, W) int32 positions in `ids`.
+        (S,) int32, ascending, void included where it occurs.
     """
     ids = _as_id_map(id_map)
     if not ids.size:
-        return np.zeros(0, np.int32), np.zeros(ids.shape, np.int32)
-    starts, lengths = _runs(ids)
-    present, index = np.unique(ids.ravel()[starts], return_inverse=True)
-    return present, np.repeat(index.astype(np.int32), lengths).reshape(ids.shape)
+        return np.zeros(0, np.int32)
+    return np.unique(ids.ravel()[_runs(ids)[0]])
 
 
-def segment_areas_and_boxes(
-    id_map: npt.NDArray[Any],
-) -> tuple[IntArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Count the pixels and find the bounding box of every segment, void excluded.
+class SegmentExtents(NamedTuple):
+    """How large the segments of a map are and where they lie, void excluded.
 
-    Args:
-        id_map: (H, W) integer ids.
-
-    Returns:
+    Attributes:
         ids: (S,) int32, ascending.
         areas: (S,) int64, in pixels.
         boxes: (S, 4) int64, x, y, width, height in pixels; a segment of one pixel is 1 x 1.
     """
+
+    ids: IntArray
+    areas: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.int64]
+
+
+def segment_areas_and_boxes(id_map: npt.NDArray[Any]) -> SegmentExtents:
+    """Count the pixels and find the bounding box of every segment, void excluded.
+
+    Args:
+        id_map: (H, W) integer ids.
+    """
     ids = _as_id_map(id_map)
     if not ids.size:
-        return np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
+        nothing = np.zeros(0, np.int64)
+        return SegmentExtents(np.zeros(0, np.int32), nothing, nothing.reshape(0, 4))
     height, width = ids.shape
     starts, lengths = _runs(ids)
     present, index = np.unique(ids.ravel()[starts], return_inverse=True)
@@ -262,81 +222,50 @@ def segment_areas_and_boxes(
     np.maximum.at(high, index, np.stack([left + lengths, rows + 1], axis=1))
     boxes = np.concatenate([low, high - low], axis=1).astype(np.int64)
     keep = present != VOID_ID
-    return present[keep], areas[keep], boxes[keep]
-
-
-def merge_stuff(
-    id_map: npt.NDArray[Any],
-    segments_info: Sequence[Mapping[str, Any]],
-    stuff_categories: Collection[int],
-) -> tuple[IntArray, list[dict[str, Any]]]:
-    """Join the segments of each stuff class into one, as the panoptic format demands.
-
-    The first listed segment of a class gives its id (and its other keys) to the joint segment;
-    areas and boxes are recomputed. Crowd segments stay as they are: they mark pixels to ignore.
-
-    Args:
-        id_map: (H, W) integer ids.
-        segments_info: dicts with at least `id` and `category_id`; not changed.
-        stuff_categories: the category ids (of the same kind as in `segments_info`) that are stuff.
-
-    Returns:
-        The new (H, W) int32 map and the new list.
-    """
-    first_of: dict[int, int] = {}
-    new_id: dict[int, int] = {}
-    kept: list[dict[str, Any]] = []
-    for segment in segments_info:
-        segment_id, category = int(segment["id"]), int(segment["category_id"])
-        if category in stuff_categories and not segment.get("iscrowd", 0):
-            new_id[segment_id] = first_of.setdefault(category, segment_id)
-            if new_id[segment_id] != segment_id:
-                continue
-        kept.append(dict(segment))
-    ids, index_map = compact_ids(id_map)
-    table = np.array([new_id.get(int(i), int(i)) for i in ids], dtype=np.int32)
-    merged = table[index_map] if len(ids) else index_map
-    return merged, update_segments(merged, kept)
+    return SegmentExtents(present[keep], areas[keep], boxes[keep])
 
 
 def update_segments(
     id_map: npt.NDArray[Any], segments_info: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Copy `segments_info` with `area` and `bbox` of the map; segments not in it are dropped."""
-    ids, areas, boxes = segment_areas_and_boxes(id_map)
-    position = {int(segment_id): k for k, segment_id in enumerate(ids)}
+    return with_extents(segments_info, segment_areas_and_boxes(id_map))
+
+
+def with_extents(
+    segments_info: Sequence[Mapping[str, Any]], extents: SegmentExtents
+) -> list[dict[str, Any]]:
+    """Copy `segments_info` with these areas and boxes; segments that have none are dropped."""
+    position = {segment_id: k for k, segment_id in enumerate(extents.ids.tolist())}
     updated = []
     for segment in segments_info:
         k = position.get(int(segment["id"]))
         if k is not None:
-            updated.append({**segment, "area": int(areas[k]), "bbox": boxes[k].tolist()})
+            area, box = int(extents.areas[k]), extents.boxes[k].tolist()
+            updated.append({**segment, "area": area, "bbox": box})
     return updated
 
 
-def check_id_map(
-    id_map: npt.NDArray[Any],
+def segment_problems(
+    extents: SegmentExtents,
     segments_info: Sequence[Mapping[str, Any]],
     stuff_categories: Collection[int] = (),
 ) -> list[str]:
     """Compare a map with its list of segments, in both directions.
 
     Args:
-        id_map: (H, W) integer ids.
+        extents: the segments of the map.
         segments_info: dicts with `id` and `category_id`, optionally `area`, `bbox` (x, y, width,
             height) and `iscrowd`; what is given is compared.
         stuff_categories: category ids that are stuff; each may have one segment per image.
 
     Returns:
         One sentence per problem, each naming the segment; empty if the two agree.
-
-    Raises:
-        ValueError: if `id_map` is not an id map at all.
     """
     problems: list[str] = []
     seen: set[int] = set()
     stuff_of: dict[int, int] = {}
-    ids, areas, boxes = segment_areas_and_boxes(id_map)
-    position = {int(segment_id): k for k, segment_id in enumerate(ids)}
+    position = {segment_id: k for k, segment_id in enumerate(extents.ids.tolist())}
     for segment in segments_info:
         segment_id, category = int(segment["id"]), int(segment["category_id"])
         if not VOID_ID < segment_id <= MAX_ID:
@@ -356,19 +285,22 @@ def check_id_map(
         if segment_id not in position:
             problems.append(f"segment {segment_id}: listed, but no pixel of the PNG has this id")
             continue
-        k = position[segment_id]
-        if "area" in segment and segment["area"] != int(areas[k]):
-            problems.append(
-                f"segment {segment_id}: area {segment['area']} listed, {areas[k]} pixels in the PNG"
-            )
-        box = segment.get("bbox")
-        box = list(box) if isinstance(box, tuple) else box
-        if "bbox" in segment and box != boxes[k].tolist():
-            problems.append(
-                f"segment {segment_id}: bbox {box} listed, {boxes[k].tolist()} in the PNG"
-                " (x, y, width, height)"
-            )
+        problems += _extent_problems(segment, extents, position[segment_id])
     for segment_id, k in position.items():
         if segment_id not in seen:
-            problems.append(f"segment {segment_id}: {areas[k]} pixels in the PNG, but not listed")
+            pixels = extents.areas[k]
+            problems.append(f"segment {segment_id}: {pixels} pixels in the PNG, but not listed")
+    return problems
+
+
+def _extent_problems(segment: Mapping[str, Any], extents: SegmentExtents, k: int) -> list[str]:
+    """Compare the area and the box that a segment lists with those of the map's k-th segment."""
+    name, problems = f"segment {int(segment['id'])}", []
+    area, box = int(extents.areas[k]), extents.boxes[k].tolist()
+    if "area" in segment and segment["area"] != area:
+        problems.append(f"{name}: area {segment['area']} listed, {area} pixels in the PNG")
+    listed = segment.get("bbox")
+    listed = list(listed) if isinstance(listed, tuple) else listed
+    if "bbox" in segment and listed != box:
+        problems.append(f"{name}: bbox {listed} listed, {box} in the PNG (x, y, width, height)")
     return problems

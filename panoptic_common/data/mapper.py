@@ -25,11 +25,12 @@ from detectron2.data import transforms as T
 
 from panoptic_common.coco.segment_ids import (
     VOID_ID,
-    compact_ids,
     id_to_rgb,
+    present_ids,
     read_id_map,
     rgb_to_id,
-    update_segments,
+    segment_areas_and_boxes,
+    with_extents,
 )
 from panoptic_common.data.augmentations import build_augmentations, check_format
 
@@ -73,7 +74,7 @@ class PanopticDatasetMapper:
         logger.info("Augmentations in %s: %s", mode, self.augmentations)
 
     @classmethod
-    def from_cfg(
+    def from_config(
         cls, cfg: CfgNode, is_train: bool, make_targets: TargetFunction | None = None
     ) -> PanopticDatasetMapper:
         """Make the mapper that a config asks for; see `build_augmentations` for the keys."""
@@ -112,8 +113,9 @@ class PanopticDatasetMapper:
         if self.make_targets is not None:
             id_map = _read_ids(record, image.shape[:2])
             id_map = transform_ids(id_map, transforms)
-            _refuse_invented_ids(id_map, record)
-            segments = update_segments(id_map, record["segments_info"])
+            extents = segment_areas_and_boxes(id_map)
+            _refuse_invented_ids(extents.ids, record)
+            segments = with_extents(record["segments_info"], extents)
             sample.update(self._targets(id_map, segments, sample))
         return sample
 
@@ -184,7 +186,7 @@ def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         )
     # An id of the JSON without a pixel is harmless (it drops out); the reverse would be a class
     # that nobody knows.
-    unknown = _unknown_ids(id_map, record)
+    unknown = _unknown_ids(present_ids(id_map), record)
     if unknown:
         raise ValueError(
             f"{path}: ids {unknown[:5]} ({len(unknown)} in all) are not in segments_info of image"
@@ -193,15 +195,14 @@ def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     return id_map
 
 
-def _unknown_ids(id_map: np.ndarray, record: dict[str, Any]) -> list[int]:
-    ids, _ = compact_ids(id_map)
+def _unknown_ids(ids: np.ndarray, record: dict[str, Any]) -> list[int]:
     known = {segment["id"] for segment in record["segments_info"]} | {VOID_ID}
     return [segment_id for segment_id in ids.tolist() if segment_id not in known]
 
 
-def _refuse_invented_ids(id_map: np.ndarray, record: dict[str, Any]) -> None:
+def _refuse_invented_ids(ids: np.ndarray, record: dict[str, Any]) -> None:
     """Stop if an augmentation blended colours, and so made ids that no segment has."""
-    unknown = _unknown_ids(id_map, record)
+    unknown = _unknown_ids(ids, record)
     if unknown:
         raise ValueError(
             f"an augmentation made ids {unknown[:5]} that image {record.get('image_id')} does not"

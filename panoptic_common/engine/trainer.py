@@ -155,7 +155,7 @@ class PanopticTrainer(DefaultTrainer):
         return TrainLoader(
             # Keeps the records pickled in one array, which worker processes share.
             DatasetFromList(records, copy=False),
-            PanopticDatasetMapper.from_cfg(cfg, True, cls.build_target_function(cfg)),
+            PanopticDatasetMapper.from_config(cfg, True, cls.build_target_function(cfg)),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=max(cfg.SEED, 0),
             is_landscape=is_landscape,
@@ -170,7 +170,9 @@ class PanopticTrainer(DefaultTrainer):
         records = load_panoptic(dataset_name)
         return build_detection_test_loader(
             records,
-            mapper=PanopticDatasetMapper.from_cfg(cfg, False, cls.build_test_target_function(cfg)),
+            mapper=PanopticDatasetMapper.from_config(
+                cfg, False, cls.build_test_target_function(cfg)
+            ),
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -214,7 +216,7 @@ class PanopticTrainer(DefaultTrainer):
 
     def _build_images(self) -> PredictionImages:
         name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
-        mapper = PanopticDatasetMapper.from_cfg(self.cfg, False, None)
+        mapper = PanopticDatasetMapper.from_config(self.cfg, False, None)
 
         def make_samples() -> list[dict]:
             return [mapper(record) for record in load_panoptic(name)[:NUM_IMAGES]]

@@ -8,8 +8,6 @@ import io
 import json
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 from detectron2.config import get_cfg

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import pytest
 import torch
 from tiny_system import TinyTrainer

@@ -11,8 +11,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,30 +1,18 @@
-"""tools/evaluate_panoptic.py and tools/studies/benchmark_quality.py on the files of an evaluation."""
+"""tools/evaluate_panoptic.py, and the benchmark of PQ, on the files of an evaluation."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import pytest
 from evaluation_outputs import perfect_output, run, shifted_output
-from project import ROOT
 
 from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
-
-
-def load_tool(name: str):
-    path = ROOT / "tools" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # a NamedTuple that travels to workers is found by this name
-    specification.loader.exec_module(module)
-    return module
+from panoptic_tools import evaluate_panoptic
+from panoptic_tools.studies import benchmark_quality
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -34,7 +22,6 @@ def test_tool_scores_the_files_of_an_evaluation(
     results = run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, shifted_output)[
         "panoptic_seg"
     ]
-    tool = load_tool("evaluate_panoptic")
     arguments = [
         "--truth",
         coco_paths.panoptic_json,
@@ -43,7 +30,7 @@ def test_tool_scores_the_files_of_an_evaluation(
     ]
     output = str(tmp_path / "figures.json")
     options = ["--workers", workers, "--boundary-ratio", "0.02", "--output", output]
-    assert tool.main(arguments + options) == 0
+    assert evaluate_panoptic.main(arguments + options) == 0
     figures = json.loads(Path(output).read_text())
     for suffix, group in (("", "All"), ("_th", "Things"), ("_st", "Stuff")):
         assert figures["PQ"][group]["SQ"] == pytest.approx(results["SQ" + suffix])
@@ -55,7 +42,7 @@ def test_tool_scores_the_files_of_an_evaluation(
     content = json.loads((tmp_path / "predictions.json").read_text())
     removed = content["annotations"].pop()
     (tmp_path / "predictions.json").write_text(json.dumps(content))
-    assert tool.main(arguments) == 1
+    assert evaluate_panoptic.main(arguments) == 1
     assert f"no prediction for image {removed['image_id']}" in capsys.readouterr().err
 
 
@@ -68,13 +55,12 @@ def test_tool_names_the_wrong_image(tiny_dataset, coco_paths, tmp_path, capsys):
         "--predictions",
         str(tmp_path / "predictions.json"),
     ]
-    assert load_tool("evaluate_panoptic").main([*arguments, "--workers", "1"]) == 1
+    assert evaluate_panoptic.main([*arguments, "--workers", "1"]) == 1
     assert "image 101: the predicted map holds the segment ids [9]" in capsys.readouterr().err
-    assert load_tool("evaluate_panoptic").main(["--truth", "no.json", *arguments[2:]]) == 1
+    assert evaluate_panoptic.main(["--truth", "no.json", *arguments[2:]]) == 1
     assert "no.json" in capsys.readouterr().err
 
 
 def test_benchmark_runs_and_compares(capsys):
-    tool = load_tool("studies/benchmark_quality")
-    assert tool.main(["--sizes", "40x50", "--images", "2", "--repeats", "1"]) == 0
+    assert benchmark_quality.main(["--sizes", "40x50", "--images", "2", "--repeats", "1"]) == 0
     assert "40x50" in capsys.readouterr().out

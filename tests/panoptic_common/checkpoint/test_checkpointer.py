@@ -6,8 +6,6 @@ import argparse
 import builtins
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 import torch

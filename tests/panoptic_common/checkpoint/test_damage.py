@@ -7,8 +7,6 @@ import pickle
 import signal
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 import torch

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from dataset_factory import make_cityscapes, make_coco_panoptic
 from PIL import Image
-from project import ROOT
 
 from panoptic_common.coco import check as dataset_check
 from panoptic_common.coco.annotations import PanopticPaths
@@ -47,9 +41,6 @@ def _png(paths: PanopticPaths, number: int = 0) -> Path:
 
 def _image(paths: PanopticPaths, number: int = 0) -> Path:
     return Path(paths.images) / f"{100 + number:012d}.jpg"
-
-
-# ------------------------------------------------------------------------------------ sound data
 
 
 def test_sound_data_and_its_counts(paths: PanopticPaths) -> None:
@@ -103,9 +94,6 @@ def test_cityscapes_form_is_sound(tmp_path: Path) -> None:
     images = str(tree / "leftImg8bit" / "val")
     report = check_dataset(PanopticPaths(images, f"{truth}.json", str(truth)))
     assert report.problems == [] and report.num_images == 4
-
-
-# --------------------------------------------------------------------------------- planted faults
 
 
 def _recolour(old: int, new: int) -> Callable[[PanopticPaths], None]:
@@ -281,136 +269,3 @@ def test_leftovers_are_notes(paths: PanopticPaths) -> None:
     assert report.problems == []
     assert report.notes[0].startswith("1 entries of images[] have no annotation")
     assert report.notes[1].startswith("1 PNGs in")
-
-
-# --------------------------------------------------------------------------------------- programs
-
-
-def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def _arguments(paths: PanopticPaths) -> list[str]:
-    files = ["--images", paths.images, "--json", paths.panoptic_json, "--png", paths.panoptic_png]
-    return ["tools/check_dataset.py", "tiny", *files, "--workers", "1"]
-
-
-def test_program_prints_the_counts_and_exits_with_0(paths: PanopticPaths) -> None:
-    done = _run(*_arguments(paths))
-    assert done.returncode == 0, done.stderr
-    assert "tiny: 3 images, nothing wrong" in done.stdout
-    car = next(line for line in done.stdout.splitlines() if " car " in line)
-    assert car.split()[:6] == ["2", "7", "car", "thing", "6", "0"]
-
-
-def test_program_lists_problems_caps_them_and_exits_with_1(paths: PanopticPaths) -> None:
-    for number in range(3):
-        write_id_map(_png(paths, number), np.zeros((48, 64), np.int32))
-    done = _run(*_arguments(paths), "--max-problems", "4")
-    assert done.returncode == 1
-    assert "tiny: 21 problems in 3 images" in done.stdout
-    assert done.stdout.count("no pixel of the PNG") == 4
-    assert "... and 17 more" in done.stdout
-    assert _run(*_arguments(paths), "--max-problems", "0").stdout.count("no pixel") == 21
-
-
-def test_program_explains_a_missing_json_and_wrong_options(paths: PanopticPaths) -> None:
-    Path(paths.panoptic_json).unlink()
-    done = _run(*_arguments(paths))
-    assert done.returncode == 1
-    assert "no such annotation file" in done.stdout and "Traceback" not in done.stderr
-    done = _run("tools/check_dataset.py", "tiny", "--json", "a.json")
-    assert done.returncode == 2 and "belong together" in done.stderr
-
-
-def test_program_knows_registered_names(shared_coco: Path) -> None:
-    command = ["tools/check_dataset.py", "coco_2017_val_panoptic", "--workers", "1"]
-    done = _run(*command, DETECTRON2_DATASETS=str(shared_coco))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 images, nothing wrong" in done.stdout
-
-
-def test_program_exits_with_2_for_an_unknown_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    program = _load_program("check_dataset")
-    monkeypatch.setattr(program, "find_paths", lambda options: _raise("unknown data set 'typo'"))
-    assert program.main(["typo"]) == 2
-    assert "error: unknown data set 'typo'" in capsys.readouterr().err
-
-
-def _raise(text: str) -> None:
-    raise ValueError(text)
-
-
-def _load_program(name: str) -> ModuleType:
-    """Import a program of tools/ as a module."""
-    specification = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    program = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(program)
-    return program
-
-
-def test_cityscapes_is_prepared_by_its_own_converter(tmp_path: Path) -> None:
-    if importlib.util.find_spec("cityscapesscripts") is None:
-        pytest.skip("the package cityscapesscripts, an extra, is not installed")
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "ours").mkdir()
-    tree = make_cityscapes(tmp_path / "raw", splits=("val",), panoptic=False)
-    ours = make_cityscapes(tmp_path / "ours", splits=("val",))
-    command = ["tools/prepare_cityscapes.py", str(tree), "--splits", "val"]
-    done = _run(*command)
-    assert done.returncode == 0, done.stderr
-    truth = tree / "gtFine" / "cityscapes_panoptic_val"
-    images = str(tree / "leftImg8bit" / "val")
-    assert check_dataset(PanopticPaths(images, f"{truth}.json", str(truth))).problems == []
-    # The trees of the tests are what the converter makes: the same ids, segments and pixels.
-    made, expected = (
-        json.loads((folder / "gtFine" / "cityscapes_panoptic_val.json").read_text())
-        for folder in (tree, ours)
-    )
-    for category in made["categories"]:
-        del category["supercategory"]
-    assert made == expected
-    for png in sorted(truth.iterdir()):
-        other = ours / "gtFine" / "cityscapes_panoptic_val" / png.name
-        np.testing.assert_array_equal(read_id_map(png), read_id_map(other))
-    names = {path.name for path in (tree / "gtFine").iterdir()}
-    assert names == {"cityscapes_panoptic_val", "cityscapes_panoptic_val.json", "val"}
-    # A second run keeps the result; a half-finished one, without its JSON, is made anew.
-    assert "kept" in _run(*command).stdout
-    Path(f"{truth}.json").unlink()
-    next(truth.iterdir()).unlink()
-    assert _run(*command).returncode == 0
-    assert json.loads(Path(f"{truth}.json").read_text())["images"] == expected["images"]
-    assert len(list(truth.iterdir())) == 4
-
-
-def test_preparing_explains_what_is_missing(tmp_path: Path) -> None:
-    hiding = tmp_path / "site" / "cityscapesscripts"  # hides an installed one
-    hiding.mkdir(parents=True)
-    (hiding / "__init__.py").touch()
-    hidden = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
-    done = _run("tools/prepare_cityscapes.py", str(tmp_path), PYTHONPATH=hidden)
-    assert done.returncode == 1
-    assert "pip install --no-deps cityscapesscripts" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_preparing_names_the_first_missing_truth(tmp_path: Path) -> None:
-    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
-    program = _load_program("prepare_cityscapes")
-    assert program.count_truth(tree, "val") == 4
-    gone = sorted((tree / "gtFine" / "val").glob("*/*_instanceIds.png"))[1]
-    gone.unlink()
-    with pytest.raises(FileNotFoundError, match=gone.name):
-        program.count_truth(tree, "val")
-    with pytest.raises(FileNotFoundError, match="leftImg8bit/train"):
-        program.count_truth(tree, "train")

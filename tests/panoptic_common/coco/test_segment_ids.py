@@ -15,15 +15,12 @@ from PIL import Image
 
 from panoptic_common.coco.segment_ids import (
     MAX_ID,
-    check_id_map,
-    compact_ids,
     id_to_rgb,
-    merge_stuff,
-    pack_ids,
+    present_ids,
     read_id_map,
     rgb_to_id,
     segment_areas_and_boxes,
-    unpack_ids,
+    segment_problems,
     update_segments,
     write_id_map,
 )
@@ -184,43 +181,12 @@ def test_write_refuses_large_ids_with_the_file_name(tmp_path: Path) -> None:
     assert not (tmp_path / "map.png").exists()
 
 
-# ---------------------------------------------------------------------- (class, instance) ids
-
-
-@given(
-    hnp.arrays(np.uint8, (3, 4), elements=st.integers(0, 255)),
-    hnp.arrays(np.int16, (3, 4), elements=st.integers(0, 999)),
-)
-def test_packed_ids_come_apart(classes: np.ndarray, instances: np.ndarray) -> None:
-    packed = pack_ids(classes, instances)
-    assert packed[0, 0] == int(classes[0, 0]) * 1000 + int(instances[0, 0])  # no wrap of uint8
-    back_classes, back_instances = unpack_ids(packed)
-    np.testing.assert_array_equal(back_classes, classes)
-    np.testing.assert_array_equal(back_instances, instances)
-
-
-def test_packing_refuses_what_does_not_fit() -> None:
-    one = np.ones((1, 1), np.int64)
-    with pytest.raises(ValueError, match="label_divisor above 10"):
-        pack_ids(one, 10 * one, label_divisor=10)
-    with pytest.raises(ValueError, match="16778"):
-        pack_ids(16778 * one, 0 * one)  # 16 778 000 > 2^24 - 1 = 16 777 215
-    with pytest.raises(ValueError, match="negative"):
-        pack_ids(-one, one)
-    with pytest.raises(ValueError, match="float64"):
-        pack_ids(one.astype(float), one)
-    with pytest.raises(ValueError, match="differ"):
-        pack_ids(one, np.ones((2, 1), int))
-
-
 # --------------------------------------------------------------------------------- segments
 
 
 @given(ANY_ID_MAP | BLOCKY_MAP)
-def test_compact_ids_equals_unique(id_map: np.ndarray) -> None:
-    ids, index_map = compact_ids(id_map)
-    np.testing.assert_array_equal(ids, np.unique(id_map))
-    np.testing.assert_array_equal(ids[index_map], id_map)
+def test_present_ids_equal_unique(id_map: np.ndarray) -> None:
+    np.testing.assert_array_equal(present_ids(id_map), np.unique(id_map))
 
 
 @given(BLOCKY_MAP)
@@ -240,8 +206,8 @@ def test_empty_map_has_no_segments(shape: tuple[int, int]) -> None:
     id_map = np.zeros(shape, np.int32)
     ids, areas, boxes = segment_areas_and_boxes(id_map)
     assert (len(ids), len(areas), boxes.shape) == (0, 0, (0, 4))
-    assert compact_ids(id_map)[1].shape == shape
-    assert check_id_map(id_map, []) == []
+    assert present_ids(id_map).tolist() == []
+    assert problems_of(id_map, []) == []
 
 
 def test_segment_that_continues_over_the_row_end() -> None:
@@ -259,26 +225,11 @@ def test_update_drops_what_has_no_pixel() -> None:
     assert listed[0]["area"] == 99  # the argument stays as it was
 
 
-def test_merge_stuff_joins_classes_and_leaves_things_and_crowds() -> None:
-    id_map = np.array([[1, 2, 3, 4], [5, 6, 0, 2]])
-    road, car = 10, 20
-    segments = [
-        {"id": 2, "category_id": road, "iscrowd": 0},
-        {"id": 1, "category_id": road},
-        {"id": 3, "category_id": car},
-        {"id": 4, "category_id": car},
-        {"id": 5, "category_id": road, "iscrowd": 1},
-        {"id": 6, "category_id": 11},
-    ]
-    merged, joined = merge_stuff(id_map, segments, {road, 11})
-    assert merged.tolist() == [[2, 2, 3, 4], [5, 6, 0, 2]]
-    assert [segment["id"] for segment in joined] == [2, 3, 4, 5, 6]
-    first = {"id": 2, "category_id": road, "iscrowd": 0, "area": 3, "bbox": [0, 0, 4, 2]}
-    assert joined[0] == first
-    assert id_map[0, 0] == 1  # the argument stays as it was
-
-
 # ----------------------------------------------------------------------------------- checks
+
+
+def problems_of(id_map: np.ndarray, segments: list[dict], stuff=()) -> list[str]:
+    return segment_problems(segment_areas_and_boxes(id_map), segments, stuff)
 
 
 def _sound() -> tuple[np.ndarray, list[dict]]:
@@ -292,14 +243,14 @@ def _sound() -> tuple[np.ndarray, list[dict]]:
 
 def test_sound_map_has_no_problems() -> None:
     id_map, segments = _sound()
-    assert check_id_map(id_map, segments, {2}) == []
+    assert problems_of(id_map, segments, {2}) == []
 
 
 def test_check_names_each_problem_once() -> None:
     def problems(change, stuff=()) -> list[str]:
         id_map, segments = _sound()
         change(id_map, segments)
-        return check_id_map(id_map, segments, stuff)
+        return problems_of(id_map, segments, stuff)
 
     def one(change, *words: str, stuff=()) -> None:
         (problem,) = problems(change, stuff)
@@ -320,7 +271,7 @@ def test_check_names_each_problem_once() -> None:
 def test_check_finds_exactly_the_difference_of_the_two_sets(
     id_map: np.ndarray, listed: set[int]
 ) -> None:
-    problems = check_id_map(id_map, [{"id": i, "category_id": 1} for i in listed])
+    problems = problems_of(id_map, [{"id": i, "category_id": 1} for i in listed])
     present = set(np.unique(id_map).tolist()) - {0}
     named = {int(problem.split()[1].rstrip(":")) for problem in problems}
     assert named == present ^ listed

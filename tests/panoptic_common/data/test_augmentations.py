@@ -5,8 +5,6 @@ from __future__ import annotations
 import colorsys
 import pickle
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 from detectron2.config import CfgNode, get_cfg

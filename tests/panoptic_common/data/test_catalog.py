@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import pytest
 from dataset_factory import CITYSCAPES_CLASSES, make_cityscapes, make_coco_panoptic
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -160,60 +158,6 @@ def test_unknown_names_are_explained(tiny: PanopticPaths) -> None:
 
 
 # --------------------------------------------------------------------------------------- errors
-
-
-def _break(data: dict[str, Any], key: str, index: int, **change: Any) -> None:
-    data[key][index].update(change)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: _break(d, "categories", 0, id=1), "category 1: the id occurs more than once"),
-        (lambda d: _break(d, "images", 0, id=101), "image 101: the id occurs more than once"),
-        (lambda d: _break(d, "images", 0, height=None), "image 100: 'height'"),
-        (lambda d: _break(d, "images", 0, id=7), "image 100: annotated, but not in images"),
-        (
-            lambda d: _break(d, "annotations", 0, image_id=101),
-            "image 101: annotated more than once",
-        ),
-        (
-            lambda d: d["annotations"][1]["segments_info"][0].update(category_id=5),
-            "image 101, segment 3: category 5 is not in categories",
-        ),
-        (
-            lambda d: d["annotations"][1]["segments_info"][0].update(id=256),
-            "image 101, segment 256: the id is listed more than once",
-        ),
-        (lambda d: d["annotations"].clear(), "no image is annotated"),
-    ],
-)
-def test_wrong_json_is_refused_with_the_place(
-    tiny: PanopticPaths, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    _edit(tiny, change)
-    with pytest.raises(ValueError, match=message) as raised:
-        load_panoptic(NAME)
-    assert tiny.panoptic_json in str(raised.value)
-
-
-@pytest.mark.parametrize("folder", ["images", "panoptic_png"])
-def test_missing_files_are_counted_and_the_first_is_named(tiny: PanopticPaths, folder: str) -> None:
-    files = sorted(Path(getattr(tiny, folder)).iterdir())
-    files[1].unlink()
-    files[2].unlink()
-    with pytest.raises(FileNotFoundError) as raised:
-        load_panoptic(NAME)
-    text = str(raised.value)
-    assert text.startswith(f"2 files are missing, the first is {files[1]}")
-    assert "expected:" in text and tiny.panoptic_json in text
-
-
-def test_truncated_json_is_named(tiny: PanopticPaths) -> None:
-    path = Path(tiny.panoptic_json)
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match="panoptic_tiny.json: damaged JSON"):
-        load_panoptic(NAME)
 
 
 # ------------------------------------------------------------------------------ built-in data sets

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 import torch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.engine.hooks import BEST_NAME
+from panoptic_common.engine.resuming import cut_metrics
 
 
 @pytest.mark.parametrize(
@@ -49,20 +50,6 @@ def test_the_tiny_system_would_notice_other_random_numbers(tiny_root, monkeypatc
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-# ---- checkpoints of a run -----------------------------------------------------------------------
-
-
-def test_old_checkpoints_are_deleted_across_resumes(tiny_root):
-    cfg = tiny_config(
-        tiny_root, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.CHECKPOINT_KEEP", 2, "DATASETS.TEST", ()
-    )
-    train(cfg, until=5)
-    train(cfg, resume=True, until=8)
-    names = sorted(path.name for path in (tiny_root / "out").glob("*.pth"))
-    assert names == ["model_0000005.pth", "model_0000007.pth"]
-    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000007.pth"
-
-
 def test_finished_run_is_only_evaluated_again(tiny_root):
     cfg = tiny_config(tiny_root)
     first = train(cfg)
@@ -75,24 +62,6 @@ def test_longer_schedule_goes_on_from_the_final_model(tiny_root):
     train(tiny_config(tiny_root))
     longer = train(tiny_config(tiny_root, "SOLVER.MAX_ITER", 15), resume=True)
     assert longer.start_iter == 12 and len(longer.checkpointer.model.steps_seen) == 3
-
-
-def test_best_model_is_kept_across_resumes(tiny_root, monkeypatch):
-    """PQ 30, 50, [resume] 40, 45: the best is that of iteration 3, and stays."""
-    values = iter([30.0, 50.0, 40.0, 45.0])
-    monkeypatch.setattr(
-        TinyTrainer, "test", classmethod(lambda *_: {"panoptic_seg": {"PQ": next(values)}})
-    )
-    cfg = tiny_config(
-        tiny_root,
-        *("TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 2),
-    )
-    cfg.TEST.BEST_METRIC = "panoptic_seg/PQ"
-    train(cfg, until=5)
-    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000003.pth"
-    train(cfg, resume=True)
-    best = torch.load(tiny_root / f"out/{BEST_NAME}.pth", weights_only=True)
-    assert (best["iteration"], best["value"]) == (3, 50.0)
 
 
 def test_drawn_seed_is_stored_and_used_again(tiny_root):
@@ -141,3 +110,15 @@ def test_fine_tuning_reports_another_class_table(tiny_root, caplog):
     assert torch.equal(model.backbone[0].weight, contents["model"]["backbone.0.weight"])
     assert not torch.equal(model.predictor.weight, contents["model"]["predictor.weight"])
     assert trainer.checkpointer.class_table[0]["name"] == CATEGORIES[1]["name"] == "person"
+
+
+def test_metrics_are_cut_at_the_resumed_iteration(tmp_path):
+    path = tmp_path / "metrics.json"
+    cut_metrics(str(path), 3)  # nothing there: nothing to do
+    lines = [json.dumps({"iteration": i, "x": math.nan}) for i in (0, 4, 2, 3)]
+    path.write_text("\n".join(lines) + '\n{"iteration": 1, "lo')
+    with open(path, "a") as writer:  # as the run has it open
+        cut_metrics(str(path), 3)
+        writer.write(lines[3] + "\n")
+    kept = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
+    assert kept == [0, 2, 3]

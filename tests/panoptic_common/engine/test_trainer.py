@@ -1,55 +1,13 @@
-"""The training loop: scaling to workers, schedules, hooks, and what it reports or refuses."""
+"""The training loop: schedules, and what it reports or refuses."""
 
 from __future__ import annotations
 
 import json
-import logging
-import math
-from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
-import numpy as np
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyPanoptic, TinyTrainer, tiny_config
-
-from panoptic_common.engine import trainer as engine
-from panoptic_common.engine.scaling import use_cpu_without_cuda
-
-# ---- scaling to the number of workers -----------------------------------------------------------
-
-
-def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
-    """16 images on 8 workers at rate 0.02; 2 workers take a quarter of it for 4 times as long."""
-    cfg = tiny_config(
-        tiny_root,
-        *("SOLVER.REFERENCE_WORLD_SIZE", 8, "SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR", 0.02),
-        *("SOLVER.BASE_LR_END", 0.001, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", "(600, 800)"),
-        *("SOLVER.WARMUP_ITERS", 100, "SOLVER.CHECKPOINT_PERIOD", 50, "TEST.EVAL_PERIOD", 0),
-    )
-    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
-    with caplog.at_level(logging.INFO):
-        scaled = engine.scale_to_workers(cfg, 2)
-    assert "batch_size=4, learning_rate=0.005, max_iter=4000" in caplog.text
-    assert cfg.SOLVER.IMS_PER_BATCH == 16  # not changed
-    solver = scaled.SOLVER
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BASE_LR_END) == (4, 0.005, 0.00025)
-    assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS) == (4000, (2400, 3200), 400)
-    assert (solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (200, 0)
-    many = engine.scale_to_workers(cfg, 800)
-    assert many.SOLVER.CHECKPOINT_PERIOD == 1  # half an iteration is not "never"
-    assert engine.scale_to_workers(cfg, 8) is cfg
-    cfg.SOLVER.IMS_PER_BATCH = 12
-    with pytest.raises(ValueError, match="no multiple of SOLVER.REFERENCE_WORLD_SIZE 8"):
-        engine.scale_to_workers(cfg, 2)
-    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
-    assert engine.scale_to_workers(cfg, 2) is cfg
-
-
-# ---- training -----------------------------------------------------------------------------------
 
 
 def test_evaluation_and_images_do_not_change_the_training(tiny_root):
@@ -80,18 +38,6 @@ def test_training_learns_and_reports(tiny_root):
     assert losses[59] < losses[19] and {"lr", "eta_seconds"} <= lines[0].keys()
     assert list((tiny_root / "out").glob("events.out.tfevents.*"))
     assert sum("sem_seg/mIoU" in line for line in lines) == 3
-
-
-def test_images_reach_tensorboard(tiny_root):
-    trainer = TinyTrainer(tiny_config(tiny_root, "VIS_PERIOD", 4))
-    hook = next(h for h in trainer._hooks if type(h).__name__ == "PredictionImages")
-    with EventStorage(0) as storage:
-        hook.show(storage)
-    names = [name for name, _, _ in storage._vis_data]
-    assert names == ["prediction/0", "prediction/1", "prediction/2"]
-    image = storage._vis_data[0][1]
-    assert image.shape == (3, 48, 64) and image.dtype == np.uint8
-    assert trainer.model.training
 
 
 def test_amp_runs_in_bfloat16_on_the_cpu(tiny_root, monkeypatch):
@@ -142,29 +88,3 @@ def test_damaged_image_is_named(tiny_root):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"panoptic_tiny.*\.png"):
         train(tiny_config(tiny_root))
-
-
-# ---- small parts --------------------------------------------------------------------------------
-
-
-def test_metrics_are_cut_at_the_resumed_iteration(tmp_path):
-    path = tmp_path / "metrics.json"
-    engine.cut_metrics(str(path), 3)  # nothing there: nothing to do
-    lines = [json.dumps({"iteration": i, "x": math.nan}) for i in (0, 4, 2, 3)]
-    path.write_text("\n".join(lines) + '\n{"iteration": 1, "lo')
-    with open(path, "a") as writer:  # as the run has it open
-        engine.cut_metrics(str(path), 3)
-        writer.write(lines[3] + "\n")
-    kept = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
-    assert kept == [0, 2, 3]
-
-
-def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
-    cfg = tiny_config(tiny_root, "MODEL.DEVICE", "cuda")
-    cfg.freeze()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen()
-    assert not use_cpu_without_cuda(cfg)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    cfg = tiny_config(Path(tiny_root), "MODEL.DEVICE", "cuda")
-    assert not use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cuda"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 from dataset_factory import make_cityscapes

@@ -1,4 +1,4 @@
-"""Scenes on disk: true to the scenes, complete or absent, one writer at a time; and the tool."""
+"""Scenes on disk: true to the scenes, complete or absent, one writer at a time."""
 
 from __future__ import annotations
 
@@ -173,29 +173,3 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers"):
         write_scenes(tmp_path, "train", 1, workers=0)
     assert list(tmp_path.iterdir()) == []
-
-
-# ---------------------------------------------------------------------------------- the tool
-
-
-def run_tool(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/make_scenes.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_tool_writes_a_split_and_a_sheet(tmp_path: Path) -> None:
-    options = ("--height", 64, "--width", 96, "--number", 3)
-    sheet = tmp_path / "sheet.png"
-    done = run_tool("--output", tmp_path / "set", *options, "--contact-sheet", sheet)
-    assert done.returncode == 0, done.stderr
-    assert "scenes a minute" in done.stdout
-    # Two columns of (image | truth), two rows, the last cell empty.
-    assert Image.open(sheet).size == (4 * 96, 2 * 64)
-    image = Image.open(tmp_path / "set" / "train" / "images" / "000000.png")
-    assert np.array_equal(np.asarray(Image.open(sheet))[:64, :96], np.asarray(image))
-
-
-def test_tool_explains_bad_input(tmp_path: Path) -> None:
-    assert "--contact-sheet" in run_tool().stderr
-    done = run_tool("--output", tmp_path, "--difficulty", 7)
-    assert done.returncode == 1 and "difficulty" in done.stderr and "Traceback" not in done.stderr

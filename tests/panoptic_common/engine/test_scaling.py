@@ -1,0 +1,50 @@
+"""Settings fitted to the number of processes, and to a machine without a GPU."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_system import tiny_config
+
+from panoptic_common.engine.scaling import scale_to_workers, use_cpu_without_cuda
+
+
+def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
+    """16 images on 8 workers at rate 0.02; 2 workers take a quarter of it for 4 times as long."""
+    cfg = tiny_config(
+        tiny_root,
+        *("SOLVER.REFERENCE_WORLD_SIZE", 8, "SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR", 0.02),
+        *("SOLVER.BASE_LR_END", 0.001, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", "(600, 800)"),
+        *("SOLVER.WARMUP_ITERS", 100, "SOLVER.CHECKPOINT_PERIOD", 50, "TEST.EVAL_PERIOD", 0),
+    )
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        scaled = scale_to_workers(cfg, 2)
+    assert "batch_size=4, learning_rate=0.005, max_iter=4000" in caplog.text
+    assert cfg.SOLVER.IMS_PER_BATCH == 16  # not changed
+    solver = scaled.SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BASE_LR_END) == (4, 0.005, 0.00025)
+    assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS) == (4000, (2400, 3200), 400)
+    assert (solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (200, 0)
+    many = scale_to_workers(cfg, 800)
+    assert many.SOLVER.CHECKPOINT_PERIOD == 1  # half an iteration is not "never"
+    assert scale_to_workers(cfg, 8) is cfg
+    cfg.SOLVER.IMS_PER_BATCH = 12
+    with pytest.raises(ValueError, match="no multiple of SOLVER.REFERENCE_WORLD_SIZE 8"):
+        scale_to_workers(cfg, 2)
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    assert scale_to_workers(cfg, 2) is cfg
+
+
+def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
+    cfg = tiny_config(tiny_root, "MODEL.DEVICE", "cuda")
+    cfg.freeze()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen()
+    assert not use_cpu_without_cuda(cfg)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = tiny_config(Path(tiny_root), "MODEL.DEVICE", "cuda")
+    assert not use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cuda"
