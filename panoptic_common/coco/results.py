@@ -16,12 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from panoptic_common.coco.segment_ids import write_id_map
+from panoptic_common.coco.segment_ids import update_segments, write_id_map
 from panoptic_common.files import write_json
 
 
 class CocoResults:
-    """Panoptic predictions in COCO's format: `panoptic/<name>.png` and `panoptic.json`."""
+    """Panoptic predictions in COCO's format: `panoptic/<name>.png` and `panoptic.json`.
+
+    Args:
+        folder: where they go; made if missing.
+        table: class table, in contiguous order.
+    """
 
     def __init__(self, folder: Path, table: Sequence[dict]) -> None:
         self._folder = folder
@@ -44,25 +49,31 @@ class CocoResults:
             source: the image's file, as the JSON names it.
             id_map: (H, W) segment ids, 0 = void.
             segments_info: "id" and contiguous "category_id" of each segment, optionally "score".
+
+        Raises:
+            ValueError: a segment has no pixel in the map.
         """
         number, file_name = len(self._images) + 1, f"{name}.png"
         write_id_map(self._folder / "panoptic" / file_name, id_map)
         height, width = id_map.shape
         self._images.append({"id": number, "file_name": source, "height": height, "width": width})
-        segments = [self._segment(s, id_map) for s in segments_info]
+        measured = update_segments(id_map, segments_info)
+        if len(measured) < len(segments_info):
+            present = {segment["id"] for segment in measured}
+            absent = [s["id"] for s in segments_info if s["id"] not in present]
+            raise ValueError(f"{name}: segment {absent[0]} is listed, but has no pixel in the map")
+        segments = [self._segment(segment) for segment in measured]
         self._annotations.append(
             {"image_id": number, "file_name": file_name, "segments_info": segments}
         )
 
-    def _segment(self, segment: Mapping[str, Any], id_map: np.ndarray) -> dict[str, Any]:
-        rows, columns = np.nonzero(id_map == segment["id"])
-        left, top = int(columns.min()), int(rows.min())
-        box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+    def _segment(self, segment: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the JSON entry of a segment with `area` and `bbox`."""
         entry = {
             "id": int(segment["id"]),
             "category_id": self._table[segment["category_id"]]["id"],
-            "area": len(rows),
-            "bbox": box,
+            "area": segment["area"],
+            "bbox": segment["bbox"],
             "iscrowd": 0,
         }
         if "score" in segment:
@@ -70,7 +81,7 @@ class CocoResults:
         return entry
 
     def write(self) -> Path:
-        """Write the JSON of all frames so far."""
+        """Write the JSON of all images so far and return its path."""
         content = {
             "images": self._images,
             "annotations": self._annotations,
