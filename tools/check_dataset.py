@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 
+from tabulate import tabulate
 from tqdm import tqdm
 
 from panoptic_common.coco.annotations import PanopticPaths
@@ -78,25 +79,26 @@ def print_report(name: str, report: DatasetReport, max_problems: int) -> None:
 def print_counts(name: str, report: DatasetReport) -> None:
     """Print the class table with segments, crowds and pixels."""
     total = max(1, int(report.pixels.sum()) + report.void_pixels)
-    width = max(len("class"), *(len(entry["name"]) for entry in report.class_table))
     things = sum(entry["isthing"] for entry in report.class_table)
     print(
         f"{name}: {report.num_images} images, {len(report.class_table)} classes"
         f" ({things} things, {len(report.class_table) - things} stuff)"
     )
-    print(f"{'no.':>4} {'id':>5} {'class':<{width}} {'kind':<5} segments   crowds  pixels %")
-    for k, entry in enumerate(report.class_table):
-        print(
-            f"{k:>4} {entry['id']:>5} {entry['name']:<{width}}"
-            f" {'thing' if entry['isthing'] else 'stuff':<5} {report.segments[k]:>8}"
-            f" {report.crowds[k]:>8} {100 * report.pixels[k] / total:>9.3f}"
-        )
-    print(f"{'':>10} {'void':<{width}} {'':<5} {'':>8} {'':>8}"
-          f" {100 * report.void_pixels / total:>9.3f}")  # fmt: skip
+    rows: list[list[object]] = [
+        [
+            *(k, entry["id"], entry["name"], "thing" if entry["isthing"] else "stuff"),
+            *(report.segments[k], report.crowds[k], 100 * report.pixels[k] / total),
+        ]
+        for k, entry in enumerate(report.class_table)
+    ]
+    rows.append([None, None, "void", None, None, None, 100 * report.void_pixels / total])
+    headers = ["no.", "id", "class", "kind", "segments", "crowds", "pixels %"]
+    # Names are text, also a class that is called "7".
+    print(tabulate(rows, headers, tablefmt="plain", floatfmt=".3f", disable_numparse=[2, 3]))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check a data set; returns the exit status."""
+    """Check a data set and return the exit status."""
     options = parse_args(arguments)
     try:
         paths = find_paths(options)

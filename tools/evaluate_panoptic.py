@@ -12,6 +12,7 @@ is missing or wrong (the first such image is named).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -124,6 +125,7 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
 def _with_classes(
     annotation: Mapping[str, Any], contiguous: Mapping[int, int], path: Path
 ) -> list[dict[str, Any]]:
+    """Copy the segments of an image, with contiguous classes."""
     segments = []
     for segment in annotation["segments_info"]:
         if segment["category_id"] not in contiguous:
@@ -136,7 +138,7 @@ def _with_classes(
 
 
 def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
-    """Compare one image; returns the sums for PQ and for boundary PQ (zero if not asked for)."""
+    """Compare one image and return the sums for PQ and for boundary PQ (0 if not asked for)."""
     try:
         truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
         arguments = (truth, task.truth_segments, prediction, task.prediction_segments)
@@ -154,22 +156,22 @@ def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
 def evaluate_all(tasks: list[Task], num_classes: int, workers: int) -> list[PanopticStatistics]:
     """Add up all images: the sums for PQ and for boundary PQ."""
     totals = [PanopticStatistics.zeros(num_classes) for _ in range(2)]
-    progress = tqdm(total=len(tasks), unit="image", disable=None)
-    with progress:
+    with contextlib.ExitStack() as stack:
         if workers <= 1:
             results = map(evaluate, tasks)
         else:
-            pool = ProcessPoolExecutor(workers)
+            pool = stack.enter_context(ProcessPoolExecutor(workers))
+            # After an error nobody waits for the images that no process has begun.
+            stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(evaluate, tasks, chunksize=8)
-        for parts in results:
+        for parts in tqdm(results, total=len(tasks), unit="image", disable=None):
             for total, part in zip(totals, parts, strict=True):
                 total += part
-            progress.update()
     return totals
 
 
 def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The figures in percent, by group and then by class."""
+    """Return the figures in percent, by group and then by class."""
     figures: dict[str, dict[str, float]] = {}
     for name, group in (("All", quality.all), ("Things", quality.things), ("Stuff", quality.stuff)):
         pq, sq, rq = (100 * value for value in group[:3])
@@ -181,7 +183,7 @@ def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run; returns the exit status."""
+    """Evaluate the predictions and return the exit status."""
     options = parse_args(arguments)
     try:
         tasks, table = make_tasks(options)

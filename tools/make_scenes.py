@@ -64,7 +64,8 @@ def contact_sheet(scenes: list[Scene], columns: int = 2) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -87,7 +88,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parsed = parse_arguments(arguments)
+    """Write a split, draw a sheet, or both; return the exit status."""
+    parsed = parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = SceneConfig(parsed.height, parsed.width, parsed.difficulty)
@@ -99,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             seconds = time.perf_counter() - start
             print(f"{paths.panoptic_json}: {parsed.number} scenes, {seconds:.1f} s")
             print(
-                f"{60 * parsed.number / seconds:.0f} scenes a minute, {parsed.workers} process(es)"
+                f"{60 * parsed.number / seconds:.0f} scenes per minute, {parsed.workers} process(es)"
             )
     except (ValueError, FileExistsError) as error:
         print(f"make_scenes: {error}", file=sys.stderr)

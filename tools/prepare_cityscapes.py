@@ -114,7 +114,7 @@ def prepare_split(folder: Path, split: str, convert: Callable[..., None], force:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare the splits; returns the exit status."""
+    """Prepare the splits and return the exit status."""
     options = parse_args(arguments)
     try:
         convert = load_converter()

@@ -1,8 +1,8 @@
 """Training augmentations that Detectron2 lacks: a random scale, and relighting.
 
-Both papers crop a randomly scaled and flipped image; Unified (appendix B, "Cityscapes training")
-scales by a factor between 0.5 and 2 and also relights: "randomly adjusting the brightness,
-contrast, hue, and saturation of the image by a small amount".
+Training crops a randomly scaled and flipped image. Li, Qi and Torr (CVPR 2020, appendix B,
+"Cityscapes training") scale by a factor between 0.5 and 2. They also relight: "randomly adjusting
+the brightness, contrast, hue, and saturation of the image by a small amount".
 
 Like Detectron2's own augmentations these draw from numpy's global generator, which its data loader
 seeds for each worker; a seeded run therefore repeats them.
@@ -145,6 +145,9 @@ class RandomRelight(T.Augmentation):
 
 class RelightTransform(Transform):
     """One relighting: the image changes, coordinates and label maps do not.
+
+    Why not torchvision's ``adjust_brightness`` and its kin: each rounds down to uint8, so that the
+    four together differ from this by up to 25 of 255, and they take 4 times as long.
 
     Args:
         brightness: factor on every value.

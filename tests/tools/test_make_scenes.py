@@ -21,7 +21,7 @@ def test_tool_writes_a_split_and_a_sheet(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     done = run_tool("--output", tmp_path / "set", *options, "--contact-sheet", sheet)
     assert done.returncode == 0, done.stderr
-    assert "scenes a minute" in done.stdout
+    assert "scenes per minute" in done.stdout
     # Two columns of (image | truth), two rows, the last cell empty.
     assert Image.open(sheet).size == (4 * 96, 2 * 64)
     image = Image.open(tmp_path / "set" / "train" / "images" / "000000.png")
