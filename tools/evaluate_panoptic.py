@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +157,7 @@ def evaluate_all(tasks: list[Task], num_classes: int, workers: int) -> list[Pano
     """Add up all images: the sums for PQ and for boundary PQ."""
     totals = [PanopticStatistics.zeros(num_classes) for _ in range(2)]
     with contextlib.ExitStack() as stack:
+        results: Iterable[tuple[PanopticStatistics, PanopticStatistics]]
         if workers <= 1:
             results = map(evaluate, tasks)
         else:

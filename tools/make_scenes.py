@@ -100,9 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
             seconds = time.perf_counter() - start
             print(f"{paths.panoptic_json}: {parsed.number} scenes, {seconds:.1f} s")
-            print(
-                f"{60 * parsed.number / seconds:.0f} scenes per minute, {parsed.workers} process(es)"
-            )
+            rate = 60 * parsed.number / seconds
+            print(f"{rate:.0f} scenes per minute, {parsed.workers} process(es)")
     except (ValueError, FileExistsError) as error:
         print(f"make_scenes: {error}", file=sys.stderr)
         return 1

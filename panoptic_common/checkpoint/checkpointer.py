@@ -66,17 +66,19 @@ class PanopticCheckpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
-        """Args:
-        model: the model, wrapped for several processes or not.
-        save_dir: folder on a local disk; "" saves nothing.
-        cfg: the full config; stored in each checkpoint, and compared with what the weights of
-            torchvision expect.
-        class_table: of the data set that the model is made for; () compares nothing.
-        seed: of the run; stored. May be changed until the first `save`.
-        allow_unsafe: read pickles that could run code.
-        save_to_disk: default: only the main process does.
-        checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the
-            file: optimizer, scheduler.
+        """Prepare to save and load a model.
+
+        Args:
+            model: the model, wrapped for several processes or not.
+            save_dir: folder on a local disk; "" saves nothing.
+            cfg: the full config; stored in each checkpoint, and compared with what the weights of
+                torchvision expect.
+            class_table: of the data set that the model is made for; () compares nothing.
+            seed: of the run; stored. May be changed until the first `save`.
+            allow_unsafe: read pickles that could run code.
+            save_to_disk: default: only the main process does.
+            checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the
+                file: optimizer, scheduler.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.logger = logger
@@ -124,7 +126,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         write_atomically(pointer, lambda file: file.write(last_filename_basename.encode()))
 
     def get_checkpoint_file(self) -> str:
-        """Path of the newest checkpoint in `save_dir`, "" if there is none.
+        """Return the path of the newest checkpoint in `save_dir`, "" if there is none.
 
         Raises:
             CheckpointError: the pointer names a file that is not there.
@@ -200,6 +202,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         return contents
 
     def _load_checkpointable(self, key: str, state: dict, path: str) -> None:
+        """Load the optimizer's state, say, or explain why it does not fit."""
         try:
             self.checkpointables[key].load_state_dict(state)
         except (ValueError, KeyError) as error:
@@ -209,7 +212,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
             ) from error
 
     def _local_path(self, path: str) -> str:
-        """A local copy of an address; checks that every process can read the file."""
+        """Fetch an address to a local file, and check that every process can read it."""
         try:
             local = path if os.path.isfile(path) else self.path_manager.get_local_path(path)
         except OSError as error:
@@ -253,7 +256,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict(fitting, strict=False)
 
     def _converted_weights(self, contents: dict[str, Any], path: str) -> dict[str, torch.Tensor]:
-        """The file's weights as tensors, under the model's names as far as they can be matched."""
+        """Turn the file's weights into tensors, under the model's names where they match."""
         weights = {name: _as_tensor(name, v, path) for name, v in contents["model"].items()}
         if weights and all(name.startswith("module.") for name in weights):
             weights = {name.removeprefix("module."): value for name, value in weights.items()}
@@ -334,6 +337,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         own: dict[str, Any],
         path: str,
     ) -> None:
+        """Raise unless the weights fill `BACKBONE_SHARE` of the backbone."""
         prefix = _backbone_prefix(self.model)
         needed = [name for name in own if name.startswith(prefix) and not is_counter(name)]
         lacking = [name for name in missing if name.startswith(prefix)]
@@ -362,6 +366,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         unused: list[str],
         path: str,
     ) -> None:
+        """Log what initial weights fill, what starts afresh, and what nothing uses."""
         logger.info("%d of the model's %d entries are taken from %s.", len(fitting), total, path)
         if missing:
             logger.info("These start afresh:\n%s", listed(missing, misfits))
@@ -378,7 +383,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
 
 def _backbone_prefix(model: nn.Module) -> str:
-    """Start of the names that ImageNet weights fill: the ResNet below an FPN, if there is one."""
+    """Return how the names that ImageNet weights fill begin: the ResNet below an FPN, if any."""
     names = list(model.state_dict())
     for prefix in ("backbone.bottom_up.", "backbone."):
         if any(name.startswith(prefix) for name in names):
@@ -387,6 +392,7 @@ def _backbone_prefix(model: nn.Module) -> str:
 
 
 def _as_tensor(name: str, value: Any, path: str) -> torch.Tensor:
+    """Return a weight as a tensor, or raise if it is no array."""
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:

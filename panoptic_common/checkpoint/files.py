@@ -57,7 +57,7 @@ class CheckpointMetadata:
 
 
 def plain(value: Any, where: str = "checkpoint") -> Any:
-    """The value with numpy scalars made Python numbers, if it is tensors and plain values only.
+    """Make numpy scalars Python numbers, in a value of tensors and plain values only.
 
     Files of nothing else always pass torch's safe loader, whatever its version.
 
@@ -128,14 +128,14 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
 
 
 def is_own(contents: dict[str, Any]) -> bool:
-    """Whether the contents of a file are those of one of our checkpoints."""
+    """Tell whether the contents of a file are those of one of our checkpoints."""
     return all(key in contents for key in OWN_KEYS)
 
 
 def read_checkpoint_metadata(
     path: str | os.PathLike[str], allow_unsafe: bool = False
 ) -> CheckpointMetadata:
-    """What one of our checkpoints says about its training; enough to build its model.
+    """Read what one of our checkpoints says about its training; enough to build its model.
 
     Raises:
         CheckpointError: the file is missing, damaged, or none of ours.
@@ -156,7 +156,7 @@ def read_checkpoint_metadata(
 
 
 def _advice_on_neighbours(path: str) -> str:
-    """For a damaged file of a training run, which other checkpoint of the run to go on from."""
+    """Say which other checkpoint of a run to go on from, for a damaged file of it."""
     folder, name = os.path.split(path)
     pointer = os.path.join(folder, "last_checkpoint")
     if not os.path.isfile(pointer):
@@ -171,6 +171,7 @@ def _advice_on_neighbours(path: str) -> str:
 
 
 def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    """Read a `.safetensors` file, for which a package is needed that may be missing."""
     try:
         from safetensors.torch import load_file
     except ImportError as error:
@@ -187,7 +188,7 @@ def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """What `_codecs.encode` does in pickles of protocol 2, for the one encoding they use."""
+    """Do what `_codecs.encode` does in pickles of protocol 2, for their one encoding."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
     return text.encode("latin1")
@@ -197,7 +198,7 @@ _NUMPY_CORE = np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]  # numpy
 
 
 def _numpy_function(module: str, name: str) -> Callable[..., Any]:
-    """A private function of numpy that pickled arrays name, whatever numpy wrote them."""
+    """Find a private function of numpy that pickled arrays name, whatever numpy wrote them."""
     import importlib
 
     return getattr(importlib.import_module(f"{_NUMPY_CORE}.{module}"), name)
@@ -207,10 +208,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Unpickler that can make numpy arrays, numpy scalars and plain containers, nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what the pickle names if it is harmless."""
         core = module.removeprefix("numpy._core.").removeprefix("numpy.core.")
-        if core in ("multiarray", "numeric") and core != module:
-            if name in ("_reconstruct", "scalar", "_frombuffer"):
-                return _numpy_function(core, name)
+        is_core = core in ("multiarray", "numeric") and core != module
+        if is_core and name in ("_reconstruct", "scalar", "_frombuffer"):
+            return _numpy_function(core, name)
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if (module, name) == ("collections", "OrderedDict"):
@@ -227,7 +229,7 @@ class _UnsafePickle(pickle.UnpicklingError):
 
 
 def _read_pickle(path: str, allow_unsafe: bool) -> Any:
-    """The contents of a `.pkl` file; latin1 is how Python 2, which wrote many, kept its text."""
+    """Read a `.pkl` file; latin1 is how Python 2, which wrote many, kept its text."""
     try:
         with open(path, "rb") as file:
             return _ArrayUnpickler(file, encoding="latin1").load()
@@ -250,7 +252,7 @@ def _read_pickle(path: str, allow_unsafe: bool) -> Any:
 
 
 def _as_zoo_format(path: str, contents: Any) -> dict[str, Any]:
-    """Detectron2's zoo format as it is; bare arrays as the Caffe2 models that they are."""
+    """Return Detectron2's zoo format as it is, bare arrays as the Caffe2 models that they are."""
     if not isinstance(contents, dict):
         raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
     if isinstance(contents.get("model"), dict):

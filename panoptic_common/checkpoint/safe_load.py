@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) -> Any:
-    """Loads a file of ``torch.save`` to the CPU without letting it run code.
+    """Load a file of ``torch.save`` to the CPU without letting it run code.
 
     A pickle may name any function to be called while it is read. torch >= 2.6 refuses such files
     by default, older ones obey; here the refusal is the same for all, and says what to do. Since
@@ -58,7 +59,7 @@ def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) 
 
 
 def _compare_checksums(path: str) -> None:
-    """Raises `zipfile.BadZipFile` if a record of the archive is not what was written."""
+    """Raise `zipfile.BadZipFile` if a record of the archive is not what was written."""
     if zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -67,22 +68,21 @@ def _compare_checksums(path: str) -> None:
 
 
 def _unsafe_globals(path: str, error: Exception) -> list[str]:
-    """Returns the functions and classes for which torch refused the file; empty if damaged."""
+    """Return the functions and classes for which torch refused the file; empty if damaged."""
     if not isinstance(error, pickle.UnpicklingError):
         return []
     named = re.findall(r"GLOBAL ([\w.]+)", str(error))  # torch stops at the first of them
     if zipfile.is_zipfile(path):  # with right checksums: not damaged, so torch refused something
         find_all = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
-        try:
+        # It knows no other pickle protocol than torch's own.
+        with contextlib.suppress(pickle.UnpicklingError):
             named = (find_all(path) if find_all else None) or named
-        except pickle.UnpicklingError:  # it knows no other pickle protocol than torch's own
-            pass
         named = named or [f"something that torch does not name ({_short(error)})"]
     return sorted(set(named))
 
 
 def _short(error: Exception) -> str:
-    """Returns the cause in one line: torch wraps it in a page of advice."""
+    """Return the cause in one line: torch wraps it in a page of advice."""
     cause = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
     text = cause.group(1) if cause else str(error).strip() or type(error).__name__
     return textwrap.shorten(text.splitlines()[0], width=120, placeholder=" ...").rstrip(".")

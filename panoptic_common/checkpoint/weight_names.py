@@ -14,7 +14,7 @@ _TORCHVISION_STD = (58.395, 57.12, 57.375)
 
 
 def is_torchvision_resnet(weights: dict[str, Any]) -> bool:
-    """Whether the names are those of a ResNet of torchvision."""
+    """Tell whether the names are those of a ResNet of torchvision."""
     return {"conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= weights.keys()
 
 
@@ -37,7 +37,7 @@ def rename_torchvision_resnet(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def torchvision_settings(cfg: Any) -> list[str]:
-    """The settings that a config needs for ResNets of torchvision, as far as it lacks them.
+    """List the settings that a config lacks for ResNets of torchvision.
 
     Args:
         cfg: a Detectron2 config.
@@ -59,10 +59,14 @@ def torchvision_settings(cfg: Any) -> list[str]:
 
 
 def class_table_difference(theirs: Sequence[dict], ours: Sequence[dict]) -> str | None:
-    """The first difference between two class tables, or None; ids and colours do not matter.
+    """Find the first difference between two class tables; ids and colours do not matter.
 
     Args:
-        theirs, ours: entries in contiguous order, with "name" and "isthing".
+        theirs: entries in contiguous order, with "name" and "isthing".
+        ours: likewise.
+
+    Returns:
+        One sentence, or None if there is no difference.
     """
     if len(theirs) != len(ours):
         return f"{len(theirs)} classes there, {len(ours)} here"
@@ -74,17 +78,17 @@ def class_table_difference(theirs: Sequence[dict], ours: Sequence[dict]) -> str 
 
 
 def is_counter(name: str) -> bool:
-    """Batch norm counts its batches; nothing uses the number, and most files leave it out."""
+    """Tell whether batch norm counts its batches here; nothing uses it, most files lack it."""
     return name.endswith("num_batches_tracked")
 
 
 def listed(names: Sequence[str], misfits: dict[str, Any] | None = None, limit: int = 60) -> str:
-    """Entries one layer a line, with the two shapes where they differ, shortened beyond `limit`.
+    """List entries, one line per layer, with the two shapes where they differ.
 
     Args:
         names: entries such as "backbone.stem.conv1.weight".
         misfits: entry -> (shape in the file, shape in the model).
-        limit: greatest number of lines.
+        limit: greatest number of lines; the rest is only counted.
     """
     layers: dict[str, list[str]] = {}
     for name in names:

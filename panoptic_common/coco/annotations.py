@@ -31,7 +31,7 @@ class PanopticPaths:
 
     Attributes:
         images: folder of the images (subfolders are searched where a name alone does not lead to
-            a file, as in Cityscapes with its folder for each city).
+            a file, as in Cityscapes with its folder per city).
         panoptic_json: the annotation file.
         panoptic_png: folder of the panoptic PNGs.
     """
@@ -255,7 +255,7 @@ def _segment_problem(
 
 
 class ImageFinder:
-    """Finds the file of an image from what the JSON says about it.
+    """Finder of the file of an image, from what the JSON says about it.
 
     In this order: the name in `images` below the folder; the same name in a subfolder; an image
     with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a

@@ -36,12 +36,12 @@ class Overlaps(NamedTuple):
     pixels: IntArray
 
     def table(self) -> dict[tuple[int, int], int]:
-        """Pixels by (truth, prediction), without the pairs that share none."""
+        """Return the pixels by (truth, prediction), without the pairs that share none."""
         keys = zip(self.truth.tolist(), self.prediction.tolist(), strict=True)
         return dict(zip(keys, self.pixels.tolist(), strict=True))
 
     def areas(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Pixels of each label of the first map, and of each of the second."""
+        """Count the pixels of each label of the first map, and of each of the second."""
         first: dict[int, int] = {}
         second: dict[int, int] = {}
         for (t, p), pixels in self.table().items():
@@ -102,7 +102,7 @@ def _as_labels(labels: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
 
 
 def boundary_radius(height: int, width: int, ratio: float = 0.02) -> int:
-    """Width of the boundary band in pixels: `ratio` times the image's diagonal, at least 1.
+    """Return the width of the boundary band: `ratio` of the image's diagonal, at least 1 pixel.
 
     Cheng et al. use 0.02 of the diagonal, which is 16 pixels at 640 x 480.
     """
@@ -174,7 +174,7 @@ def class_confusion(
 
 
 def class_iou(confusion: IntArray) -> FloatArray:
-    """IoU of each class from a confusion matrix; nan for classes that the truth lacks.
+    """Compute the IoU of each class from a confusion matrix; nan for classes the truth lacks.
 
     Args:
         confusion: (K, K + 1) pixels as from `class_confusion`, summed over the data set.

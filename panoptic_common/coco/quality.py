@@ -93,7 +93,7 @@ class PanopticStatistics:
 
     @classmethod
     def zeros(cls, num_classes: int) -> PanopticStatistics:
-        """Sums over no image at all."""
+        """Make the sums over no image at all."""
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         counts = np.zeros((3, num_classes), np.int64)
@@ -101,7 +101,7 @@ class PanopticStatistics:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, how many classes there are."""
         return len(self.iou)
 
     def __iadd__(self, other: PanopticStatistics) -> PanopticStatistics:
@@ -253,7 +253,7 @@ def match_segments(
 
 
 def _classes_by_id(segments: SegmentsInfo, num_classes: int, what: str) -> dict[int, int]:
-    """Class of each listed id, in the order of the list."""
+    """Return the class of each listed id, in the order of the list."""
     classes: dict[int, int] = {}
     for segment in segments:
         segment_id, category = int(segment["id"]), int(segment["category_id"])
@@ -273,7 +273,7 @@ def _classes_by_id(segments: SegmentsInfo, num_classes: int, what: str) -> dict[
 
 
 def _check_prediction(classes: dict[int, int], areas: dict[int, int]) -> None:
-    """The map and the list of a prediction must name the same segments."""
+    """Refuse a prediction whose map and list name different segments."""
     unlisted = [i for i in areas if i not in classes and i != VOID_ID]
     if unlisted:
         raise ValueError(

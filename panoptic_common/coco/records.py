@@ -1,8 +1,8 @@
 """From a COCO-panoptic data set on disk to the list of dicts that Detectron2 works with.
 
 The strict reader: the first thing that is wrong in the JSON, or missing on the disk, is an error
-that names it. `dataset_check.check_dataset` is the patient one, which lists everything and looks
-into the files too. Both apply the rules of `panoptic_json`. Standard library only.
+that names it. `check.check_dataset` is the patient one, which lists everything and looks
+into the files too. Both apply the rules of `annotations`. Standard library only.
 """
 
 from __future__ import annotations

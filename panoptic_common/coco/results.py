@@ -53,16 +53,16 @@ class CocoResults:
         Raises:
             ValueError: a segment has no pixel in the map.
         """
-        number, file_name = len(self._images) + 1, f"{name}.png"
-        write_id_map(self._folder / "panoptic" / file_name, id_map)
-        height, width = id_map.shape
-        self._images.append({"id": number, "file_name": source, "height": height, "width": width})
         measured = update_segments(id_map, segments_info)
         if len(measured) < len(segments_info):
             present = {segment["id"] for segment in measured}
             absent = [s["id"] for s in segments_info if s["id"] not in present]
             raise ValueError(f"{name}: segment {absent[0]} is listed, but has no pixel in the map")
         segments = [self._segment(segment) for segment in measured]
+        number, file_name = len(self._images) + 1, f"{name}.png"
+        write_id_map(self._folder / "panoptic" / file_name, id_map)
+        height, width = id_map.shape
+        self._images.append({"id": number, "file_name": source, "height": height, "width": width})
         self._annotations.append(
             {"image_id": number, "file_name": file_name, "segments_info": segments}
         )

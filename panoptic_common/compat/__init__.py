@@ -1,9 +1,9 @@
 """Detectron2 and its libraries as they are today: what they need to run, in one place.
 
-Detectron2's last release dates from 2021, and torch, numpy and Pillow have moved on since. Importing
-this package applies the work-arounds that must precede Detectron2's own import (`shims`), and says
-in one sentence what to do if Detectron2 is missing. Each folder whose modules import Detectron2
-imports this package in its ``__init__``; a single module imports it before Detectron2.
+Detectron2's last release dates from 2021, and torch, numpy and Pillow have moved on since.
+Importing this package applies the work-arounds that must precede Detectron2's own import
+(`shims`). If Detectron2 is missing, it says in one sentence what to do. Each folder whose modules
+import Detectron2 imports this package in its ``__init__``.
 
 `engine` holds the work-arounds inside Detectron2's engine, `launch` starts several processes with
 or without a GPU, and `amp_trainer` is mixed precision by ``torch.amp``.

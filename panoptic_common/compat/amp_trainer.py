@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class AMPTrainer(SimpleTrainer):
-    """Trains with automatic mixed precision by ``torch.amp``, on CUDA and on the CPU.
+    """Trainer with automatic mixed precision by ``torch.amp``, on CUDA and on the CPU.
 
     Takes the place of Detectron2's class of the same name inside ``DefaultTrainer``. The
     optimizer's own ``step`` may clip gradients (Detectron2 wraps it so): the scaler divides
@@ -57,7 +57,7 @@ class AMPTrainer(SimpleTrainer):
         )
 
     def run_step(self) -> None:
-        """Runs one iteration: forward under autocast, backward, step."""
+        """Run one iteration: forward under autocast, backward, step."""
         if not self.model.training:
             raise RuntimeError("the model was switched to evaluation mode during training")
         start = time.perf_counter()
@@ -81,14 +81,14 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the loss scale to the state, without which a resumed run would differ."""
+        """Add the loss scale to the state, without which a resumed run would differ."""
         state = super().state_dict()
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the loss scale; a run that was saved without one starts a fresh one."""
+        """Restore the loss scale; a run that was saved without one starts a fresh one."""
         super().load_state_dict(state_dict)
         if not self.grad_scaler.is_enabled():
             return

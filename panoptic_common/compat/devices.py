@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 def device_type(model: nn.Module) -> str:
-    """Returns "cuda", "cpu", ... : the device of the first parameter ("cpu" without any)."""
+    """Return "cuda", "cpu", ...: the device of the first parameter ("cpu" without any)."""
     return next((parameter.device.type for parameter in model.parameters()), "cpu")

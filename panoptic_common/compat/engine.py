@@ -43,7 +43,7 @@ def use_torch_amp() -> bool:
 
 
 def apply_to_engine() -> None:
-    """Applies the work-arounds inside ``detectron2.engine``; safe to repeat.
+    """Apply the work-arounds inside ``detectron2.engine``; safe to repeat.
 
     To be called before a ``DefaultTrainer`` is built. `launch` does it in each process.
     """

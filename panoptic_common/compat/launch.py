@@ -1,4 +1,4 @@
-"""Starts several worker processes, with or without a GPU.
+"""Several worker processes, with or without a GPU.
 
 Detectron2 0.6 insists on CUDA, and its main branch still wraps a CPU model in a way that
 DistributedDataParallel refuses. Here a machine without a GPU gets processes that talk by gloo. The
@@ -57,7 +57,7 @@ def launch(
     num_processes: int | None = None,
     timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
-    """Runs ``main_func(*args)`` in one process per worker, as Detectron2's function of that name.
+    """Run ``main_func(*args)`` in one process per worker, as Detectron2's function of that name.
 
     Detectron2 0.6 asserts a GPU; here processes without a GPU talk by gloo. The processes are
     spawned, and start in a function of this module, so that each has the work-arounds before it
@@ -118,14 +118,14 @@ def launch(
 
 
 def _free_port() -> int:
-    """Returns a TCP port of this machine that was free a moment ago."""
+    """Return a TCP port of this machine that was free a moment ago."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
 
 
 def _spawn(job: _Job) -> None:
-    """Runs the processes of this machine; the first failure ends the others and is raised."""
+    """Run the processes of this machine; the first failure ends the others and is raised."""
     context = torch.multiprocessing.start_processes(
         _worker, args=(job,), nprocs=job.processes_per_machine, join=False, start_method="spawn"
     )
@@ -148,7 +148,7 @@ def _spawn(job: _Job) -> None:
 
 
 def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
-    """Returns what made the job fail: a killed worker, or else the first that raised.
+    """Return what made the job fail: a killed worker, or else the first that raised.
 
     When a worker fails, its peers fail a moment later with "connection closed"; torch reports
     whichever it notices first. SIGTERM is not a cause: with it torch ends the peers.
@@ -169,7 +169,7 @@ def _global_rank(local_rank: int, job: _Job) -> int:
 
 
 def _worker(local_rank: int, job: _Job) -> None:
-    """Joins the process group, then runs the job's function (one process of `launch`)."""
+    """Join the process group, then run the job's function (one process of `launch`)."""
     rank = _global_rank(local_rank, job)
     try:
         _join_process_group(local_rank, rank, job)
@@ -185,7 +185,7 @@ def _worker(local_rank: int, job: _Job) -> None:
 
 
 def _join_process_group(local_rank: int, rank: int, job: _Job) -> None:
-    """Initialises torch.distributed and Detectron2's group of this machine's processes."""
+    """Initialise torch.distributed and Detectron2's group of this machine's processes."""
     if job.use_cuda:
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:

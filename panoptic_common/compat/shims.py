@@ -44,12 +44,12 @@ _ACTIVE: dict[str, Shim] = {}
 
 
 def active_shims() -> tuple[Shim, ...]:
-    """Returns the work-arounds in effect in this process, in the order they were applied."""
+    """Return the work-arounds in effect in this process, in the order they were applied."""
     return tuple(_ACTIVE.values())
 
 
 def shim(until: str) -> Callable[[Callable[[], bool]], Callable[[], bool]]:
-    """Marks a work-around: a function that returns True if it changed something."""
+    """Mark a work-around: a function that returns True if it changed something."""
 
     def decorate(function: Callable[[], bool]) -> Callable[[], bool]:
         @functools.wraps(function)
@@ -120,7 +120,7 @@ def silence_meshgrid_warning() -> bool:
 
 @shim(until="Detectron2 0.6 (2021) is no longer supported; main does not need it")
 def preload_in_forkserver() -> bool:
-    """Data loading workers that are not forked from us would import Detectron2 unpatched.
+    """Unforked data loading workers would import Detectron2 unpatched.
 
     Python 3.14 makes ``forkserver`` the default on Linux. A worker then unpickles a Detectron2
     class before any of our modules. A server that preloads this package forks patched workers.
@@ -134,7 +134,7 @@ def preload_in_forkserver() -> bool:
 
 
 def apply() -> None:
-    """Applies the work-arounds that must precede the import of Detectron2; safe to repeat."""
+    """Apply the work-arounds that must precede the import of Detectron2; safe to repeat."""
     for work_around in (
         restore_pillow_names,
         restore_numpy_names,
@@ -147,7 +147,7 @@ def apply() -> None:
 
 
 def require_detectron2() -> None:
-    """Checks that Detectron2 is installed, without importing it.
+    """Check that Detectron2 is installed, without importing it.
 
     Raises:
         ModuleNotFoundError: it is not; the message is one sentence with the two ways to get it.
@@ -174,7 +174,7 @@ def _detectron2_spec() -> ModuleSpec | None:
 
 
 def _detectron2_has(file: str, pattern: str) -> bool:
-    """Tells whether a source file of the installed Detectron2 holds ``pattern``.
+    """Tell whether a source file of the installed Detectron2 holds ``pattern``.
 
     Its version does not tell: the release of 2021 and today's main both say 0.6. Without readable
     source (a zipped package) the answer is True, as a work-around too many does no harm.

@@ -271,10 +271,7 @@ def class_table(name: str) -> list[dict[str, Any]]:
     """
     source = _source(name)
     if name not in _CLASS_TABLES:
-        if source.make_table is not None:
-            table = source.make_table()
-        else:
-            table = _read_table(source)
+        table = _read_table(source) if source.make_table is None else source.make_table()
         _fill_metadata(name, table)
     return [{**entry, "color": list(entry["color"])} for entry in _CLASS_TABLES[name]]
 
@@ -308,6 +305,7 @@ def _source(name: str) -> _Source:
 
 
 def _read_table(source: _Source) -> list[dict[str, Any]]:
+    """Read the class table of the JSON."""
     try:
         data = read_panoptic_json(source.paths)
     except FileNotFoundError as error:

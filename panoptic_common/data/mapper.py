@@ -42,7 +42,7 @@ TargetFunction = Callable[[np.ndarray, list[dict[str, Any]]], dict[str, Any]]
 
 
 class PanopticDatasetMapper:
-    """Maps one dict of a panoptic data set to the input of a model.
+    """Map from one dict of a panoptic data set to the input of a model.
 
     The result holds `image`, a (3, H, W) uint8 tensor; `file_name`, `image_id` and the original
     `height` and `width`; and whatever `make_targets` returned.
@@ -196,6 +196,7 @@ def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
 
 
 def _unknown_ids(ids: np.ndarray, record: dict[str, Any]) -> list[int]:
+    """List the ids that the JSON of an image does not know."""
     known = {segment["id"] for segment in record["segments_info"]} | {VOID_ID}
     return [segment_id for segment_id in ids.tolist() if segment_id not in known]
 

@@ -1,5 +1,6 @@
-"""Training batches that are a pure function of (seed, iteration), so that a resumed run goes on
-exactly where the killed one stopped.
+"""Training batches that are a pure function of (seed, iteration).
+
+So a resumed run goes on exactly where the killed one stopped.
 
 Detectron2's `TrainingSampler` starts its shuffled stream anew at every start of the program, and
 its augmentations draw from whatever state the global generators are in: a resumed run sees other
@@ -34,7 +35,7 @@ Sample = tuple[int, int]  # (position in the stream, index into the data set)
 
 
 def derive_seed(seed: int, *key: int) -> int:
-    """A well mixed 32-bit seed for one purpose, so that neighbouring keys are unrelated.
+    """Derive a well mixed 32-bit seed for one purpose; neighbouring keys are unrelated.
 
     Args:
         seed: the run's seed, at least 0.
@@ -74,7 +75,7 @@ def scoped_seed(seed: int) -> Iterator[None]:
 def sample_batches(
     size: int, batch_size: int, seed: int, is_landscape: Sequence[bool] | None = None
 ) -> Iterator[list[Sample]]:
-    """The endless sequence of batches of a run.
+    """Give the endless sequence of batches of a run.
 
     Args:
         size: number of images in the data set.
@@ -139,14 +140,17 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Args:
+        """Prepare to load a data set.
+
+        Args:
             records: dataset dicts.
             mapper: dataset dict -> input of the model.
-            total_batch_size: images an iteration over all ranks, SOLVER.IMS_PER_BATCH.
+            total_batch_size: images per iteration over all ranks, SOLVER.IMS_PER_BATCH.
             seed: the run's seed, the same on all ranks.
             is_landscape: see `sample_batches`.
             num_workers: worker processes of this rank; 0 maps in this process.
-            rank, world_size: this process among those that train together.
+            rank: number of this process among those that train together, from 0.
+            world_size: how many train together.
 
         Raises:
             ValueError: no image, or a batch that cannot be shared among the ranks.

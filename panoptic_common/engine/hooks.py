@@ -25,7 +25,7 @@ _NUMBERED = re.compile(r"model_\d{7}\.pth")
 
 
 class SeedEveryStep(HookBase):
-    """Seeds the global generators before each step from (seed, iteration, rank).
+    """Seed the global generators before each step from (seed, iteration, rank).
 
     The models draw while they train: the RPN and the ROI heads sample their proposals. Storing the
     generators' states in the checkpoint would have to gather them from all ranks and devices, and
@@ -35,33 +35,39 @@ class SeedEveryStep(HookBase):
     """
 
     def __init__(self, seed: int) -> None:
-        """Args:
-        seed: of the run; may be changed until training starts.
+        """Remember the seed.
+
+        Args:
+            seed: of the run; may be changed until training starts.
         """
         self.seed = seed
 
     def before_step(self) -> None:
+        """Seed for the step that comes."""
         key = (MODEL_STEP, self.trainer.iter, comm.get_rank())
         seed_everything(derive_seed(self.seed, *key))
 
 
 class PeriodicCheckpoint(HookBase):
-    """Saves model_<iteration> every `period` iterations, model_final at the end, and tidies up.
+    """Save model_<iteration> every `period` iterations, model_final at the end, and tidy up.
 
     Detectron2's hook forgets at each resume which files it wrote, and never deletes those.
     """
 
     def __init__(self, checkpointer: PanopticCheckpointer, period: int, keep: int = 0) -> None:
-        """Args:
-        checkpointer: writes the files.
-        period: in iterations; 0 saves at the end only.
-        keep: how many numbered files to keep; 0 keeps all.
+        """Prepare to save.
+
+        Args:
+            checkpointer: writes the files.
+            period: in iterations; 0 saves at the end only.
+            keep: how many numbered files to keep; 0 keeps all.
         """
         self.checkpointer = checkpointer
         self.period = period
         self.keep = keep
 
     def after_step(self) -> None:
+        """Save if this iteration is one of those."""
         iteration = self.trainer.iter
         if self.period > 0 and (iteration + 1) % self.period == 0:
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
@@ -80,16 +86,18 @@ class PeriodicCheckpoint(HookBase):
 
 
 class BestCheckpoint(HookBase):
-    """Keeps the model with the highest value of a metric as model_best, also across resumes.
+    """Keep the model with the highest value of a metric as model_best, also across resumes.
 
     Must come after the hook that evaluates. Resuming never starts from model_best.
     """
 
     def __init__(self, checkpointer: PanopticCheckpointer, metric: str, eval_period: int) -> None:
-        """Args:
-        checkpointer: writes the file.
-        metric: name of the result, such as "panoptic_seg/PQ".
-        eval_period: in iterations, that of the evaluation.
+        """Prepare to watch a metric.
+
+        Args:
+            checkpointer: writes the file.
+            metric: name of the result, such as "panoptic_seg/PQ".
+            eval_period: in iterations, that of the evaluation.
         """
         self.checkpointer = checkpointer
         self.metric = metric
@@ -97,6 +105,7 @@ class BestCheckpoint(HookBase):
         self.best = -math.inf
 
     def before_train(self) -> None:
+        """Read the value of the best model so far, if the run is resumed."""
         path = os.path.join(self.checkpointer.save_dir, f"{BEST_NAME}.pth")
         if self.trainer.start_iter > 0 and os.path.isfile(path):
             contents = read_weights_file(path)
@@ -104,15 +113,18 @@ class BestCheckpoint(HookBase):
                 self.best = contents["value"]
 
     def after_step(self) -> None:
+        """Save the model if it was evaluated and is the best."""
         done = self.trainer.iter + 1
         if self.eval_period > 0 and done % self.eval_period == 0 and done < self.trainer.max_iter:
             self._keep_if_better(self.trainer.iter)
 
     def after_train(self) -> None:
+        """Save the final model if it is the best."""
         if self.trainer.iter >= self.trainer.max_iter:  # not after a failure
             self._keep_if_better(self.trainer.max_iter - 1)
 
     def _keep_if_better(self, iteration: int) -> None:
+        """Compare the latest value with the best, and save if it is higher."""
         latest = self.trainer.storage.latest()
         if self.metric not in latest:
             known = sorted(name for name in latest if "/" in name)
@@ -128,7 +140,7 @@ class BestCheckpoint(HookBase):
 
 
 class PredictionImages(HookBase):
-    """Shows in TensorBoard what the model makes of a few fixed images, every `period` steps.
+    """Show in TensorBoard what the model makes of a few fixed images, every `period` steps.
 
     To be registered in the main process only; the other processes wait for it at the next step.
     """
@@ -140,11 +152,13 @@ class PredictionImages(HookBase):
         draw: Callable[[dict, dict], np.ndarray],
         period: int,
     ) -> None:
-        """Args:
-        model: not wrapped for several processes.
-        make_samples: gives the inputs of the images; called at the first use.
-        draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
-        period: in iterations.
+        """Prepare to draw.
+
+        Args:
+            model: not wrapped for several processes.
+            make_samples: gives the inputs of the images; called at the first use.
+            draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
+            period: in iterations.
         """
         self.model = model
         self.make_samples = make_samples
@@ -153,11 +167,12 @@ class PredictionImages(HookBase):
         self._samples: Sequence[dict] | None = None
 
     def after_step(self) -> None:
+        """Draw if this iteration is one of those."""
         if (self.trainer.iter + 1) % self.period == 0:
             self.show(self.trainer.storage)
 
     def show(self, storage: Any) -> None:
-        """Put one image a sample into an event storage."""
+        """Put one image per sample into an event storage."""
         if self._samples is None:
             self._samples = list(self.make_samples())
         training = self.model.training

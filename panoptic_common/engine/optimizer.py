@@ -1,5 +1,7 @@
-"""Optimizers from the config: SGD and AdamW, learning-rate factors by parameter name, no weight
-decay on normalisation layers, and all ways of gradient clipping.
+"""Optimizers from the config.
+
+SGD and AdamW, learning-rate factors by parameter name, a weight decay of their own for
+normalisation layers, and all ways of gradient clipping.
 
 Detectron2's own function knows SGD and one learning rate for all parameters; for the settings that
 it has, the parameter groups made here are the same (a test compares them).
@@ -41,7 +43,7 @@ def parameter_groups(
     bias_lr_factor: float = 1.0,
     lr_multipliers: Sequence[tuple[str, float]] = (),
 ) -> list[dict[str, Any]]:
-    """Trainable parameters grouped by (learning rate, weight decay).
+    """Group the trainable parameters by (learning rate, weight decay).
 
     Args:
         model: the model; a parameter that several modules share counts once.
@@ -94,7 +96,7 @@ def parameter_groups(
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that SOLVER describes.
+    """Build the optimizer that SOLVER describes.
 
     SOLVER.OPTIMIZER is "SGD" (with MOMENTUM and NESTEROV) or "ADAMW". SOLVER.CLIP_GRADIENTS.
     CLIP_TYPE is Detectron2's "value" or "norm" (each parameter by itself), or "full_model" (the
@@ -129,7 +131,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def build_poly_scheduler(
     cfg: CfgNode, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule of DeepLab: BASE_LR (1 - t / T)^SOLVER.POLY_POWER after a warm-up.
+    """Build the schedule of DeepLab: BASE_LR (1 - t / T)^SOLVER.POLY_POWER after a warm-up.
 
     Args:
         cfg: SOLVER's MAX_ITER is T; the WARMUP keys mean what they mean for Detectron2's schedules.
@@ -150,7 +152,7 @@ def build_poly_scheduler(
 def _with_clipping(
     optimizer_class: type[torch.optim.Optimizer], clip: CfgNode
 ) -> type[torch.optim.Optimizer]:
-    """The class, its `step` preceded by the clipping that SOLVER.CLIP_GRADIENTS asks for.
+    """Precede `step` of the class by the clipping that SOLVER.CLIP_GRADIENTS asks for.
 
     Clipping lives in `step` because a gradient scaler divides the gradients by its scale just
     before it calls `step`.
@@ -173,7 +175,7 @@ def _with_clipping(
 def _full_model_clipping(
     optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
 ) -> type[torch.optim.Optimizer]:
-    """The class, clipping the norm over all parameters together before each step."""
+    """Precede `step` of the class by clipping the norm over all parameters together."""
 
     class FullModelClipping(optimizer_class):  # type: ignore[misc, valid-type]
         def step(self, closure: Any = None) -> Any:

@@ -15,7 +15,7 @@ _FREE_KEYS = {"OUTPUT_DIR", "SEED", "VERSION", "MODEL.WEIGHTS", "MODEL.DEVICE"}
 
 
 def config_differences(stored: str, cfg: CfgNode) -> list[str]:
-    """What a config changes against the YAML of a checkpoint, one line a key."""
+    """List what a config changes against the YAML of a checkpoint, one line per key."""
     before, now = flatten(CfgNode.load_cfg(stored)), flatten(cfg)
     return [
         f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
@@ -25,7 +25,7 @@ def config_differences(stored: str, cfg: CfgNode) -> list[str]:
 
 
 def _listless(value: Any) -> Any:
-    """YAML has lists only, where the config may have tuples."""
+    """Turn lists into tuples: YAML has lists only, where the config may have tuples."""
     return tuple(_listless(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
@@ -48,7 +48,7 @@ def cut_metrics(path: str, start_iteration: int) -> None:
 
 
 def _is_before(line: bytes, iteration: int) -> bool:
-    """Whether a line of metrics.json is whole and about an earlier iteration."""
+    """Tell whether a line of metrics.json is whole and about an earlier iteration."""
     try:
         return line.endswith(b"\n") and json.loads(line)["iteration"] < iteration
     except (ValueError, KeyError, TypeError):

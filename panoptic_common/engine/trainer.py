@@ -1,10 +1,10 @@
 """The training loop of both systems: Detectron2's `DefaultTrainer`, made exact and resumable.
 
 Killed at any moment and resumed, a run on the CPU ends in the very state, bit for bit, of the run
-that nobody killed. Three things bring that about: checkpoints are written atomically
-(`checkpoint_files`), the batch of iteration i is a function of (seed, i) (`train_loader`), and so
-is what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN
-draws its images afresh after a resume, and on a GPU some kernels add in no fixed order.
+that nobody killed. Three things bring that about. Checkpoints are written atomically
+(`panoptic_common.files`). The batch of iteration i is a function of (seed, i) (`train_loader`). So is
+what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN draws
+its images afresh after a resume, and on a GPU some kernels add in no fixed order.
 
 The systems plug in by `build_target_function`; this module knows neither.
 """
@@ -57,7 +57,9 @@ class PanopticTrainer(DefaultTrainer):
     """Trains and evaluates one system; a subclass gives its `build_target_function`."""
 
     def __init__(self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False) -> None:
-        """Args:
+        """Build all parts of a training.
+
+        Args:
             cfg: a complete config (see `panoptic_common.config.load_config`). A SEED of -1
                 draws one, which is logged, stored in the checkpoints, and used again at a resume.
             allow_unsafe_checkpoint: read pickles that could run code.
@@ -104,28 +106,28 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_target_function(cls, cfg: CfgNode) -> Callable[[np.ndarray, list[dict]], dict]:
-        """The system's function (id map after augmentation, segments) -> entries of the input."""
+        """Build the system's function (id map after augmentation, segments) -> input entries."""
         raise NotImplementedError("give a subclass of PanopticTrainer its build_target_function")
 
     @classmethod
     def build_test_target_function(
         cls, cfg: CfgNode
     ) -> Callable[[np.ndarray, list[dict]], dict] | None:
-        """Likewise for test images, whose truth an oracle reads; None reads no truth."""
+        """Build that of test images, whose truth an oracle reads; None reads no truth."""
         return None
 
     # ---- parts ----------------------------------------------------------------------------------
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """See `panoptic_common.engine.optimizer.build_optimizer`."""
+        """Build what `panoptic_common.engine.optimizer.build_optimizer` says."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Detectron2's WarmupMultiStepLR and WarmupCosineLR, and DeepLab's WarmupPolyLR."""
+        """Build WarmupMultiStepLR, WarmupCosineLR (Detectron2's) or WarmupPolyLR (DeepLab's)."""
         if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupPolyLR":
             return build_poly_scheduler(cfg, optimizer)
         if cfg.SOLVER.MAX_ITER in cfg.SOLVER.STEPS:  # a step right at the end trips Detectron2
@@ -136,7 +138,7 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Endless batches of augmented training images of all sets in DATASETS.TRAIN.
+        """Build endless batches of augmented training images of all sets in DATASETS.TRAIN.
 
         Raises:
             ValueError: a sampler that cannot be resumed exactly, or an unusable data set.
@@ -144,7 +146,7 @@ class PanopticTrainer(DefaultTrainer):
         if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
             raise ValueError(
                 f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
-                '"TrainingSampler" (every image once an epoch) can be resumed exactly'
+                '"TrainingSampler" (every image once per epoch) can be resumed exactly'
             )
         records = list(
             itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
@@ -166,7 +168,7 @@ class PanopticTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
-        """The images of a data set, each once, shared among the processes."""
+        """Build a loader of a data set: each image once, shared among the processes."""
         records = load_panoptic(dataset_name)
         return build_detection_test_loader(
             records,
@@ -181,13 +183,13 @@ class PanopticTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """PQ, mIoU and AP; files go to OUTPUT_DIR/inference/<data set>."""
+        """Build PQ, mIoU and AP; files go to OUTPUT_DIR/inference/<data set>."""
         if output_folder is None:
             output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return build_evaluator(cfg, dataset_name, output_folder)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with ours for seeds, checkpoints, the best model and images."""
+        """Build Detectron2's hooks, with ours for seeds, checkpoints, the best model and images."""
         cfg = self.cfg
         hooks = [
             hook
@@ -215,6 +217,7 @@ class PanopticTrainer(DefaultTrainer):
         return [*hooks, writer]
 
     def _build_images(self) -> PredictionImages:
+        """Build the hook that shows predictions of the first test images."""
         name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
         mapper = PanopticDatasetMapper.from_config(self.cfg, False, None)
 
@@ -274,7 +277,7 @@ class PanopticTrainer(DefaultTrainer):
 
 
 def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
-    """A function (input, output of the model) -> image, for `hooks.PredictionImages`.
+    """Make the function (input, output of the model) -> image of `hooks.PredictionImages`.
 
     Args:
         table: class table.

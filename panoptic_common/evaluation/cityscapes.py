@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def cityscapes_evaluators(truth: PanopticTruth) -> list[DatasetEvaluator]:
-    """The two evaluators, or none and one line in the log that says why.
+    """Make the two evaluators, or none and one line in the log that says why.
 
     Args:
         truth: of a data set in Cityscapes' layout.
@@ -58,7 +58,7 @@ def cityscapes_evaluators(truth: PanopticTruth) -> list[DatasetEvaluator]:
 
 
 def ground_truth_folder(dataset_name: str) -> Path:
-    """The folder of gtFine images, `gtFine/<split>`, of a data set in Cityscapes' layout.
+    """Find the folder of gtFine images, `gtFine/<split>`, of a data set in Cityscapes' layout.
 
     It is the metadata's `gt_dir` if that is set, and otherwise follows from the place of the
     panoptic PNGs, `gtFine/cityscapes_panoptic_<split>`.

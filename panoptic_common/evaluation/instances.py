@@ -269,6 +269,7 @@ class _Scorer(COCOEvaluator):
     def score(
         self, by_image: Mapping[Any, list[dict[str, Any]]]
     ) -> Mapping[str, Mapping[str, float]]:
+        """Score the detections of each image."""
         self.reset()
         self._predictions = [
             {"image_id": image_id, "instances": found} for image_id, found in by_image.items()
@@ -277,7 +278,7 @@ class _Scorer(COCOEvaluator):
 
 
 def _nothing_detected(annotations: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """AP without detections: 0, or nan where no instance of that size has to be found."""
+    """Return the AP without detections: 0, or nan where no instance of a size is to be found."""
     areas = [item["area"] for item in annotations if not item["iscrowd"]]
     return {
         name: 0.0 if any(low <= area <= high for area in areas) else float("nan")

@@ -1,13 +1,12 @@
-"""Evaluation inside Detectron2's loop: PQ and mIoU of panoptic outputs, mIoU of semantic ones.
+"""Evaluation of panoptic outputs inside Detectron2's loop: PQ and mIoU.
 
 Detectron2's own panoptic evaluator collects the PNGs of all processes on one and calls panopticapi
 when the last is there. Here every image is compared with its truth as soon as it is predicted, on
-the process that predicted it, and what travels between processes are sums per class
-(`panoptic_common.coco.quality`). The official files are written all the same: `predictions.json` and the
-folder `predictions/` of PNGs are what panopticapi and the test servers read.
+the process that predicted it. What travels between processes are sums per class
+(`panoptic_common.coco.quality`). The official files are written all the same by `prediction_files`:
+`predictions.json` and the folder `predictions/` of PNGs.
 
-`build_evaluator` puts everything together that suits a data set; box and mask AP is in
-`instance_evaluation`, Cityscapes' own measures in `cityscapes_evaluation`.
+`build.build_evaluator` puts everything together that suits a data set.
 
 Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1, things and stuff
 in one table.
@@ -134,7 +133,7 @@ class PanopticEvaluator(DatasetEvaluator):
     def _prediction(
         self, image: Mapping[str, Any], output: Mapping[str, Any]
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """The (H, W) map and the segments of one output."""
+        """Return the (H, W) map and the segments of one output."""
         if self._variant is None:
             value = output_of(image, output, self._key)
         else:
@@ -183,8 +182,11 @@ class PanopticEvaluator(DatasetEvaluator):
                     "%s: the JSON gives segment %s an area of %s, its PNG has %d pixels. Pixels"
                     " are counted here; panopticapi would take the JSON's number"
                     " (tools/check_dataset.py lists all such segments).",
-                    describe(record), segment["id"], segment["area"], pixels,
-                )  # fmt: skip
+                    describe(record),
+                    segment["id"],
+                    segment["area"],
+                    pixels,
+                )
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Add up over all processes; to be called on each of them.

@@ -1,4 +1,4 @@
-"""Evaluation of semantic outputs inside Detectron2's loop: mIoU against the classes of the panoptic truth.
+"""Evaluation of semantic outputs inside Detectron2's loop: mIoU.
 
 Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1.
 """

@@ -47,7 +47,7 @@ class PanopticTruth:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, how many classes there are."""
         return len(self.table)
 
     @property

@@ -14,11 +14,12 @@ def normalised_batch(
     pixel_std: torch.Tensor,
     divisibility: int,
 ) -> ImageList:
-    """Normalised images, padded with 0, which is the mean, at the right and at the bottom.
+    """Normalise images and pad them with 0, the mean, at the right and at the bottom.
 
     Args:
         batched_inputs: N dicts with "image" (C, H_i, W_i), values 0 to 255.
-        pixel_mean, pixel_std: (C, 1, 1), on the network's device.
+        pixel_mean: (C, 1, 1), on the network's device.
+        pixel_std: (C, 1, 1), likewise.
         divisibility: the padded sides are multiples of it; 0 and 1 pad to the largest sides only.
 
     Returns:

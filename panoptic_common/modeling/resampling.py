@@ -23,13 +23,13 @@ def resample(
     stride: int,
     rows: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Bilinear interpolation between the centres of the cells.
+    """Interpolate bilinearly between the centres of the cells.
 
     Args:
         maps: (C, h, w) values at the centres of the cells.
         input_size: (H_in, W_in).
         output_size: (H, W).
-        stride: pixels of the input a cell.
+        stride: pixels of the input per cell.
         rows: first and last (exclusive) row of the result to make; None for all.
 
     Returns:
@@ -55,13 +55,13 @@ def resample(
 def resample_nearest(
     labels: torch.Tensor, input_size: tuple[int, int], output_size: tuple[int, int], stride: int
 ) -> torch.Tensor:
-    """The value of the cell in which the centre of each pixel of the result lies.
+    """Take the value of the cell in which the centre of each pixel of the result lies.
 
     Args:
         labels: (h, w) values of the cells, of any dtype.
         input_size: (H_in, W_in).
         output_size: (H, W).
-        stride: pixels of the input a cell.
+        stride: pixels of the input per cell.
 
     Returns:
         (H, W) of the same dtype.
@@ -78,7 +78,7 @@ def resample_nearest(
 
 
 def cells_of_pixels(input_length: int, output_length: int, stride: int) -> torch.Tensor:
-    """Along one axis, the cell in which the centre of each pixel of the result lies.
+    """Find, along one axis, the cell in which the centre of each pixel of the result lies.
 
     Exact, in whole numbers: pixel i has its centre at (i + 1/2) L_in / L_out in the input, which is
     cell floor((2 i + 1) L_in / (2 L_out stride)).

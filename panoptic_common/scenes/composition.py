@@ -169,7 +169,7 @@ def _paint_items(
 
 
 def _paint_void(canvas: Canvas, draws: Draws, along: bool) -> None:
-    """Regions without truth: the bonnet of the camera's own car, a blurred patch."""
+    """Paint regions without truth: the bonnet of the camera's own car, a blurred patch."""
     height, width = canvas.height, canvas.width
     if along and draws.chance(30):
         centre = np.array([width << 7, (height << 8) + (height << 4)])

@@ -98,7 +98,7 @@ class Item:
             shapes.tree(sprite, draws, street.colours["vegetation"])
 
     def shadow(self, street: Street) -> np.ndarray:
-        """The (V, 2) Q8 outline of the shadow on the ground."""
+        """Return the (V, 2) Q8 outline of the shadow on the ground."""
         if self.kind in vehicles.LENGTHS:
             half_length = vehicles.LENGTHS[self.kind] // 2 + 100
             half_width = vehicles.WIDTHS[self.kind] // 2 + 100
@@ -119,7 +119,7 @@ class Item:
 
 
 def _hull(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Convex hull by the monotone chain, counter-clockwise."""
+    """Find the convex hull by the monotone chain, counter-clockwise."""
     points = sorted(set(points))
 
     def chain(ordered: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -63,7 +63,7 @@ class Planner:
     # ------------------------------------------------------------------ groups
 
     def _parked(self) -> None:
-        """A row of cars at the kerb; seen along the street they overlap, across they stand free."""
+        """Park a row of cars at the kerb; they overlap only if seen along the street."""
         draws, street = self.draws, self.street
         road = street.strips("road")[0]
         side = draws.choice([-1, 1])
@@ -147,7 +147,7 @@ class Planner:
             self._add(kind, *spot, 0)
 
     def _occluder(self, vehicle: Item) -> None:
-        """Something narrow in front of a vehicle, which often cuts it into two pieces."""
+        """Put something narrow in front of a vehicle, which often cuts it into two pieces."""
         kind = self.draws.choice(["person", "traffic sign", "tree", "person"])
         z = vehicle.z * self.draws.integer(55, 75) // 100
         left, _, right, _ = vehicle.footprint
@@ -158,7 +158,7 @@ class Planner:
             self._add(kind, x, z, self.draws.integer(0, 1), touching=True)
 
     def _crowd(self) -> None:
-        """A far group of people that share one segment with iscrowd = 1."""
+        """Place a far group of people that share one segment with iscrowd = 1."""
         draws, view = self.draws, self.street.view
         z = min(self._scaled(draws.integer(9000, 13_000)), self._farthest() - 900)
         half = view.half_width_at(z) * 4 // 5
@@ -172,7 +172,7 @@ class Planner:
             x += draws.integer(260, 480)
 
     def _tiny(self) -> None:
-        """One thing only some ten pixels high, if there is a free view into the distance."""
+        """Place one thing only some ten pixels high, if there is a free view into the distance."""
         draws, street = self.draws, self.street
         view = street.view
         last = street.zones[-1]
@@ -200,7 +200,7 @@ class Planner:
         return distance * view.focal * 10 // (14 * view.height)
 
     def _farthest(self) -> int:
-        """Distance of the wall that closes the view, mm."""
+        """Return the distance of the wall that closes the view, mm."""
         return FAR if self.street.along else self.street.reach()[1]
 
     def _spot(self, kind: str) -> tuple[int, int] | None:

@@ -46,7 +46,7 @@ class ScenePaths(NamedTuple):
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """Seed of one image of a split; differs between splits, also for equal indices."""
+    """Return the seed of one image of a split; differs between splits, also for equal indices."""
     digest = hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()
     return int.from_bytes(digest[:6], "little")  # 48 bits: exact in every JSON reader
 
@@ -130,7 +130,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_complete(paths: ScenePaths, parameters: dict) -> bool:
-    """Whether the split is there with these parameters; logs why not."""
+    """Tell whether the split is there with these parameters; log why not."""
     if not paths.panoptic_json.exists():
         if paths.images.parent.exists():
             logger.warning("%s was left half written: it is made anew", paths.images.parent)
@@ -155,7 +155,7 @@ def _is_complete(paths: ScenePaths, parameters: dict) -> bool:
 
 
 def _parameters_of(panoptic_json: Path) -> dict | None:
-    """The parameters recorded in a JSON of ours; None if the file is damaged or another's."""
+    """Return the parameters in a JSON of ours; None if it is damaged or another's."""
     try:
         with open(panoptic_json) as handle:
             return json.load(handle)["info"]["parameters"]
@@ -164,7 +164,7 @@ def _parameters_of(panoptic_json: Path) -> dict | None:
 
 
 def _refuse_foreign(paths: ScenePaths) -> None:
-    """Never delete what this module has not made."""
+    """Refuse to delete what this module has not made."""
     folder = paths.images.parent
     if folder.exists() and not (folder / _MARKER).exists():
         raise FileExistsError(f"{folder} was not made by write_scenes; move it or choose a root")
@@ -177,6 +177,7 @@ _MARKER = "made_by_write_scenes.json"
 
 
 def _write_partial(partial: Path, parameters: dict, config: SceneConfig, workers: int) -> None:
+    """Write a whole split, with its JSON files last, into a folder of its own."""
     (partial / "split" / "images").mkdir(parents=True)
     (partial / "split" / "panoptic").mkdir()
     with open(partial / "split" / _MARKER, "w") as handle:

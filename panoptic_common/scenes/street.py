@@ -52,11 +52,11 @@ class View:
         return np.stack([x, y], axis=1)
 
     def half_width_at(self, depth: int) -> int:
-        """Half the width that the image shows at a distance, mm."""
+        """Return half the width that the image shows at a distance, mm."""
         return depth * self.width // (2 * self.focal)
 
     def haze_at(self, depth: int | np.ndarray) -> np.ndarray:
-        """Share of haze in 1/256 at a distance in mm (an int or an int64 array)."""
+        """Return the share of haze in 1/256 at a distance in mm (an int or an int64 array)."""
         return np.minimum(depth * self.haziness // _HAZE_DISTANCE, 208)
 
 
@@ -99,7 +99,7 @@ class Street:
         return [zone for zone in self.zones if zone.category == category]
 
     def reach(self) -> tuple[int, int]:
-        """Lateral coordinates between which the ground is in front of the walls."""
+        """Return the lateral coordinates between which the ground is in front of the walls."""
         limits = [side if kind != "none" else FAR for side, kind in self.walls]
         if not self.along:
             return -FAR, limits[0]
@@ -107,7 +107,7 @@ class Street:
         return (-FAR if left == FAR else left), right
 
     def light_at(self, x: int) -> int:
-        """Brightness at world coordinate X: less in the shade of the houses."""
+        """Return the brightness at world coordinate X: less in the shade of the houses."""
         return 176 if self.along and x * self.sun > self.shade_edge else 256
 
 
@@ -159,7 +159,7 @@ def _zone(low: int, high: int, category: str, colours: dict[str, Colour]) -> Zon
 def _zones_along(
     draws: Draws, colours: dict[str, Colour]
 ) -> tuple[list[Zone], list[tuple[int, str]]]:
-    """Road in the middle, on each side a pavement, then houses, a lawn or a canal."""
+    """Lay the road in the middle, on each side a pavement, then houses, a lawn or a canal."""
     centre, half_road = draws.integer(-2200, 2200), draws.integer(3600, 5200)
     zones = [_zone(centre - half_road, centre + half_road, "road", colours)]
     walls = []
@@ -181,7 +181,7 @@ def _zones_along(
 def _zones_across(
     draws: Draws, colours: dict[str, Colour]
 ) -> tuple[list[Zone], list[tuple[int, str]]]:
-    """From near to far: pavement or lawn, road, pavement, then houses, a lawn or a canal."""
+    """Lay from near to far: pavement or lawn, road, pavement, then houses, a lawn or a canal."""
     kerb = draws.integer(3600, 6600)
     far_kerb = kerb + draws.integer(4200, 6400)
     pavement = far_kerb + draws.integer(3200, 5200)

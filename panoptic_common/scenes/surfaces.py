@@ -102,7 +102,7 @@ def _marks(
     longitudinal: np.ndarray,
     depth: np.ndarray,
 ) -> np.ndarray:
-    """Brightness of lane marks, kerbs and paving joints: (G, W), 256 = plain ground."""
+    """Shade lane marks, kerbs and paving joints: (G, W) brightness, 256 = plain ground."""
     factor = np.full(zone.shape, 256, np.int64)
     near = depth < 24_000  # farther away the pattern would only alias
     for index, strip in enumerate(street.zones):
@@ -129,7 +129,7 @@ def _marks(
 
 
 def _paint_backdrop(canvas: Canvas, street: Street, draws: Draws, segments: dict[str, int]) -> None:
-    """Far trees or a skyline, as one height per column at a fixed distance."""
+    """Paint far trees or a skyline, as one height per column at a fixed distance."""
     view = street.view
     depth = draws.integer(60_000, 110_000)
     if draws.chance(55):
@@ -151,7 +151,7 @@ def _paint_backdrop(canvas: Canvas, street: Street, draws: Draws, segments: dict
 
 
 def _wall_columns(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance, position along the wall, and wall index (-1 = none) of every column, each (W,)."""
+    """Find distance, position along the wall and wall (-1 = none) per column, each (W,)."""
     view = street.view
     right = 2 * np.arange(view.width, dtype=np.int64) + 1 - view.width
     if street.along:
@@ -246,7 +246,7 @@ def _tint(rgb: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
 def _hedge(
     street: Street, draws: Draws, along: np.ndarray, altitude: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Like `_house_row`, for a hedge with an uneven top."""
+    """Work as `_house_row`, for a hedge with an uneven top."""
     height, width = altitude.shape
     top = draws.integer(1400, 3200)
     bumps = value_noise(draws, 1, width, 1, max(2, height // 30))[0]

@@ -88,12 +88,14 @@ def vary(draws: Draws, colour: Colour, amount: int) -> Colour:
 
 
 def value_noise(draws: Draws, height: int, width: int, cell_y: int, cell_x: int) -> np.ndarray:
-    """Smooth noise: random values on a coarse lattice, smoothly interpolated.
+    """Make smooth noise: random values on a coarse lattice, smoothly interpolated.
 
     Args:
         draws: source of the lattice values.
-        height, width: size of the result in pixels.
-        cell_y, cell_x: lattice spacing in pixels, at least 1.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        cell_y: lattice spacing along y in pixels, at least 1.
+        cell_x: lattice spacing along x in pixels, at least 1.
 
     Returns:
         (H, W) int32 in 0..255, mean near 128.
@@ -108,7 +110,7 @@ def value_noise(draws: Draws, height: int, width: int, cell_y: int, cell_x: int)
 
 
 def _smooth_steps(length: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lattice index and Q8 weight of every pixel; the weight follows 3t^2 - 2t^3."""
+    """Find lattice index and Q8 weight of every pixel; the weight follows 3t^2 - 2t^3."""
     index, rest = np.divmod(np.arange(length, dtype=np.int32), cell)
     t = rest * 256 // cell
     return index, (t * t * (768 - 2 * t)) >> 16
@@ -123,7 +125,8 @@ def polygon_mask(
 
     Args:
         points: (V, 2) int64 Q8 (x, y); any winding, may self-intersect, may leave the image.
-        height, width: size of the image in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Returns:
         ``(rows, columns, mask)``: the window inside the image and its (R, C) bool mask, or
@@ -234,7 +237,7 @@ class Brush:
 
 
 def _ramp(shape: tuple[int, ...], slope: tuple[int, int]) -> np.ndarray:
-    """(R, C) int32 linear change across a window, zero in its middle."""
+    """Make an (R, C) int32 linear change across a window, zero in its middle."""
     rows, columns = shape
     across = (np.arange(columns, dtype=np.int32) * 2 + 1 - columns) * slope[0] // (2 * columns)
     down = (np.arange(rows, dtype=np.int32) * 2 + 1 - rows) * slope[1] // (2 * rows)

@@ -89,7 +89,7 @@ class Vehicle:
         self.brush.polygon(self.view.project(world), colour, light, (0, slope))
 
     def near_side(self, half_width: int) -> int:
-        """The side (-1 left, 1 right) whose plane the camera sees from outside; 0 if neither."""
+        """Return the side (-1 left, 1 right) that the camera sees from outside; 0 if neither."""
         # The outward normal of the right side is (sin, -cos) in (X, Z); the camera is at 0.
         outside = cosine(self.heading) * self.z - sine(self.heading) * self.x
         if abs(outside) <= half_width << 16:
@@ -137,7 +137,7 @@ class Vehicle:
         return 276 if run > 800 else 250  # what lies flat sees more of the sky
 
     def _window(self, strip: np.ndarray, light: int) -> None:
-        """Glass on a strip, (2, 2, 3): 120 mm from the sides and a tenth from both edges."""
+        """Put glass on a strip, (2, 2, 3): 120 mm from the sides and a tenth from both edges."""
         rise = (strip[:, 1] - strip[:, 0]) // 10
         inner = np.stack([strip[:, 0] + rise, strip[:, 1] - rise], axis=1)
         inner[0, :, 1] += 120
@@ -145,7 +145,7 @@ class Vehicle:
         self.polygon(inner[[0, 0, 1, 1], [0, 1, 1, 0]], _GLASS, light, 70)
 
     def _end(self, kind: str, low: np.ndarray, high: np.ndarray, half: int, light: int) -> None:
-        """Lamps, number plate and bumper of an upright end; tall ends get a window."""
+        """Draw lamps, number plate and bumper of an upright end; tall ends get a window."""
         height, run = int(high[1] - low[1]), int(high[0] - low[0])
 
         def patch(w0: int, w1: int, h0: int, h1: int, colour: Colour, bright: int) -> None:
@@ -162,7 +162,7 @@ class Vehicle:
             patch(-half + 160, half - 160, height * 45 // 100, height * 88 // 100, _GLASS, light)
 
     def chassis(self, places: Sequence[int], radius: int, half_width: int, height: int) -> None:
-        """What shows below the body and belongs to the vehicle: a dark space and the tyres.
+        """Paint what shows below the body: a dark space and the tyres.
 
         To be painted before the body.
 
@@ -181,7 +181,7 @@ class Vehicle:
                 self.polygon(block, _TYRE)
 
     def wheels(self, places: Sequence[int], radius: int, half_width: int) -> None:
-        """Wheel discs on the visible side, painted after the body."""
+        """Draw wheel discs on the visible side, painted after the body."""
         side = self.near_side(half_width)
         if side == 0:
             return
@@ -193,7 +193,7 @@ class Vehicle:
 
 
 def _winding(corners: np.ndarray) -> int:
-    """Twice the signed area of a quadrilateral; positive if the strip faces the camera."""
+    """Return twice the signed area of a quadrilateral; positive if the strip faces the camera."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = corners.tolist()
     return (cx - ax) * (dy - by) - (dx - bx) * (cy - ay)
 
