@@ -6,10 +6,10 @@
 
 DIR holds leftImg8bit/ and gtFine/ as they are unpacked from leftImg8bit_trainvaltest.zip and
 gtFine_trainvaltest.zip. The converter of the package cityscapesscripts does the work; it writes
-gtFine/cityscapes_panoptic_<split>.json and a folder of the same name, with the original label ids
-as category ids (not the train ids), which is what Detectron2 and this project read. It is run in a
-temporary folder, and what it wrote is moved into place when a split is complete, so an interrupted
-run leaves nothing half done. Splits that exist already are kept unless --force is given.
+gtFine/cityscapes_panoptic_<split>.json and a folder of the same name. Category ids are the original
+label ids (not the train ids), which is what Detectron2 and this project read. The converter runs in
+a temporary folder, and a complete split is moved into place. So an interrupted run leaves nothing
+half done. Splits that exist already are kept unless --force is given.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def plain(value: Any, where: str = "checkpoint") -> Any:
         converted = {plain(k, where): plain(v, f"{where}[{k!r}]") for k, v in value.items()}
         if hasattr(value, "_metadata"):  # versions of the modules, in the dict of state_dict()
             converted = collections.OrderedDict(converted)
-            converted._metadata = value._metadata  # type: ignore[attr-defined]
+            vars(converted)["_metadata"] = vars(value)["_metadata"]
         return converted
     if isinstance(value, (list, tuple)):
         items = [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -96,7 +96,7 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
         allow_unsafe: obey pickles that want to call functions.
 
     Returns:
-        A dict with "model" (name -> tensor or array), for our own files all of `OWN_KEYS`, and for
+        A dict with "model" (name -> tensor or array). Our own files have all of `OWN_KEYS`,
         foreign ones "matching_heuristics" (match names by their endings) and "__author__".
 
     Raises:

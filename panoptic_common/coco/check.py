@@ -1,7 +1,7 @@
 """Is a COCO-panoptic data set sound? Compare images, PNGs and JSON with one another.
 
-A data set that is wrong in one of a hundred thousand files shows as a crash in the third night of
-training, or as a PQ of zero. `check_dataset` reads everything once and lists all that is wrong,
+One wrong file among a hundred thousand shows as a crash in the third night of training, or as a
+PQ of zero. `check_dataset` reads everything once and lists all that is wrong,
 each sentence naming the image and the segment. `tools/check_dataset.py` is the program for it.
 
 Shape shorthand: H, W image size in pixels; K number of classes.

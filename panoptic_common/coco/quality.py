@@ -1,27 +1,28 @@
 """Panoptic quality of predicted id maps: PQ, SQ, RQ, and boundary PQ, per class and in the mean.
 
 The problem: compare a predicted map of segments with the true one. A predicted and a true segment
-of one class match if their IoU is above 1/2, which makes the match unique, and with the matched
+of one class match if their IoU is above 1/2, which makes the match unique. With the matched
 pairs TP, the unmatched predictions FP and the unmatched truth FN of a class
 
     PQ = sum of IoU over TP / (|TP| + |FP|/2 + |FN|/2) = SQ * RQ,
-    SQ = sum of IoU over TP / |TP|,    RQ = |TP| / (|TP| + |FP|/2 + |FN|/2),
+    SQ = sum of IoU over TP / |TP|
+    RQ = |TP| / (|TP| + |FP|/2 + |FN|/2).
 
-and the figure of a data set is the mean over those classes that have any TP, FP or FN
-(Kirillov et al., "Panoptic Segmentation", CVPR 2019, Eq. 1). The rules for void and crowd are those
+The figure of a data set is the mean over those classes that have any TP, FP or FN. Source:
+Kirillov et al., "Panoptic Segmentation", CVPR 2019, Eq. 1. The rules for void and crowd are those
 of the COCO evaluation code, panopticapi, to the letter:
 
 * predicted pixels in void truth are left out of the union;
 * a crowd segment of the truth matches nothing and is no FN;
-* an unmatched prediction is no FP if more than half of it lies in void or in crowd of its class,
-  where only the crowd segment listed *last* counts if the image has several of that class.
+* an unmatched prediction is no FP if more than half of it lies in void or in crowd of its class.
+  If the image has several crowd segments of that class, only the one listed *last* counts.
 
 Two things differ on purpose. A group without any class (no stuff in the data, say) has quality
 nan, not a ZeroDivisionError. And areas are counted in the maps, where panopticapi believes the
 `area` listed with the truth: the same thing in a valid data set.
 
-Boundary PQ replaces IoU by min(mask IoU, boundary IoU) before the test against 1/2 (Cheng et al.,
-"Boundary IoU", CVPR 2021, section 6), which asks large segments for precise outlines.
+Boundary PQ replaces IoU by min(mask IoU, boundary IoU) before the test against 1/2, which asks
+large segments for precise outlines. Source: Cheng et al., "Boundary IoU", CVPR 2021, section 6.
 
 Everything here is a function of numpy arrays: no files, no framework, no state but the sums.
 

@@ -31,9 +31,6 @@ class AMPTrainer(SimpleTrainer):
         model: returns a dict of losses in training mode; may be wrapped in DDP.
         data_loader: an iterable of batches.
         optimizer: updates the parameters of ``model``.
-        precision: type of the autocast operations; by default float16 on CUDA and bfloat16
-            elsewhere (the CPU has no fast float16).
-        zero_grad_before_forward: free the old gradients before the forward pass.
     """
 
     def __init__(
@@ -41,20 +38,15 @@ class AMPTrainer(SimpleTrainer):
         model: nn.Module,
         data_loader: Any,
         optimizer: torch.optim.Optimizer,
-        *,
-        precision: torch.dtype | None = None,
-        zero_grad_before_forward: bool = False,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.device_type = device_type(model)
         on_cuda = self.device_type == "cuda"
-        self.precision = precision or (torch.float16 if on_cuda else torch.bfloat16)
-        self.zero_grad_before_forward = zero_grad_before_forward
+        # The CPU has no fast float16.
+        self.precision = torch.float16 if on_cuda else torch.bfloat16
         # bfloat16 has the exponent range of float32, so only float16 needs loss scaling. A
         # disabled scaler passes everything through.
-        self.grad_scaler = torch.amp.GradScaler(
-            self.device_type, enabled=on_cuda and self.precision == torch.float16
-        )
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=on_cuda)
 
     def run_step(self) -> None:
         """Run one iteration: forward under autocast, backward, step."""
@@ -64,15 +56,12 @@ class AMPTrainer(SimpleTrainer):
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
         with torch.autocast(self.device_type, dtype=self.precision):
             losses = self.model(data)
             if isinstance(losses, torch.Tensor):
                 losses = {"total_loss": losses}
             total = sum(losses.values())
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self.grad_scaler.scale(total).backward()
         if hasattr(self, "after_backward"):  # a hook point of Detectron2 main
             self.after_backward()

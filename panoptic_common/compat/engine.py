@@ -28,7 +28,7 @@ def allow_ddp_on_cpu() -> bool:
             options.setdefault("device_ids", None)
         return original(model, **options)
 
-    create_ddp_model.allows_cpu = True  # type: ignore[attr-defined]
+    vars(create_ddp_model)["allows_cpu"] = True
     defaults.create_ddp_model = create_ddp_model
     return True
 

@@ -2,7 +2,7 @@
 
 Detectron2 0.6 insists on CUDA, and its main branch still wraps a CPU model in a way that
 DistributedDataParallel refuses. Here a machine without a GPU gets processes that talk by gloo. The
-processes are spawned and begin in a function of this module, so that the work-arounds of
+processes are spawned and begin in a function of this module. So the work-arounds of
 `panoptic_common.compat` are in place before one of them unpickles anything of Detectron2.
 """
 
@@ -29,7 +29,7 @@ from detectron2.utils import comm
 
 from panoptic_common.files import write_atomically
 
-DEFAULT_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)  # how long a worker waits for the others
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class _Job:
     processes_per_machine: int
     machine_rank: int
     dist_url: str
-    timeout: timedelta
     failure_folder: str
 
 
@@ -55,7 +54,6 @@ def launch(
     dist_url: str | None = None,
     args: tuple[Any, ...] = (),
     num_processes: int | None = None,
-    timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
     """Run ``main_func(*args)`` in one process per worker, as Detectron2's function of that name.
 
@@ -73,7 +71,6 @@ def launch(
             "auto" takes a free port of this machine.
         args: positional arguments of ``main_func``.
         num_processes: CPU processes per machine instead, even where there is a GPU.
-        timeout: how long a worker waits for the others.
 
     Raises:
         ValueError: arguments that contradict each other or the machine.
@@ -111,7 +108,6 @@ def launch(
                 per_machine,
                 machine_rank,
                 dist_url,
-                timeout,
                 failure_folder,
             )
         )
@@ -196,7 +192,7 @@ def _join_process_group(local_rank: int, rank: int, job: _Job) -> None:
         init_method=job.dist_url,
         world_size=job.world_size,
         rank=rank,
-        timeout=job.timeout,
+        timeout=TIMEOUT,
     )
     if hasattr(comm, "create_local_process_group"):  # Detectron2 main
         comm.create_local_process_group(job.processes_per_machine)

@@ -81,7 +81,7 @@ def restore_pillow_names() -> bool:
     needed = _detectron2_has("data/transforms/transform.py", r"Image\.LINEAR\b")
     if "LINEAR" in vars(PIL.Image) or not needed:
         return False
-    PIL.Image.LINEAR = PIL.Image.BILINEAR  # type: ignore[attr-defined]
+    vars(PIL.Image)["LINEAR"] = PIL.Image.BILINEAR
     return True
 
 

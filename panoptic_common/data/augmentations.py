@@ -146,8 +146,8 @@ class RandomRelight(T.Augmentation):
 class RelightTransform(Transform):
     """One relighting: the image changes, coordinates and label maps do not.
 
-    Why not torchvision's ``adjust_brightness`` and its kin: each rounds down to uint8, so that the
-    four together differ from this by up to 25 of 255, and they take 4 times as long.
+    Why not torchvision's ``adjust_brightness`` and its kin: each rounds down to uint8. The four
+    together differ from this by up to 25 of 255, and they take 4 times as long.
 
     Args:
         brightness: factor on every value.
@@ -202,7 +202,7 @@ def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: fl
     """Apply the three factors, in this order, to an (H, W, 3) float32 image of 0..255.
 
     The three are linear in the pixel and in its luma y, so they are one step:
-    x' = s b c x + (1 - s) b c y + (1 - c) b mean(y), because contrast maps y to b c y + (1 - c) b
+    x' = s b c x + (1 - s) b c y + (1 - c) b mean(y). For contrast maps y to b c y + (1 - c) b
     mean(y) and the saturation blends towards exactly that grey.
     """
     luma = rgb @ _LUMA

@@ -51,8 +51,8 @@ class PanopticDatasetMapper:
         is_train: whether the images are for training; the log says so.
         augmentations: applied in order; see `panoptic_common.data.augmentations`.
         image_format: "BGR" or "RGB".
-        make_targets: called with the (H, W) int32 id map after augmentation, 0 = void,
-            and the segments that still have a pixel, with `area` and `bbox` as they are now. It
+        make_targets: called with the (H, W) int32 id map after augmentation, 0 = void, and the
+            segments in it. Their `area` and `bbox` are what they are now. It
             must not know more than its arguments, and must be picklable for spawned workers (a
             method of a module-level class, or a function). None: no targets, and the panoptic PNG
             is not read, as is usual in testing.

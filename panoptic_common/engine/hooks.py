@@ -27,9 +27,9 @@ _NUMBERED = re.compile(r"model_\d{7}\.pth")
 class SeedEveryStep(HookBase):
     """Seed the global generators before each step from (seed, iteration, rank).
 
-    The models draw while they train: the RPN and the ROI heads sample their proposals. Storing the
-    generators' states in the checkpoint would have to gather them from all ranks and devices, and
-    what draws between two steps (an evaluation, an image) would still shift them. Seeded like
+    The models draw while they train: the RPN and the ROI heads sample their proposals. To store the
+    generators' states, a checkpoint would have to gather them from all ranks and devices. What
+    draws between two steps (an evaluation, an image) would still shift them. Seeded like
     this, a step depends on its number alone, a checkpoint needs no state, and a run may resume on
     another number of processes.
     """

@@ -177,10 +177,9 @@ def _full_model_clipping(
 ) -> type[torch.optim.Optimizer]:
     """Precede `step` of the class by clipping the norm over all parameters together."""
 
-    class FullModelClipping(optimizer_class):  # type: ignore[misc, valid-type]
-        def step(self, closure: Any = None) -> Any:
-            parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
-            return super().step(closure)
+    def step(self: torch.optim.Optimizer, closure: Any = None) -> Any:
+        parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
+        return optimizer_class.step(self, closure)
 
-    return FullModelClipping
+    return type("FullModelClipping", (optimizer_class,), {"step": step})

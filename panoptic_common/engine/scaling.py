@@ -10,9 +10,9 @@ from detectron2.engine import DefaultTrainer
 def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
     """Fit batch size, learning rate and schedule to the number of processes.
 
-    With SOLVER.REFERENCE_WORLD_SIZE set, each process keeps the batch it had there, the learning
-    rate follows the total batch, and the schedule is stretched to see as many images (Goyal et
-    al., "Accurate, large minibatch SGD", 2017). 0 leaves everything as it is.
+    With SOLVER.REFERENCE_WORLD_SIZE set, each process keeps the batch it had there. The learning
+    rate follows the total batch, and the schedule is stretched to see as many images. 0 leaves
+    everything as it is. Source: Goyal et al., "Accurate, large minibatch SGD", 2017.
 
     Args:
         cfg: the config; not changed.

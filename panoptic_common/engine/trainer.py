@@ -1,12 +1,12 @@
-"""The training loop of both systems: Detectron2's `DefaultTrainer`, made exact and resumable.
+"""The training loop of every system: Detectron2's `DefaultTrainer`, made exact and resumable.
 
 Killed at any moment and resumed, a run on the CPU ends in the very state, bit for bit, of the run
 that nobody killed. Three things bring that about. Checkpoints are written atomically
-(`panoptic_common.files`). The batch of iteration i is a function of (seed, i) (`train_loader`). So is
-what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN draws
-its images afresh after a resume, and on a GPU some kernels add in no fixed order.
+(`panoptic_common.files`). The batch of iteration i is a function of (seed, i) (`train_loader`). So
+is what the model draws in iteration i (`hooks.SeedEveryStep`). Two exceptions: TEST.PRECISE_BN
+draws its images afresh after a resume, and on a GPU some kernels add in no fixed order.
 
-The systems plug in by `build_target_function`; this module knows neither.
+The systems plug in by `build_target_function`; this module knows none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cityscapes' own measures, by cityscapesscripts: instance AP, and IoU of classes and categories.
 
-These figures differ from ours: the AP has other size rules than COCO's, iIoU weighs pixels by the
-size of their instance, and the truth are the gtFine images and not the panoptic PNGs. They need
+These figures differ from ours: the AP has other size rules than COCO's, and iIoU weighs pixels by
+the size of their instance. The truth are the gtFine images and not the panoptic PNGs. They need
 the files `*_gtFine_instanceIds.png` and `*_gtFine_labelIds.png`, and the package cityscapesscripts,
 an extra that is imported only here and only when it is used.
 

@@ -2,10 +2,10 @@
 
 COCO's AP needs an instances JSON, which a panoptic data set need not have. It follows from the
 panoptic PNG: every thing segment is an instance, a crowd one stays crowd. So each process encodes
-the true masks of its images along with the predicted ones, and when all are done the main process
+the true masks of its images along with the predicted ones. When all are done, the main process
 writes `instances_truth.json` and has Detectron2's `COCOEvaluator` score the detections.
 
-Run-length encodings are made here and not by Detectron2, whose conversion of torch masks relies on
+Run-length encodings are made here and not by Detectron2. Its conversion of torch masks relies on
 numpy behaviour that numpy 2 warns about and will remove.
 
 Shape shorthand: D detections of an image; H, W its size in pixels.

@@ -49,6 +49,8 @@ from panoptic_common.evaluation.truth import (
 
 logger = logging.getLogger(__name__)
 
+_KEY = "panoptic_seg"  # of the model's output, and of the results
+
 
 class PanopticEvaluator(DatasetEvaluator):
     """PQ, SQ, RQ, boundary PQ and mIoU of a panoptic output, with the official files.
@@ -63,10 +65,8 @@ class PanopticEvaluator(DatasetEvaluator):
         self,
         dataset_name: str,
         output_dir: str | os.PathLike[str] | None = None,
-        key: str = "panoptic_seg",
-        variant: str | None = None,
-        prefix: str | None = None,
         *,
+        variant: str | None = None,
         boundary_ratio: float | None = 0.02,
         truth: PanopticTruth | None = None,
     ) -> None:
@@ -75,23 +75,20 @@ class PanopticEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered panoptic data set.
             output_dir: where the official files go; None writes nothing.
-            key: the model's output to evaluate, and the name of the results.
-            variant: evaluate ``output["panoptic_variants"][variant]`` instead, under the name
-                ``<key>_<variant>``.
-            prefix: files are `<prefix>.json` and `<prefix>/*.png`; by default `predictions`, or
-                `predictions_<variant>`.
+            variant: evaluate ``output["panoptic_variants"][variant]`` instead of
+                ``output["panoptic_seg"]``. The results are called ``panoptic_seg_<variant>``,
+                the files `predictions_<variant>` instead of `predictions`.
             boundary_ratio: band of boundary PQ over the image's diagonal; None leaves it out.
             truth: that of `dataset_name`, to share it with other evaluators.
         """
         self._truth = truth or PanopticTruth(dataset_name)
-        self._key = key
         self._variant = variant
-        self._name = key if variant is None else f"{key}_{variant}"
+        suffix = "" if variant is None else f"_{variant}"
+        self._name = f"{_KEY}{suffix}"
         self._boundary_ratio = boundary_ratio
         self._files: PredictionFiles | None = None
         if output_dir is not None:
-            prefix = prefix or ("predictions" if variant is None else f"predictions_{variant}")
-            self._files = PredictionFiles(self._truth, Path(output_dir), prefix)
+            self._files = PredictionFiles(self._truth, Path(output_dir), f"predictions{suffix}")
         self.reset()
 
     def reset(self) -> None:
@@ -112,7 +109,7 @@ class PanopticEvaluator(DatasetEvaluator):
         Args:
             inputs: the loader's dicts, with `image_id` and `file_name`.
             outputs: the model's; each with ``(id_map (H, W) integer tensor on any device,
-                segments_info)`` under the evaluator's key. They are not changed.
+                segments_info)`` under "panoptic_seg". They are not changed.
 
         Raises:
             ValueError: naming the image, if map and list disagree, or map and truth in size.
@@ -135,7 +132,7 @@ class PanopticEvaluator(DatasetEvaluator):
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Return the (H, W) map and the segments of one output."""
         if self._variant is None:
-            value = output_of(image, output, self._key)
+            value = output_of(image, output, _KEY)
         else:
             value = output_of(image, output_of(image, output, "panoptic_variants"), self._variant)
         id_map, segments = value

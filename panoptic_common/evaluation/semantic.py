@@ -26,6 +26,8 @@ from panoptic_common.evaluation.truth import (
 
 logger = logging.getLogger(__name__)
 
+_KEY = "sem_seg"  # of the model's output, and of the results
+
 
 class SemanticEvaluator(DatasetEvaluator):
     """mIoU of the semantic output against the classes of the panoptic truth.
@@ -35,12 +37,9 @@ class SemanticEvaluator(DatasetEvaluator):
     (share of right pixels) and "IoU-<class>".
     """
 
-    def __init__(
-        self, dataset_name: str, key: str = "sem_seg", *, truth: PanopticTruth | None = None
-    ) -> None:
-        """Prepare an evaluation of the model's output `key` on a registered data set."""
+    def __init__(self, dataset_name: str, *, truth: PanopticTruth | None = None) -> None:
+        """Prepare an evaluation of the model's output "sem_seg" on a registered data set."""
         self._truth = truth or PanopticTruth(dataset_name)
-        self._key = key
         self.reset()
 
     def reset(self) -> None:
@@ -63,17 +62,17 @@ class SemanticEvaluator(DatasetEvaluator):
         num_classes = self._truth.num_classes
         for image, output in zip(inputs, outputs, strict=True):
             record = self._truth.record(image)
-            scores = torch.as_tensor(output_of(image, output, self._key))
+            scores = torch.as_tensor(output_of(image, output, _KEY))
             if scores.dim() != 3 or scores.shape[0] != num_classes:
                 raise ValueError(
-                    f"{describe(record)}: {self._key} has shape {tuple(scores.shape)}, not"
+                    f"{describe(record)}: {_KEY} has shape {tuple(scores.shape)}, not"
                     f" ({num_classes} classes, height, width)"
                 )
             predicted = scores.detach().argmax(dim=0).cpu().numpy()
             try:
                 overlaps = count_overlaps(self._truth.read(record), predicted)
             except ValueError as error:
-                raise ValueError(f"{describe(record)}, {self._key}: {error}") from error
+                raise ValueError(f"{describe(record)}, {_KEY}: {error}") from error
             same = {k: k for k in range(num_classes)}
             self._confusion += class_confusion(overlaps, segment_classes(record), same, num_classes)
             self._seen.append(record["image_id"])
@@ -82,7 +81,7 @@ class SemanticEvaluator(DatasetEvaluator):
         """Add up over all processes; to be called on each of them.
 
         Returns:
-            ``{key: {figure: percent}}`` on the main process, {} on the others.
+            ``{"sem_seg": {figure: percent}}`` on the main process, {} on the others.
 
         Raises:
             ValueError: if an image is missing or was predicted twice.
@@ -97,7 +96,7 @@ class SemanticEvaluator(DatasetEvaluator):
         results["pACC"] = 100 * float(np.trace(confusion)) / pixels if pixels else float("nan")
         rows = [list(results.values())]
         table = tabulate(rows, list(results), tablefmt="pipe", floatfmt=".2f", numalign="right")
-        logger.info("%s of %s:\n%s", self._key, self._truth.dataset_name, table)
+        logger.info("%s of %s:\n%s", _KEY, self._truth.dataset_name, table)
         for entry, value in zip(self._truth.table, iou.tolist(), strict=True):
             results[f"IoU-{entry['name']}"] = 100 * value
-        return {self._key: results}
+        return {_KEY: results}

@@ -80,7 +80,7 @@ def resample_nearest(
 def cells_of_pixels(input_length: int, output_length: int, stride: int) -> torch.Tensor:
     """Find, along one axis, the cell in which the centre of each pixel of the result lies.
 
-    Exact, in whole numbers: pixel i has its centre at (i + 1/2) L_in / L_out in the input, which is
+    Exact, in whole numbers: pixel i has its centre at (i + 1/2) L_in / L_out in the input. That is
     cell floor((2 i + 1) L_in / (2 L_out stride)).
 
     Returns:

@@ -70,7 +70,6 @@ def make_job(folder: Path) -> launch_module._Job:
         processes_per_machine=2,
         machine_rank=1,
         dist_url="",
-        timeout=launch_module.DEFAULT_TIMEOUT,
         failure_folder=str(folder),
     )
 
