@@ -1,4 +1,4 @@
-"""The only metadata of the three packages: `pip install -e .` into an environment with torch.
+"""What the metadata in pyproject.toml cannot say: folders under another name, and the OpenCV to use.
 
 Nothing that a user has is replaced. torch and torchvision have lower bounds only; Detectron2 is no
 requirement, as it has no release that pip could choose (see tools/setup_environment.py). This file
@@ -10,13 +10,32 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from setuptools import find_packages, setup
+import setuptools
 
 ROOT = Path(__file__).resolve().parent
+MINIMUM_SETUPTOOLS = 77
+
+
+def check_setuptools(version: str) -> None:
+    """Refuse a setuptools that cannot read pyproject.toml, in one sentence.
+
+    pip sees to it, unless it is called with ``--no-build-isolation``.
+
+    Args:
+        version: of the setuptools that builds.
+
+    Raises:
+        SystemExit: it is older than `MINIMUM_SETUPTOOLS`.
+    """
+    if int(version.partition(".")[0]) < MINIMUM_SETUPTOOLS:
+        raise SystemExit(
+            f"setuptools {version} is too old to build this project: install "
+            f"setuptools>={MINIMUM_SETUPTOOLS}, or leave --no-build-isolation out"
+        )
 
 
 def site_folders() -> list[str]:
-    """Returns where the environment that pip installs into finds its packages.
+    """Return where the environment that pip installs into finds its packages.
 
     Build isolation hides these folders from ``sys.path``; they follow from its prefixes.
     """
@@ -29,7 +48,7 @@ def site_folders() -> list[str]:
 
 
 def opencv_requirement() -> list[str]:
-    """Returns the OpenCV to install: none where a distribution of it is there already.
+    """Return the OpenCV to install: none where a distribution of it is there already.
 
     OpenCV comes as four distributions that overwrite one another (with or without windows, with
     or without contributions), so naming one would damage another. The one without windows needs
@@ -44,36 +63,33 @@ def opencv_requirement() -> list[str]:
     return ["opencv-python-headless>=4.8"]
 
 
-def version() -> str:
-    """Reads the version without importing the package."""
-    text = (ROOT / "panoptic_common" / "__init__.py").read_text()
-    return next(line.split('"')[1] for line in text.splitlines() if line.startswith("__version__"))
-
-
-EXTRAS = {
-    # What `make test` runs.
-    "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"],
-    "lint": ["ruff>=0.6", "mypy>=1.10"],
-    # Preparing and evaluating Cityscapes with its official scripts.
-    "cityscapes": ["cityscapesscripts>=2.2"],
-    # Reading and writing weights as .safetensors.
-    "safetensors": ["safetensors>=0.4"],
-}
-EXTRAS["dev"] = EXTRAS["test"] + EXTRAS["lint"]
-
-setup(
-    name="panoptic-detectron2",
-    version=version(),
-    description="Panoptic segmentation with Detectron2: UnifiedPanoptic and COPS",
-    python_requires=">=3.10",
+check_setuptools(setuptools.__version__)
+setuptools.setup(
     packages=[
-        *find_packages(include=["panoptic_common*", "unified_panoptic*", "cops", "cops.*"]),
+        *setuptools.find_packages(
+            str(ROOT),
+            include=[
+                *("panoptic_common", "panoptic_common.*"),
+                *("unified_panoptic", "unified_panoptic.*"),
+                *("cops", "cops.*"),
+            ],
+        ),
+        # Without panoptic_tools.studies: they measure a checkout, and write their results into it.
         "panoptic_tools",
         "panoptic_configs",
+        *(
+            f"panoptic_configs.{name}"
+            for name in setuptools.find_namespace_packages(str(ROOT / "configs"))
+        ),
     ],
     # The folders keep their names in a checkout; installed, they must not be called "tools".
     package_dir={"panoptic_tools": "tools", "panoptic_configs": "configs"},
-    package_data={"panoptic_configs": ["**/*.yaml"]},
+    package_data={
+        "panoptic_configs": ["**/*.yaml"],
+        "panoptic_common": ["py.typed"],
+        "unified_panoptic": ["py.typed"],
+        "cops": ["py.typed"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -81,15 +97,16 @@ setup(
         "scipy>=1.11",
         "numba>=0.59",
         "Pillow>=9.5",
+        "PyYAML>=6.0",
+        "filelock>=3.12",
         "pycocotools>=2.0.7",
         "fvcore>=0.1.5",
-        "filelock>=3.12",
-        "tqdm",
-        "tabulate",
+        "tqdm>=4.60",
+        "tabulate>=0.9",
+        # Nothing here imports these. Detectron2 does, and cannot be named here to bring them along.
         "termcolor",
         "matplotlib",
         "tensorboard",
         *opencv_requirement(),
     ],
-    extras_require=EXTRAS,
 )

@@ -4,4 +4,4 @@ Importing this package is cheap: it loads neither torch nor Detectron2. Import t
 is needed, for example ``from panoptic_common.coco.quality import ...``.
 """
 
-__version__ = "1.0.0"
+__version__ = "0.2.0"
