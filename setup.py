@@ -1,4 +1,4 @@
-"""What the metadata in pyproject.toml cannot say: folders under another name, and the OpenCV to use.
+"""What pyproject.toml cannot say: folders under another name, and which OpenCV is needed.
 
 Nothing that a user has is replaced. torch and torchvision have lower bounds only; Detectron2 is no
 requirement, as it has no release that pip could choose (see tools/setup_environment.py). This file

@@ -34,7 +34,7 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.config import load_config
+from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.scaling import use_cpu_without_cuda
 from panoptic_common.engine.trainer import PanopticTrainer
@@ -113,6 +113,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_config(args)
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
+    args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
     default_setup(cfg, args)
     for name in ("panoptic_common", *SYSTEMS.values()):
         share_log(name)
