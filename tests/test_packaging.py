@@ -191,6 +191,14 @@ def test_hooks_run_what_is_installed_and_download_nothing() -> None:
     assert all(hook["language"] == "system" for hook in hooks)
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md"])
+def test_paths_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    paths = set(re.findall(r"(?<![\w./<>])[\w.]+(?:/[\w.]+)+\.(?:py|md|yaml)\b", text))
+    assert len(paths) > 5
+    assert {path for path in paths if not (ROOT / path).is_file()} == set()
+
+
 MOVED = ["register_panoptic", "register_builtin", "register_scenes", "load_panoptic", "class_table"]
 
 
