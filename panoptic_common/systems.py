@@ -1,16 +1,32 @@
 """Which package provides which meta-architecture: the one table that programs look into.
 
-A config names its system by MODEL.META_ARCHITECTURE, but the keys of the system must be added
-before that config can be merged, and its package must be imported before the model can be built.
-So a program needs to get from the name to the package first.
+A config names its system by MODEL.META_ARCHITECTURE. The keys of the system must be added before
+that config can be merged, and its package must be imported before the model can be built. So a
+program needs to get from the name to the package first.
 
-The table holds names, not modules. `panoptic_common` imports no system, here as elsewhere, and a
-system is imported when it is asked for and not before, so that a program for one system runs
-without what only the other one needs. Its home is here because tools, tests and the predictor all
-need it, and a program in tools/ is nothing to import from; entry points of installed packages, the
-other way to find plug-ins, would not work in a checkout that is not installed.
+The table holds names, not modules. `panoptic_common` imports no system, here as elsewhere. A system
+is imported when it is asked for and not before, so that a program for one system runs without what
+only another one needs. Entry points of installed packages, the other way to find plug-ins, would
+not work in a checkout that is not installed.
 
-A system package `name` offers `add_<name>_config(cfg)` and `build_target_function(cfg)`.
+What a package `name` must offer to be a system (the names may be loaded lazily, by a module-level
+``__getattr__``):
+
+``add_<name>_config(cfg)``
+    adds its keys to a config, in place, and registers its meta-architecture with Detectron2.
+``build_target_function(cfg)``
+    returns the function ``(id_map, segments_info) -> dict`` that makes training targets.
+``build_test_target_function(cfg)``, optional
+    returns the same for evaluation, or None; for a model that is given a part of the truth.
+``name.panels``, an optional module that says how its results are shown; so is each name in it:
+    ``PANELS``
+        a tuple of `panoptic_common.inference.panels.Panel` beside the common ones.
+    ``EXTRA_MAPS``
+        names of the (h, w) maps on the network's grid that the model returns for them.
+    ``set_score_threshold(cfg, value)``
+        sets the least score of a detection in the panoptic map, in place.
+    ``DEMO_COLUMNS``
+        a tuple of `panoptic_common.inference.record_sheets.Column` for sheets beside the truth.
 """
 
 from __future__ import annotations
@@ -24,7 +40,7 @@ SYSTEMS: dict[str, str] = {"UnifiedPanoptic": "unified_panoptic", "COPS": "cops"
 
 
 def system_package(meta_architecture: str, systems: Mapping[str, str] = SYSTEMS) -> ModuleType:
-    """The package of a system, imported.
+    """Import the package of a system.
 
     Args:
         meta_architecture: MODEL.META_ARCHITECTURE of a config.
@@ -33,12 +49,40 @@ def system_package(meta_architecture: str, systems: Mapping[str, str] = SYSTEMS)
     Raises:
         ValueError: no system has that meta-architecture.
     """
+    return importlib.import_module(_package_name(meta_architecture, systems))
+
+
+def system_panels(
+    meta_architecture: str, systems: Mapping[str, str] = SYSTEMS
+) -> ModuleType | None:
+    """Import the module `panels` of a system.
+
+    Args:
+        meta_architecture: MODEL.META_ARCHITECTURE of a config.
+        systems: package of each known meta-architecture.
+
+    Returns:
+        The module; None for a system without one, which the common panels show.
+
+    Raises:
+        ValueError: no system has that meta-architecture.
+    """
+    name = _package_name(meta_architecture, systems) + ".panels"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # what is missing is something that the panels import
+            raise
+        return None
+
+
+def _package_name(meta_architecture: str, systems: Mapping[str, str]) -> str:
     if meta_architecture not in systems:
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {meta_architecture!r}, which is none of ours: give a "
             f"config for one of {sorted(systems)}"
         )
-    return importlib.import_module(systems[meta_architecture])
+    return systems[meta_architecture]
 
 
 def add_system_config(

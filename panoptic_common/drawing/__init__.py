@@ -1,1 +1,1 @@
-"""From arrays to images, with numpy and OpenCV: overlays of results and sheets of them."""
+"""From arrays to images, with numpy and OpenCV: overlays of results, heat and sheets of them."""

@@ -1,4 +1,4 @@
-"""Images of results: panoptic and semantic overlays, boxes, affinities, cuts, and sheets of them.
+"""Overlays of results: panoptic and semantic maps, and boxes with names.
 
 One class table colours and names everything. A class that it does not have (more classes in the
 map than in the table) is drawn grey and named by its number; drawing never fails over that. The
@@ -30,7 +30,6 @@ from panoptic_common.drawing.strokes import (
     draw_outlines,
     enlarge,
     enlarge_labels,
-    paint_heat,
     write_names,
 )
 
@@ -41,12 +40,12 @@ _VOID = (32, 32, 32)
 
 
 def class_name(table: ClassTable, class_id: int) -> str:
-    """Name of a contiguous class; "class <id>" if the table has none."""
+    """Return the name of a contiguous class; "class <id>" if the table has none."""
     return str(table[class_id]["name"]) if 0 <= class_id < len(table) else f"class {class_id}"
 
 
 def class_colour(table: ClassTable, class_id: int) -> tuple[int, int, int]:
-    """RGB colour of a contiguous class; grey if the table has none."""
+    """Return the RGB colour of a contiguous class; grey if the table has none."""
     if not 0 <= class_id < len(table):
         return _UNKNOWN
     red, green, blue = table[class_id]["color"]
@@ -54,7 +53,7 @@ def class_colour(table: ClassTable, class_id: int) -> tuple[int, int, int]:
 
 
 def segment_colour(table: ClassTable, class_id: int, rank: int) -> tuple[int, int, int]:
-    """Colour of the `rank`-th segment of its class: the class colour, then variations of it.
+    """Return the colour of the `rank`-th segment of its class: the class's own, then variations.
 
     Neighbouring ranks are far apart, as the golden ratio spreads them evenly however many come.
     """
@@ -67,9 +66,6 @@ def segment_colour(table: ClassTable, class_id: int, rank: int) -> tuple[int, in
         value = min(1.0, max(0.35, 0.55 + 0.5 * turn))
     varied = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * varied[0]), round(255 * varied[1]), round(255 * varied[2])
-
-
-# ------------------------------------------------------------------------------------ overlays
 
 
 def draw_panoptic(
@@ -209,101 +205,3 @@ def draw_boxes(
         middle = (places[d][0] + box_width // 2, max(places[d][1], 0) + box_height // 2)
         style.write(result, text, middle, class_colour(table, int(classes[d])))
     return result
-
-
-def draw_affinity(
-    image: npt.ArrayLike,
-    affinity: npt.ArrayLike,
-    pixel: tuple[float, float],
-    *,
-    alpha: float = 0.75,
-    scale: int = 1,
-) -> ImageArray:
-    """Paint how strongly one pixel is tied to every other, as in Fig. 6 of the Unified paper.
-
-    The heat runs from the smallest to the largest value of this very map; only where the affinity
-    is does colour cover the image, the rest stays dark grey.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        affinity: (h, w) real numbers of any size and scale, stretched over the image; values
-            that are not finite count as the smallest.
-        pixel: (x, y) of the pixel in the image, marked by a cross.
-        alpha: opacity of the strongest heat, 0..1.
-        scale: factor by which to enlarge.
-    """
-    canvas = enlarge(as_image(image), scale)
-    values = np.array(affinity, dtype=np.float32)
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"an affinity map is (h, w), got shape {values.shape}")
-    finite = np.isfinite(values)
-    low = float(values[finite].min()) if finite.any() else 0.0
-    high = float(values[finite].max()) if finite.any() else 0.0
-    relative = np.where(finite, values - low, 0) / max(high - low, 1e-12)
-    result = paint_heat(canvas, relative, alpha)
-    height, width = result.shape[:2]
-    centre = (round((pixel[0] + 0.5) * scale), round((pixel[1] + 0.5) * scale))
-    size = max(9, min(height, width) // 14)
-    for colour, thickness in (((0, 0, 0), 4), ((80, 255, 120), 2)):
-        cv2.drawMarker(result, centre, colour, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
-        cv2.circle(result, centre, size // 2, colour, thickness, cv2.LINE_AA)
-    return result
-
-
-def draw_affinities(
-    image: npt.ArrayLike, affinities: npt.ArrayLike, *, alpha: float = 0.85, scale: int = 1
-) -> ImageArray:
-    """Paint how likely each place is cut from the next one, as a network of edges sees it.
-
-    Unlike `draw_affinity`, the heat has a fixed scale, so that images can be compared.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        affinities: (h, w) probabilities 0..1 that the edges of one distance are cut, stretched over
-            the image in squares.
-        alpha: opacity of a sure cut, 0..1.
-        scale: factor by which to enlarge.
-
-    Raises:
-        ValueError: no (h, w) map, or values outside 0..1.
-    """
-    values = _shares(affinities, "a map of affinities")
-    return paint_heat(enlarge(as_image(image), scale), values, alpha, blocks=True)
-
-
-def draw_cut_edges(
-    image: npt.ArrayLike,
-    cut_edges: npt.ArrayLike,
-    *,
-    colour: tuple[int, int, int] = (255, 226, 64),
-    scale: int = 1,
-) -> ImageArray:
-    """Draw lines where a solver cut the graph of an image's grid.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, shown darker.
-        cut_edges: (h, w) share of the edges of each cell that are cut, 0..1, stretched over the
-            image in squares; bool for all or nothing.
-        colour: of a cell whose edges are all cut.
-        scale: factor by which to enlarge.
-
-    Raises:
-        ValueError: no (h, w) map, or values outside 0..1.
-    """
-    values = _shares(cut_edges, "a map of cut edges")
-    canvas = enlarge(as_image(image), scale)
-    size = (canvas.shape[1], canvas.shape[0])
-    share = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))[:, :, None]
-    opacity = np.where(share > 0, 0.5 + 0.5 * share, 0)  # one cut edge of two is a line, too
-    mixed = 0.5 * canvas * (1 - opacity) + np.array(colour) * opacity
-    return np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
-
-
-def _shares(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float32]:
-    """An (h, w) map of numbers 0..1, checked."""
-    array = np.asarray(values, dtype=np.float32)
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{what} is (h, w), got shape {array.shape}")
-    if not (array.min() >= 0 and array.max() <= 1):  # also refuses nan
-        raise ValueError(f"{what} holds numbers 0..1, got {array.min()}..{array.max()}")
-    return array

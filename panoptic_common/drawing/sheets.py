@@ -11,23 +11,24 @@ import cv2
 import numpy as np
 
 from panoptic_common.drawing.overlays import ClassTable, class_colour, class_name
-from panoptic_common.drawing.strokes import (
-    ImageArray,
-    TextStyle,
-    as_image,
-    fit_width,
-)
+from panoptic_common.drawing.strokes import ImageArray, TextStyle, as_image, fit_width
 
 _PAPER = (24, 26, 30)
 
 
 def legend(table: ClassTable, width: int, classes: Sequence[int] | None = None) -> ImageArray:
-    """A strip of colour swatches with class names.
+    """Draw a strip of colour swatches with class names.
 
     Args:
         table: class table.
         width: of the strip in pixels, at least 40; it grows downwards.
         classes: contiguous classes to show; by default all of the table.
+
+    Returns:
+        (24 * rows, width, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the width is too small.
     """
     if width < 40:
         raise ValueError(f"a legend needs a width of at least 40 pixels, got {width}")
@@ -69,6 +70,9 @@ def contact_sheet(
         panel_width: to which images are scaled, in pixels.
         footer: an image below the sheet, such as a `legend`; cut or padded to its width.
         gap: space between images in pixels.
+
+    Returns:
+        The sheet, uint8 RGB, len(titles) * (panel_width + gap) + gap pixels wide.
 
     Raises:
         ValueError: if a row does not have one image per title, or there is no title.

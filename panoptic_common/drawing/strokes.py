@@ -1,4 +1,4 @@
-"""The strokes that `visualize` is made of: blending, outlines, letters, enlargement.
+"""The strokes that overlays and sheets are made of: blending, outlines, letters, enlargement.
 
 Shape shorthand: H, W image size in pixels. Images are (H, W, 3) uint8 RGB.
 """
@@ -26,19 +26,19 @@ class TextStyle(NamedTuple):
 
     @classmethod
     def for_image(cls, image: ImageArray) -> TextStyle:
-        """Letters about a fortieth of the shorter side high, but legible."""
+        """Choose letters about a fortieth of the shorter side high, but legible."""
         short = min(image.shape[:2])
         return cls(min(1.2, max(0.35, short / 1000)), 1 if short < 700 else 2)
 
     def size(self, text: str) -> tuple[int, int]:
-        """(width, height) in pixels of a text with its margin."""
+        """Return (width, height) in pixels of a text with its margin."""
         (width, height), baseline = cv2.getTextSize(text, _FONT, self.font_scale, self.thickness)
         return width + 6, height + baseline + 4
 
     def box(
         self, text: str, centre: tuple[int, int], image: ImageArray
     ) -> tuple[int, int, int, int]:
-        """(x0, y0, x1, y1) of the text around `centre`, moved into the image if it fits."""
+        """Return (x0, y0, x1, y1) of the text around `centre`, moved into the image if it fits."""
         width, height = self.size(text)
         x0 = max(0, min(centre[0] - width // 2, image.shape[1] - width))
         y0 = max(0, min(centre[1] - height // 2, image.shape[0] - height))
@@ -90,7 +90,7 @@ def write_names(
 
 
 def _innermost(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask that is farthest from its outline."""
+    """Return (x, y) of the pixel of a mask that is farthest from its outline."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     crop = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
@@ -111,6 +111,7 @@ def draw_outlines(image: ImageArray, labels: npt.NDArray[Any], thickness: int) -
 
 
 def blend(image: ImageArray, colours: npt.NDArray[Any], alpha: float) -> ImageArray:
+    """Mix an image with `colours` (H, W, 3), of which `alpha` is the share, 0..1."""
     mixed = image * np.float32(1 - alpha) + colours * np.float32(alpha)
     return np.ascontiguousarray(mixed.round().clip(0, 255).astype(np.uint8))
 
@@ -138,6 +139,11 @@ def paint_heat(
 
 
 def as_image(image: npt.ArrayLike) -> ImageArray:
+    """Check that an array is an image, and copy it.
+
+    Raises:
+        ValueError: it is not (H, W, 3) uint8, or is empty.
+    """
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
         raise ValueError(f"an image is (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
@@ -145,6 +151,11 @@ def as_image(image: npt.ArrayLike) -> ImageArray:
 
 
 def enlarge(image: ImageArray, scale: int) -> ImageArray:
+    """Enlarge an image smoothly by a whole factor.
+
+    Raises:
+        ValueError: `scale` is no whole number from 1.
+    """
     if scale < 1 or int(scale) != scale:
         raise ValueError(f"scale must be a whole number from 1, got {scale}")
     if scale == 1:
@@ -153,10 +164,22 @@ def enlarge(image: ImageArray, scale: int) -> ImageArray:
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
+def legible_scale(image: ImageArray, width: int = 512) -> int:
+    """Return the whole factor that brings an image to about `width` pixels, at least 1.
+
+    Names can be read from about 512 pixels on.
+    """
+    return max(1, round(width / image.shape[1]))
+
+
 def enlarge_labels(
     labels: npt.NDArray[Any], scale: int, canvas: ImageArray
 ) -> npt.NDArray[np.int64]:
-    """Repeat each pixel of a map; its size must then be the canvas's."""
+    """Repeat each pixel of an (H, W) map `scale` times in both directions.
+
+    Raises:
+        ValueError: its size is then not that of the canvas.
+    """
     if labels.ndim != 2 or tuple(scale * n for n in labels.shape) != canvas.shape[:2]:
         height, width = (n // scale for n in canvas.shape[:2])
         raise ValueError(f"the map is {labels.shape}, the image ({height}, {width})")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from panoptic_common.drawing.overlays import draw_boxes, draw_panoptic, draw_semantic
 from panoptic_common.drawing.sheets import contact_sheet, legend
-from panoptic_common.drawing.strokes import ImageArray
+from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.evaluation.truth import PanopticTruth
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ class ImageWriter(DatasetEvaluator):
     def _sheet(self, record: Mapping[str, Any], output: Mapping[str, Any]) -> ImageArray:
         table = self._truth.table
         image = read_image(record["file_name"], format="RGB")
-        # Small images are enlarged before drawing, so that names stay legible.
-        scale = max(1, round(self._panel_width / image.shape[1]))
+        scale = legible_scale(image, self._panel_width)
         true_ids, true_segments = self._truth.read(record), record["segments_info"]
         panels: dict[str, ImageArray | None] = {"image": image}
         panels["truth"] = draw_panoptic(image, true_ids, true_segments, table, scale=scale)

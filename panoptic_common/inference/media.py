@@ -1,8 +1,8 @@
-"""Images and video in and out, for programs that show what a model makes of them.
+"""Images in and out, and the files that a user means, for programs that show results.
 
 Problem: users have images of every kind: grey, with transparency, 16 bits deep, turned by their
-EXIF data, damaged; videos; a camera. Everything arrives here as one kind of `Frame`, and what
-cannot be read is an error that names the file, so that a long list can go on with the next one.
+EXIF data, damaged. All of them arrive here as one kind of `Frame`. What cannot be read is an error
+that names the file, so that a long list can go on with the next one. Videos are in `video`.
 
 Shape shorthand: H, W image size in pixels; colours are RGB throughout.
 """
@@ -10,10 +10,8 @@ Shape shorthand: H, W image size in pixels; colours are RGB throughout.
 from __future__ import annotations
 
 import glob
-import logging
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-logger = logging.getLogger(__name__)
-
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
-# Container and codec that are tried in turn: the second is part of every OpenCV.
-_CODECS = ((".mp4", "mp4v"), (".avi", "MJPG"))
-_DEFAULT_RATE = 25.0  # frames a second where a source does not know
 
 
 class MediaError(ValueError):
@@ -47,9 +40,6 @@ class Frame:
     name: str
     source: str
     image: np.ndarray
-
-
-# ------------------------------------------------------------------------------------ images
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -78,6 +68,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:
+    """Return any image as (H, W, 3) uint8 RGB."""
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow's own conversion clips at 255 and turns most 16-bit images white.
         grey = np.asarray(image).astype(np.int64)
@@ -112,9 +103,6 @@ def limit_size(image: np.ndarray, longest_side: int) -> np.ndarray:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-# ------------------------------------------------------------------------------------ finding
 
 
 def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
@@ -152,7 +140,7 @@ def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """One name a path for the files made from it: its stem; where stems collide, numbered."""
+    """Name the files made from each path: by its stem, with a number where stems collide."""
     used: set[str] = set()
     names = []
     for path in paths:
@@ -163,144 +151,3 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         used.add(name.lower())
         names.append(name)
     return names
-
-
-# ------------------------------------------------------------------------------------ video
-
-
-class VideoReader:
-    """Frames of a video file or a camera, by OpenCV."""
-
-    def __init__(self, source: str | os.PathLike[str] | int, name: str) -> None:
-        """Args:
-            source: file, or the number of a camera.
-            name: stem of the frames' names.
-
-        Raises:
-            MediaError: it cannot be opened.
-        """
-        self.name = name
-        self.is_camera = isinstance(source, int)
-        self.source = f"camera {source}" if self.is_camera else os.fspath(source)
-        if not self.is_camera and not os.path.isfile(self.source):
-            raise MediaError(f"{self.source}: there is no such file")
-        self._capture = cv2.VideoCapture(source if self.is_camera else self.source)
-        if not self._capture.isOpened():
-            raise MediaError(f"{self.source}: cannot be opened as a video")
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate < 1000 else _DEFAULT_RATE
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.num_frames = int(count) if count > 0 and not self.is_camera else None
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in order.
-
-        Raises:
-            MediaError: not a single frame could be decoded.
-        """
-        number = 0
-        while True:
-            decoded, image = self._capture.read()
-            if not decoded:
-                break
-            number += 1
-            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            yield Frame(f"{self.name}_{number:06d}", f"{self.source}, frame {number}", rgb)
-        if number == 0:
-            raise MediaError(f"{self.source}: no frame could be read")
-        # Containers often announce a frame or two more than can be decoded.
-        if self.num_frames is not None and number < 0.95 * self.num_frames - 2:
-            raise MediaError(
-                f"{self.source}: ends after {number} of {self.num_frames} frames; it is damaged"
-            )
-
-    def close(self) -> None:
-        self._capture.release()
-
-
-class VideoWriter:
-    """Writes frames to a file whose codec is chosen, and whose size is known, at the first one."""
-
-    def __init__(self, stem: str | os.PathLike[str], rate: float) -> None:
-        """Args:
-        stem: path without ending.
-        rate: frames a second.
-        """
-        self.stem = os.fspath(stem)
-        self.rate = rate
-        self.path = ""
-        self._size = (0, 0)
-        self._writer: cv2.VideoWriter | None = None
-
-    def write(self, image: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB image; all have the size of the first.
-
-        Raises:
-            MediaError: the size changed, or no codec can write here.
-        """
-        size = (image.shape[1], image.shape[0])
-        if self._writer is None:
-            self._size = size
-            self._writer = self._open()
-        if size != self._size:
-            raise MediaError(f"{self.path}: a frame of {size} after frames of {self._size}")
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-    def _open(self) -> cv2.VideoWriter:
-        for ending, codec in _CODECS:
-            self.path = self.stem + ending
-            code = cv2.VideoWriter.fourcc(*codec)
-            writer = cv2.VideoWriter(self.path, code, self.rate, self._size)
-            if writer.isOpened():
-                return writer
-            logger.warning("This OpenCV cannot write %s as %s.", self.path, codec)
-        raise MediaError(f"{self.stem}: OpenCV can write none of the codecs {_CODECS}")
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-
-
-class Window:
-    """A window that shows images, where there is a display."""
-
-    def __init__(self, title: str) -> None:
-        """Args:
-            title: of the window.
-
-        Raises:
-            MediaError: there is no display, or OpenCV was built without windows.
-        """
-        x11 = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        if sys.platform.startswith("linux") and not x11:
-            raise MediaError("there is no display to show results on: name a folder by --output")
-        self.title = title
-        try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL)
-        except cv2.error as error:
-            raise MediaError(
-                "this OpenCV cannot open windows (opencv-python-headless?): name a folder by "
-                "--output, or install opencv-python"
-            ) from error
-
-    def show(self, image: np.ndarray, wait: bool) -> bool:
-        """Show an RGB image.
-
-        Args:
-            image: (H, W, 3) uint8.
-            wait: until a key is pressed.
-
-        Returns:
-            False when the user pressed q or Esc, or closed the window.
-        """
-        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        key = cv2.waitKey(1)
-        while wait and key < 0 and self._is_open():
-            key = cv2.waitKey(50)
-        return key & 0xFF not in (ord("q"), 27) and self._is_open()
-
-    def _is_open(self) -> bool:
-        return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
-
-    def close(self) -> None:
-        cv2.destroyWindow(self.title)

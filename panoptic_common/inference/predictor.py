@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -28,16 +27,9 @@ from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.config import common_class_table, load_config
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.modeling.resampling import resample_nearest
-from panoptic_common.systems import SYSTEMS
+from panoptic_common.systems import SYSTEMS, system_panels
 
 logger = logging.getLogger(__name__)
-
-STRIDE = 4  # of the map that a model's `affinity_of_pixel` returns
-# Where the systems keep the least score of a detection in the panoptic map.
-_SCORE_KEYS = (
-    "MODEL.UNIFIED.INFERENCE.SCORE_THRESH",
-    "MODEL.UNIFIED.INFERENCE.HEURISTIC_SCORE_THRESH",
-)
 
 
 @dataclass(frozen=True)
@@ -47,16 +39,14 @@ class Prediction:
     Attributes:
         semantic: (H, W) int32 contiguous classes.
         id_map: (H, W) int32 segment ids, 0 = void.
-        segments_info: one dict a segment: "id", "isthing", "category_id" (contiguous), and for
+        segments_info: one dict per segment: "id", "isthing", "category_id" (contiguous), and for
             things "score".
         boxes: (D, 4) float32 XYXY in pixels, by descending score.
         scores: (D,) float32.
         classes: (D,) contiguous classes.
         variants: further panoptic maps by name: (id_map, segments_info).
-        cut_edges: (H, W) float32, of systems that cut a graph of the image's grid: the share of
-            the edges between each pixel's cell and the next cells that are cut, 0 to 1; or None.
-        affinity_map: (H, W) float32, of the same systems: the probability that the network gives
-            such a cut, 0 to 1; or None.
+        extra_maps: (H, W) float32 by name: what else a system gives of each cell of its grid (its
+            EXTRA_MAPS, see `panoptic_common.systems`).
     """
 
     semantic: np.ndarray
@@ -66,24 +56,71 @@ class Prediction:
     scores: np.ndarray
     classes: np.ndarray
     variants: dict[str, tuple[np.ndarray, list[dict]]] = field(default_factory=dict)
-    cut_edges: np.ndarray | None = None
-    affinity_map: np.ndarray | None = None
+    extra_maps: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Predictor:
-    """A model in evaluation mode, with the way from an image to its input."""
+    """A model in evaluation mode, with the way from an image to its input.
 
-    def __init__(self, model: nn.Module, cfg: CfgNode, table: Sequence[dict]) -> None:
-        """Args:
-        model: with its weights.
-        cfg: its config; INPUT says how images are prepared.
-        table: class table.
+    Attributes:
+        model: the model.
+        class_table: K entries in contiguous order.
+        meta_architecture: the name by which `panoptic_common.systems` finds its system.
+        systems: package of each known meta-architecture.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        model: nn.Module,
+        class_table: Sequence[dict],
+        *,
+        image_format: str,
+        augmentations: Sequence[T.Augmentation],
+        meta_architecture: str,
+        systems: Mapping[str, str] = SYSTEMS,
+        extra_maps: Sequence[str] = (),
+    ) -> None:
+        """Take what a config says, or ``Predictor(cfg, model, class_table)``.
+
+        Args:
+            model: with its weights.
+            class_table: K entries with at least "isthing".
+            image_format: "RGB" or "BGR", the order of channels that the model expects.
+            augmentations: that prepare an image, such as its resizing.
+            meta_architecture: class name of the model.
+            systems: package of each known meta-architecture.
+            extra_maps: names of further (h, w) outputs of the model to keep.
         """
         self.model = model.eval()
-        self.class_table = list(table)
-        self._thing_ids = np.array([i for i, c in enumerate(table) if c["isthing"]], dtype=np.int64)
-        self._image_format = cfg.INPUT.FORMAT
-        self._augmentations = T.AugmentationList(build_augmentations(cfg, is_train=False))
+        self.class_table = list(class_table)
+        self.meta_architecture = meta_architecture
+        self.systems = systems
+        things = [i for i, entry in enumerate(class_table) if entry["isthing"]]
+        self._thing_ids = np.array(things, dtype=np.int64)
+        self._image_format = image_format
+        self._augmentations = T.AugmentationList(list(augmentations))
+        self._extra_maps = tuple(extra_maps)
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        class_table: Sequence[dict],
+        systems: Mapping[str, str] = SYSTEMS,
+    ) -> dict[str, Any]:
+        """Return the arguments of `__init__` that a config implies."""
+        panels = system_panels(cfg.MODEL.META_ARCHITECTURE, systems)
+        return {
+            "model": model,
+            "class_table": class_table,
+            "image_format": cfg.INPUT.FORMAT,
+            "augmentations": build_augmentations(cfg, is_train=False),
+            "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
+            "systems": systems,
+            "extra_maps": getattr(panels, "EXTRA_MAPS", ()),
+        }
 
     @classmethod
     def from_checkpoint(
@@ -106,7 +143,8 @@ class Predictor:
             opts: further settings, alternately key and value.
             device: "cpu", "cuda", ...; "" takes MODEL.DEVICE, or the CPU if that is a GPU that is
                 not there.
-            score_threshold: least score of a detection in the panoptic map; None: the config's.
+            score_threshold: least score of a detection in the panoptic map, for systems that have
+                one; None: the config's.
             allow_unsafe: read pickles that could run code.
 
         Raises:
@@ -124,8 +162,9 @@ class Predictor:
                 cfg = load_config(settings, opts, table=table, systems=systems)
             except ValueError as error:
                 raise ValueError(f"{path}, with the config in it: {error}") from error
-        if score_threshold is not None:
-            _set_score_threshold(cfg, score_threshold)
+        panels = system_panels(cfg.MODEL.META_ARCHITECTURE, systems)
+        if score_threshold is not None and hasattr(panels, "set_score_threshold"):
+            panels.set_score_threshold(cfg, score_threshold)
         cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
         if not device and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
             logger.info("No GPU is available: using the CPU.")
@@ -135,14 +174,7 @@ class Predictor:
             model, cfg=cfg, class_table=table, allow_unsafe=allow_unsafe
         )
         checkpointer.load(path, checkpointables=[], purpose="evaluate")
-        return cls(model, cfg, table)
-
-    @property
-    def has_affinity(self) -> bool:
-        """Whether `affinity` can be asked for."""
-        return getattr(self.model, "affinity_head", None) is not None and hasattr(
-            self.model, "affinity_of_pixel"
-        )
+        return cls(cfg, model, table, systems)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Prediction:
@@ -151,7 +183,7 @@ class Predictor:
         Args:
             image: (H, W, 3) uint8 RGB.
         """
-        inputs = self._inputs(image)
+        inputs = self.prepare(image)
         output = self.model([inputs])[0]
         instances = self._detections(output, image.shape[:2])
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
@@ -167,16 +199,16 @@ class Predictor:
                 name: (ids.cpu().numpy(), info)
                 for name, (ids, info) in output.get("panoptic_variants", {}).items()
             },
-            **{
+            extra_maps={
                 name: _grid_to_image(output[name], input_size, image.shape[:2])
-                for name in ("cut_edges", "affinity_map")
+                for name in self._extra_maps
                 if name in output
             },
         )
 
     @staticmethod
     def _detections(output: Mapping[str, Any], size: tuple[int, int]) -> Instances:
-        """The detections of an output, none for a system without a detector."""
+        """Return the detections of an output, none for a system without a detector."""
         if "instances" in output:
             return output["instances"].to("cpu")
         none = Instances(size)
@@ -184,35 +216,16 @@ class Predictor:
         none.pred_classes = torch.zeros(0, dtype=torch.int64)
         return none
 
-    def affinity(self, image: np.ndarray, x: float, y: float) -> np.ndarray:
-        """The affinity of one pixel to all others (Fig. 6 of the Unified paper).
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        """Make the model's input of an image.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            x: column of the pixel.
-            y: its row.
 
         Returns:
-            (H, W) float32; the larger, the more that place's evidence is sent to the pixel.
-
-        Raises:
-            IndexError: the pixel lies outside the image.
-            ValueError: the model has no affinity.
+            {"image": (3, H_in, W_in) uint8 in the order of channels that the model expects,
+            "height": H, "width": W}.
         """
-        if not self.has_affinity:
-            raise ValueError(
-                f"this {type(self.model).__name__} has no instance affinity to show: leave out "
-                "--affinity, or take a model that was trained with it"
-            )
-        inputs = self._inputs(image)
-        grid = self.model.affinity_of_pixel(inputs, x, y).float().cpu().numpy()
-        # The grid reaches up to 3 pixels beyond the network's input: cut before the last resize, or
-        # the map would be shifted against the image.
-        height, width = inputs["image"].shape[1:]
-        full = cv2.resize(grid, (grid.shape[1] * STRIDE, grid.shape[0] * STRIDE))
-        return cv2.resize(full[:height, :width], (image.shape[1], image.shape[0]))
-
-    def _inputs(self, image: np.ndarray) -> dict[str, Any]:
         ordered = image if self._image_format == "RGB" else image[:, :, ::-1]
         inputs = T.AugInput(np.ascontiguousarray(ordered))
         self._augmentations(inputs)
@@ -223,7 +236,7 @@ class Predictor:
 def _grid_to_image(
     maps: torch.Tensor, input_size: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """An (h, w) map of a model's grid at the image's (H, W): cells stay the squares they are.
+    """Stretch an (h, w) map of a model's grid to the image's (H, W): cells stay squares.
 
     The stride of the grid, a power of two, follows from its size.
 
@@ -237,14 +250,3 @@ def _grid_to_image(
         f"a map of {tuple(maps.shape)} cells is that of no grid of the network's input, "
         f"{input_size[0]} x {input_size[1]} pixels (height x width)"
     )
-
-
-def _set_score_threshold(cfg: CfgNode, threshold: float) -> None:
-    """Set the least score of a detection in the panoptic map, whatever the system calls it."""
-    for key in _SCORE_KEYS:
-        *parents, leaf = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node.get(parent, CfgNode())
-        if leaf in node:
-            node[leaf] = threshold
