@@ -58,7 +58,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", help="folder for the results (default: show them in a window)")
     text = "comma-separated: image, panoptic, semantic, boxes, contact_sheet, and those of the "
     text += "model's system (default panoptic,boxes; with --affinity affinity too)"
-    add("--panels", type=_names, default=[], help=text)
+    add("--panels", default="", help=text)
     add("--affinity", type=_pixel, metavar="X,Y", help="pixel whose instance affinity to paint")
     text = "least score of a detection, 0 to 1 (default: that of the config in the panoptic map, "
     add("--score-threshold", type=float, help=f"{text}{LEAST_SCORE} for boxes)")
@@ -71,6 +71,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--allow-unsafe-checkpoint", action="store_true", help=text)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last")
     options = parser.parse_args(words)
+    options.panels = [name for name in options.panels.split(",") if name]
     if bool(options.inputs) == (options.webcam is not None):
         parser.error("name images or videos, or a camera by --webcam")
     if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
@@ -82,10 +83,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if not options.output and (options.json or CONTACT_SHEET in options.panels):
         parser.error("--json and the panel contact_sheet need a folder: --output")
     return options
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
 
 
 def _pixel(text: str) -> tuple[float, float]:
@@ -125,22 +122,21 @@ class Demo:
 
     def run_images(self, paths: Sequence[Path], names: Sequence[str]) -> bool:
         """Work through images; False when the user closed the window."""
-        bar = tqdm(total=len(paths), unit="image", mininterval=PERIOD, delay=PERIOD)
-        for path, name in zip(paths, names, strict=True):
-            try:
-                panels = self._predict(media.Frame(name, str(path), media.read_image(path)))
-            except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
-                self._fail(str(path), error)
-                continue
-            for panel, drawn in panels.items():
-                if self.output is not None:
-                    media.write_image(self.output / f"{name}_{panel}.png", drawn)
-            self.done += 1
-            bar.update()
-            shown = side_by_side(panels)
-            if self.window and shown is not None and not self.window.show(shown, wait=True):
-                return False
-        bar.close()
+        with tqdm(total=len(paths), unit="image", mininterval=PERIOD, delay=PERIOD) as bar:
+            for path, name in zip(paths, names, strict=True):
+                try:
+                    panels = self._predict(media.Frame(name, str(path), media.read_image(path)))
+                except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
+                    self._fail(str(path), error)
+                    continue
+                for panel, drawn in panels.items():
+                    if self.output is not None:
+                        media.write_image(self.output / f"{name}_{panel}.png", drawn)
+                self.done += 1
+                bar.update()
+                shown = side_by_side(panels)
+                if self.window and shown is not None and not self.window.show(shown, wait=True):
+                    return False
         return True
 
     def run_video(self, source: Path | int, name: str) -> bool:

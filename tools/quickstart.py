@@ -14,34 +14,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
-from detectron2.config import CfgNode
-
-from panoptic_common.config import load_config
-from panoptic_common.data.catalog import (
-    builtin_root,
-    load_panoptic,
-    register_scenes,
-)
-from panoptic_common.demo_sheets import affinity_sheet, solver_sheet
-from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages
+from panoptic_common.config import find_config, load_config
+from panoptic_common.data.catalog import builtin_root, load_panoptic, register_scenes
+from panoptic_common.engine.training_progress import follow, make_room
+from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
+from panoptic_common.evaluation.comparison import quality_table, variant_table
 from panoptic_common.inference.media import write_image
 from panoptic_common.inference.predictor import Predictor
+from panoptic_common.inference.record_sheets import demo_columns, draw_record_sheet
 
-ROOT = Path(__file__).resolve().parent.parent
-
-TRAIN_NET = ROOT / "tools/train_net.py"
+TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
+MODEL = "model_final.pth"
+COPS_VARIANTS = {"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,30 +43,32 @@ class Step:
     Attributes:
         name: of its folder.
         title: in tables.
-        system: "unified" or "cops".
-        config: file below configs/.
-        start: name of the step whose weights it starts from; "": from random weights.
-        split_batch: whether two processes may share a batch.
+        config: file below configs/, in the folder of its system.
         variants: ways to make the panoptic map that are compared, by their names in
             TEST.PANOPTIC_VARIANTS; "" is the system's own.
+        start: name of the step whose weights it starts from; "": from random weights.
+        split_batch: whether two processes may share a batch.
     """
 
     name: str
     title: str
-    system: str
     config: str
+    variants: Mapping[str, str]
     start: str = ""
     split_batch: bool = True
-    variants: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def system(self) -> str:
+        """What --systems calls its system."""
+        return self.config.partition("/")[0]
 
 
 STEPS = (
     Step(
         "unified",
         "Unified",
-        "unified",
         "unified/scenes/D2.yaml",
-        variants={
+        {
             "": "argmax of P (the system)",
             "residual_off": "residual off: argmax of the potential",
             "heuristic": "heuristic merger",
@@ -83,23 +77,9 @@ STEPS = (
             "duplicates_kept": "duplicate detections kept",
         },
     ),
-    Step(
-        "cops_baseline",
-        "COPS baseline",
-        "cops",
-        "cops/scenes/pretrain.yaml",
-        variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
-    ),
-    Step(
-        "cops_full",
-        "COPS full",
-        "cops",
-        "cops/scenes/full.yaml",
-        start="cops_baseline",
-        # Panoptic quality is no mean over images, so two losses of four are not one of eight.
-        split_batch=False,
-        variants={"": "solved at stride 4 (the system)", "untrimmed": "small segments kept"},
-    ),
+    Step("cops_baseline", "COPS baseline", "cops/scenes/pretrain.yaml", COPS_VARIANTS),
+    # Panoptic quality is no mean over images, so two losses of four are not one of eight.
+    Step("cops_full", "COPS full", "cops/scenes/full.yaml", COPS_VARIANTS, "cops_baseline", False),
 )
 # For tests of this program: shows that everything runs, and learns nothing.
 FAST = {
@@ -116,27 +96,24 @@ FAST = {
 }
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     systems = sorted({step.system for step in STEPS}, reverse=True)
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", default="output/demo", help="folder (default output/demo)")
-    parser.add_argument(
-        "--systems", nargs="+", choices=systems, default=systems, help="default: both"
-    )
-    parser.add_argument("--iterations", type=int, help="of each training (default: its config's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the trainings (default 0)")
-    parser.add_argument("--scenes", help="folder above scenes/ (default: DETECTRON2_DATASETS)")
-    parser.add_argument("--rows", type=int, default=6, help="of the contact sheets (default 6)")
-    parser.add_argument("--restart", action="store_true", help="repeat what is finished")
-    parser.add_argument("--fast", action="store_true", help="tiny: only shows that all runs")
-    options = parser.parse_args(arguments)
-    if options.iterations is not None and options.iterations < 1:
-        parser.error("--iterations must be at least 1")
-    if options.rows < 1:
-        parser.error("--rows must be at least 1")
-    if options.seed < 0:
-        parser.error("--seed must not be negative")
+    add = parser.add_argument
+    add("--output", default="output/demo", help="folder (default output/demo)")
+    add("--systems", nargs="+", choices=systems, default=systems, help="default: both")
+    add("--iterations", type=int, help="of each training (default: its config's)")
+    add("--seed", type=int, default=0, help="of the trainings (default 0)")
+    add("--scenes", help="folder above scenes/ (default: DETECTRON2_DATASETS)")
+    add("--rows", type=int, default=6, help="of the contact sheets (default 6)")
+    add("--restart", action="store_true", help="repeat what is finished")
+    add("--fast", action="store_true", help="tiny: only shows that all runs")
+    options = parser.parse_args(words)
+    for name, least in (("iterations", 1), ("rows", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}")
     return options
 
 
@@ -152,21 +129,14 @@ class Clock:
         elapsed = timedelta(seconds=int(time.monotonic() - self.begin))
         print(f"[{elapsed}] {text}", flush=True)
 
-    @contextmanager
-    def stage(self, name: str, text: str) -> Iterator[None]:
-        """Announce a stage; measure it."""
-        self.say(text)
-        start = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - start
+    def mark(self, stage: str) -> None:
+        """End a stage, which began with the end of the one before."""
+        self.seconds[stage] = time.monotonic() - self.begin - sum(self.seconds.values())
 
 
-# ---- training -----------------------------------------------------------------------------------
-
-
-def step_config(options: argparse.Namespace, step: Step) -> tuple[CfgNode, dict[str, Any]]:
-    """The config of a step, and what the demo changes about the file."""
-    file = ROOT / "configs" / step.config
+def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> TrainingRun:
+    """Describe the training; an older one with other settings is moved out of its way."""
+    file = find_config(Path("configs", step.config))
     opts: dict[str, Any] = dict(FAST) if options.fast else {}
     opts["SEED"] = options.seed
     # Whoever stops the demo loses at most a minute.
@@ -174,64 +144,31 @@ def step_config(options: argparse.Namespace, step: Step) -> tuple[CfgNode, dict[
     if options.iterations is not None:
         opts["SOLVER.MAX_ITER"] = options.iterations
     if step.start:
-        opts["MODEL.WEIGHTS"] = str(Path(options.output) / step.start / "model_final.pth")
+        opts["MODEL.WEIGHTS"] = str(Path(options.output) / step.start / MODEL)
     opts["TEST.PANOPTIC_VARIANTS"] = repr(tuple(name for name in step.variants if name))
-    return load_config(file, opts), opts
-
-
-def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> TrainingRun:
-    """The training; an older one with other settings is moved out of its way, not mixed with it."""
-    file = ROOT / "configs" / step.config
-    cfg, opts = step_config(options, step)
-    folder = Path(options.output) / step.name
-    environment = {
-        **with_packages(ROOT),
-        "DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve()),
-    }
+    cfg = load_config(file, opts)
+    folder = Path(options.output, step.name)
+    environment = {"DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve())}
     flags: list[str] = []
     if (os.cpu_count() or 1) >= 2 and step.split_batch and not options.fast:
         # Two processes with a thread each train faster than one with two: much of an iteration is
         # small steps (proposals, matching) that do not fill two cores.
         flags = ["--num-processes", "2"]
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    run = TrainingRun(
-        TRAIN_NET,
-        file,
-        folder,
-        cfg.SOLVER.MAX_ITER,
-        opts,
-        environment,
-        {"config": CfgNode.load_yaml_with_base(str(file))},
-        flags,
-    )
-    try:
-        run.check_settings()
-        changed = ""
-    except ValueError as error:
-        changed = str(error)
-    if folder.exists() and (changed or options.restart):
-        old = next(
-            p for n in range(1, 10**6) if not (p := folder.with_name(f"{step.name}.{n}")).exists()
-        )
-        shutil.move(folder, old)
-        reason = "Its settings differ" if changed else "Restart"
-        clock.say(f"{reason}: the training of an earlier demo is now in {old}")
+    content = {"config": cfg.load_yaml_with_base(str(file))}
+    max_iter = cfg.SOLVER.MAX_ITER
+    run = TrainingRun(TRAIN_NET, file, folder, max_iter, opts, environment, content, flags)
+    if moved := make_room(run, options.restart):
+        clock.say(moved)
     return run
 
 
 def run_step(
     options: argparse.Namespace, step: Step, repeated: set[str], clock: Clock
 ) -> dict[str, float]:
-    """Train and evaluate, if that is not done yet.
+    """Train and evaluate, if that is not done yet; returns the results by name.
 
-    Args:
-        options: of the command line.
-        step: what to train.
-        repeated: names of the steps that were trained in this call; the step joins them if it is.
-        clock: to say how far it is.
-
-    Returns:
-        The results by name.
+    `repeated` names the steps that were trained in this call; the step joins them if it is.
 
     Raises:
         TrainingFailed: with the end of its log.
@@ -243,150 +180,70 @@ def run_step(
     if finished is None:
         repeated.add(step.name)
         clock.say(f"{step.title}: training for {run.max_iter} iterations; log: {run.log_path}")
-        train(run, step.title, clock)
+        if "iteration" in run.progress():
+            clock.say(f"Going on from iteration {run.progress()['iteration'] + 1:.0f} or before.")
+        trained, evaluated = follow(run, lambda: clock.say("Trained; evaluating."))
+        clock.seconds |= {f"{step.title} training": trained, f"{step.title} evaluation": evaluated}
         finished = run.finished()
-        assert finished is not None  # or `train` has raised
+        assert finished is not None  # or `follow` has raised
     else:
         clock.say(f"{step.title}: finished already (--restart repeats it).")
     return finished["results"]
 
 
-def train(run: TrainingRun, title: str, clock: Clock, period: float = 10.0) -> None:
-    """Train and evaluate in a process of its own, and say now and then how far it is."""
-    before = run.progress().get("iteration", -1)
-    if before >= 0:
-        clock.say(f"Going on from the last checkpoint (it was at iteration {before + 1:.0f}).")
-    start = last = time.monotonic()
-    trained, told = 0.0, before
-    run.start()
-    try:
-        while run.running():
-            time.sleep(0.5)
-            now = time.monotonic()
-            if not trained and run.trained():
-                trained = now - start
-                clock.say("Trained; evaluating on the validation scenes.")
-            # The process reports every 20 iterations; nothing new is told once a minute only.
-            iteration = run.progress().get("iteration", -1)
-            wait = period if iteration != told else 60.0
-            if trained or now - last < wait:
-                continue
-            last, told = now, iteration
-            clock.say(_progress_line(run, before, now - start))
-    finally:
-        run.stop()
-    total = time.monotonic() - start
-    clock.seconds[f"{title} training"] = trained or total
-    clock.seconds[f"{title} evaluation"] = total - clock.seconds[f"{title} training"]
+def draw_sheet(system: str, output: Path, records: Sequence[dict[str, Any]]) -> Path:
+    """Write the contact sheet of a system; returns its place."""
+    checkpoints = [output / step.name / MODEL for step in STEPS if step.system == system]
+    predictors = [Predictor.from_checkpoint(str(place)) for place in checkpoints]
+    path = output / f"contact_sheet_{system}.png"
+    write_image(path, draw_record_sheet(predictors, records, demo_columns(predictors[-1])))
+    return path
 
 
-def _progress_line(run: TrainingRun, before: float, seconds: float) -> str:
-    state = run.progress()
-    done = state.get("iteration", -1) - before
-    if done <= 0:
-        return "... starting"
-    # "time" is measured by the process itself, without its start.
-    each = state.get("time", seconds / done)
-    left = timedelta(seconds=round(each * (run.max_iter - 1 - state["iteration"])))
-    return (
-        f"iteration {state['iteration'] + 1:.0f}/{run.max_iter}, loss {state['total_loss']:.2f}, "
-        f"{each:.2f} s each, {left} left"
-    )
+def print_tables(results: Mapping[Step, Mapping[str, float]]) -> None:
+    """Print the quality of the trainings side by side, then the ways to make each one's map."""
+    print("\nPanoptic quality on the validation scenes, in percent\n")
+    print(quality_table({step.title: figures for step, figures in results.items()}))
+    for step, figures in results.items():
+        print(f"\n{variant_table(step.title, figures, step.variants)}")
+    print(flush=True)
 
 
-# ---- results ------------------------------------------------------------------------------------
-
-
-def quality_tables(results: Mapping[Step, Mapping[str, float]]) -> str:
-    """PQ, SQ and RQ of the trainings side by side; then PQ of the ways to make the map.
-
-    Args:
-        results: of each step, by name.
-    """
-    names = ("PQ", "SQ", "RQ", "mIoU")
-    width = 8 * len(names)
-    lines = ["", "Panoptic quality on the validation scenes, in percent", ""]
-    lines.append(f"{'':8}" + "".join(f"{step.title:>{width}}" for step in results))
-    lines.append(f"{'':8}" + "".join(f"{name:>8}" for name in names) * len(results))
-    for title, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st")):
-        values = [r[f"panoptic_seg/{name}{suffix}"] for r in results.values() for name in names]
-        lines.append(f"{title:8}" + "".join(f"{value:8.1f}" for value in values))
-    for step, found in results.items():
-        lines += _variant_table(step, found)
-    return "\n".join([*lines, ""])
-
-
-def _variant_table(step: Step, results: Mapping[str, float]) -> list[str]:
-    heading = f"{step.title}: PQ by the way it is made"
-    width = max(len(text) for text in (*step.variants.values(), heading)) + 2
-    lines = ["", f"{heading:{width}}{'all':>8}{'things':>8}{'stuff':>8}"]
-    for variant, text in step.variants.items():
-        output = f"panoptic_seg_{variant}" if variant else "panoptic_seg"
-        values = [results.get(f"{output}/PQ{suffix}") for suffix in ("", "_th", "_st")]
-        cells = "".join(f"{'-':>8}" if value is None else f"{value:8.1f}" for value in values)
-        lines.append(f"{text:{width}}{cells}")
-    parts = [("mIoU of the semantic output", "sem_seg/mIoU"), ("box AP", "bbox/AP")]
-    parts.append(("mask AP", "segm/AP"))
-    told = [f"{text} {results[key]:.1f}" for text, key in parts if key in results]
-    return [*lines, ", ".join(told)]
-
-
-def draw_sheets(
-    options: argparse.Namespace, records: Sequence[dict[str, Any]], clock: Clock
-) -> list[Path]:
-    """Write a contact sheet for each system."""
-    output = Path(options.output)
-    paths = []
-
-    def predictor(name: str) -> Predictor:
-        return Predictor.from_checkpoint(str(output / name / "model_final.pth"))
-
-    for system in options.systems:
-        path = output / f"contact_sheet_{system}.png"
-        with clock.stage(f"sheet of {system}", f"Drawing {path.name}."):
-            if system == "unified":
-                sheet = affinity_sheet(predictor("unified"), records)
-            else:
-                sheet = solver_sheet(predictor("cops_baseline"), predictor("cops_full"), records)
-            write_image(path, sheet)
-        paths.append(path)
-    return paths
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
-    options = parse_arguments(arguments)
+    options = parse_arguments(words)
     clock = Clock()
     steps = [step for step in STEPS if step.system in options.systems]
     try:
-        sizes = step_config(options, steps[0])[0].DATASETS.SCENES
-        text = (
-            f"Making {sizes.NUM_TRAIN} + {sizes.NUM_VAL} scenes of {sizes.WIDTH} x {sizes.HEIGHT}."
-        )
-        with clock.stage("scenes", text):
-            register_scenes(options.scenes or builtin_root(), sizes)
-            load_panoptic("scenes_train")
-            validation = load_panoptic("scenes_val")
+        file = find_config(Path("configs", steps[0].config))
+        sizes = load_config(file, FAST if options.fast else {}).DATASETS.SCENES
+        size = f"{sizes.WIDTH} x {sizes.HEIGHT}"
+        clock.say(f"Making {sizes.NUM_TRAIN} + {sizes.NUM_VAL} scenes of {size}.")
+        register_scenes(options.scenes or builtin_root(), sizes)
+        load_panoptic("scenes_train")
+        validation = load_panoptic("scenes_val")[: options.rows]
+        clock.mark("scenes")
         repeated: set[str] = set()
-        results = {}
+        results, sheets = {}, []
         for step in steps:
             results[step] = run_step(options, step, repeated, clock)
-            print(quality_tables(results), flush=True)
-        paths = draw_sheets(options, validation[: options.rows], clock)
+            print_tables(results)
+        for system in options.systems:
+            clock.say(f"Drawing the contact sheet of {system}.")
+            sheets.append(draw_sheet(system, Path(options.output), validation))
+            clock.mark(f"sheet of {system}")
     except (TrainingFailed, ValueError, OSError) as error:
-        print(f"run_demo: {error}", file=sys.stderr)
+        print(f"quickstart: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
     clock.say(f"Done. Wall time: {times}.")
-    print("\n".join(f"Contact sheet: {path}" for path in paths))
-    program = os.path.relpath(sys.executable)
-    if program.startswith(".."):
-        program = sys.executable
-    checkpoint = Path(options.output) / steps[-1].name / "model_final.pth"
-    print(f"Your own: {program} tools/demo.py --checkpoint {checkpoint} IMAGES --output FOLDER")
+    print("\n".join(f"Contact sheet: {path}" for path in sheets))
+    checkpoint = Path(options.output) / steps[-1].name / MODEL
+    program = f"{sys.executable} {TRAIN_NET.with_name('demo.py')}"
+    print(f"Your own: {program} --checkpoint {checkpoint} IMAGES --output FOLDER")
     return 0
 
 

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
-import panoptic_common.compat  # noqa: F401
 from panoptic_common.compat.launch import launch
 
 from detectron2.config import CfgNode
@@ -48,18 +47,19 @@ class Trainer(PanopticTrainer):
 
     @classmethod
     def build_target_function(cls, cfg: CfgNode) -> Callable[..., dict]:
+        """Ask the config's system for it."""
         return system_package(cfg.MODEL.META_ARCHITECTURE).build_target_function(cfg)
 
     @classmethod
     def build_test_target_function(cls, cfg: CfgNode) -> Callable[..., dict] | None:
-        """The system's, if it has one."""
+        """Ask the config's system for it; None if it has none."""
         package = system_package(cfg.MODEL.META_ARCHITECTURE)
         build = getattr(package, "build_test_target_function", None)
         return build(cfg) if build is not None else None
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Detectron2's arguments and ours."""
+    """Read the command line: Detectron2's arguments and ours."""
     parser = default_argument_parser(epilog=__doc__)
     parser.add_argument(
         "--num-processes",
@@ -109,7 +109,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The complete, frozen config; sets up logging, OUTPUT_DIR and seeds as Detectron2 does."""
+    """Set up logging, OUTPUT_DIR and seeds as Detectron2 does; returns the complete config."""
     cfg = build_config(args)
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
@@ -154,8 +154,8 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def main(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What each process runs."""
+def work(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Do what each process does: train, or evaluate."""
     cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args)
@@ -164,16 +164,17 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     return trainer.train()
 
 
-def run(words: Sequence[str] | None = None) -> None:
-    """Parse the command line, and run `main` in as many processes as it asks for."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run `work` in as many processes as the command line asks for; returns the exit status."""
     args = parse_arguments(words)
     try:
-        build_config(args)  # in this process first: one sentence instead of a traceback a process
+        build_config(args)  # in this process first: one sentence instead of a traceback per process
     except (ValueError, OSError) as error:
-        sys.exit(f"train_net.py: {error}")
+        print(f"train_net.py: {error}", file=sys.stderr)
+        return 1
     try:
         launch(
-            main,
+            work,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
@@ -182,8 +183,10 @@ def run(words: Sequence[str] | None = None) -> None:
             num_processes=args.num_processes,
         )
     except CheckpointError as error:
-        sys.exit(f"train_net.py: {error}")
+        print(f"train_net.py: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())
