@@ -126,8 +126,7 @@ class Clock:
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
-        elapsed = timedelta(seconds=int(time.monotonic() - self.begin))
-        print(f"[{elapsed}] {text}", flush=True)
+        print(f"[{timedelta(seconds=int(time.monotonic() - self.begin))}] {text}", flush=True)
 
     def mark(self, stage: str) -> None:
         """End a stage, which began with the end of the one before."""

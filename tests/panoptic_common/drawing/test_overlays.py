@@ -10,15 +10,12 @@ from hypothesis import strategies as st
 from panoptic_common.drawing.overlays import (
     class_colour,
     class_name,
-    draw_affinities,
-    draw_affinity,
     draw_boxes,
-    draw_cut_edges,
     draw_panoptic,
     draw_semantic,
     segment_colour,
 )
-from panoptic_common.drawing.sheets import contact_sheet, legend
+from panoptic_common.drawing.sheets import legend
 
 TABLE = [
     {"id": 1, "name": "road", "isthing": 0, "color": [128, 64, 128]},
@@ -78,9 +75,6 @@ def test_input_is_not_changed(image):
     draw_panoptic(image, ids, segments, TABLE)
     draw_semantic(image, ids % 3, TABLE)
     draw_boxes(image, [[1, 2, 30, 40]], [1], [0.5], TABLE)
-    draw_affinity(image, np.eye(5), (3, 4))
-    draw_affinities(image, np.eye(5))
-    draw_cut_edges(image, np.eye(5))
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(ids, ids_before)
 
@@ -124,62 +118,11 @@ def test_boxes_in_class_colours_best_on_top(image):
         draw_boxes(image, boxes, [1], None, TABLE)
 
 
-def test_affinity_is_hot_where_it_is_high(image):
-    affinity = np.zeros((6, 9))
-    affinity[1, 7] = 3.0
-    drawn = draw_affinity(image, affinity, (10, 50)).astype(int)
-    assert drawn[15, 75].sum() > drawn[15, 20].sum() + 100
-    cold = drawn[10:20, 10:30]
-    assert np.abs(cold.max(axis=2) - cold.min(axis=2)).max() <= 2  # grey
-    assert tuple(drawn[50, 10]) == (80, 255, 120)  # the mark
-    for values in (np.zeros((2, 2)), np.full((2, 2), np.nan), np.array([[-np.inf, 1.0]])):
-        assert draw_affinity(image, values, (500, -3)).shape == image.shape
-    with pytest.raises(ValueError, match="affinity"):
-        draw_affinity(image, np.zeros(3), (0, 0))
-
-
-def test_affinities_have_a_fixed_scale_in_squares(image):
-    """A map of 0.3 everywhere is not hot because nothing is hotter, and cells have no soft rims."""
-    cold, warm, hot = (
-        draw_affinities(image, np.full((2, 3), p)).astype(int) for p in (0, 0.3, 1.0)
-    )
-    assert np.abs(cold.max(axis=2) - cold.min(axis=2)).max() <= 2  # grey
-    assert cold[5, 5].sum() < hot[5, 5].sum() and np.abs(warm - hot).max() > 60
-    cells = draw_affinities(np.zeros_like(image), np.array([[0, 1], [1, 0]]))
-    assert len(np.unique(cells.reshape(-1, 3), axis=0)) == 2
-    assert (cells[:30, :45] == cells[0, 0]).all() and (cells[:30, 45:] == cells[0, 89]).all()
-
-
-def test_cut_edges_are_lines_over_the_dimmed_image(image):
-    cut = np.zeros((6, 9))
-    cut[:, 4], cut[3, 6] = 1, 0.5
-    drawn = draw_cut_edges(image, cut)
-    assert (drawn[:, 40:50] == (255, 226, 64)).all()
-    np.testing.assert_allclose(drawn[:, :40], image[:, :40] / 2, atol=0.5)
-    half = 0.125 * image[35, 65] + 0.75 * np.array([255, 226, 64])
-    np.testing.assert_allclose(drawn[35, 65], half, atol=1)
-    as_bool = draw_cut_edges(image, cut == 1, colour=(1, 2, 3))
-    assert (as_bool[:, 40:50] == (1, 2, 3)).all()
-
-
-@pytest.mark.parametrize("draw", [draw_affinities, draw_cut_edges])
-def test_maps_that_hold_no_shares_are_refused(draw, image):
-    for values in (np.full((2, 2), 1.5), np.full((2, 2), -0.1), np.full((2, 2), np.nan)):
-        with pytest.raises(ValueError, match="numbers 0..1"):
-            draw(image, values)
-    for values in (np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 2))):
-        with pytest.raises(ValueError, match=r"is \(h, w\)"):
-            draw(image, values)
-
-
 def test_scale_enlarges(image):
     ids, segments = two_cars()
     assert draw_panoptic(image, ids, segments, TABLE, scale=3).shape == (180, 270, 3)
     assert draw_semantic(image, ids % 3, TABLE, scale=2).shape == (120, 180, 3)
     assert draw_boxes(image, [[1, 2, 3, 4]], [0], None, TABLE, scale=2).shape == (120, 180, 3)
-    assert draw_affinity(image, np.eye(3), (1, 1), scale=2).shape == (120, 180, 3)
-    assert draw_affinities(image, np.eye(3), scale=2).shape == (120, 180, 3)
-    assert draw_cut_edges(image, np.eye(3), scale=2).shape == (120, 180, 3)
     with pytest.raises(ValueError, match="scale"):
         draw_panoptic(image, ids, segments, TABLE, scale=0)
 
@@ -200,33 +143,6 @@ def test_any_size_and_any_ids(seed, height, width, scale):
     assert drawn.shape == (height * scale, width * scale, 3) and drawn.dtype == np.uint8
     draw_semantic(image, rng.integers(-3, 300, (height, width)), TABLE, scale=scale)
     draw_boxes(image, rng.normal(size=(3, 4)) * 50, [0, 1, 9], [0.1, 0.2, 0.3], TABLE)
-
-
-def test_contact_sheet_places_panels_under_titles(image):
-    red = np.full((20, 40, 3), (255, 0, 0), np.uint8)
-    sheet = contact_sheet([[red, None], [image, red]], ["a", "b"], panel_width=80, gap=4)
-    head = 30
-    assert sheet.shape == (head + 40 + 4 + 53 + 4, 4 + 2 * 84, 3)
-    assert tuple(sheet[head + 20, 40]) == (255, 0, 0)
-    assert tuple(sheet[head + 20, 84 + 40]) == tuple(sheet[-1, -1])  # empty place
-    assert tuple(sheet[head + 44 + 20, 84 + 40]) == (255, 0, 0)
-    assert (sheet[:head, :84] > 150).any() and (sheet[:head, 84:] > 150).any()  # letters
-    wide = contact_sheet([[red]], ["a"], panel_width=80, footer=legend(TABLE, 300))
-    assert wide.shape[1] == 92
-    for rows, titles in (([[red]], ["a", "b"]), ([[]], [])):
-        with pytest.raises(ValueError, match="every row needs"):
-            contact_sheet(rows, titles)
-
-
-def test_legend_shows_the_colours_and_grows_downwards():
-    strip = legend(TABLE, 400)
-    for entry in TABLE:
-        assert (strip == entry["color"]).all(axis=2).any(), entry["name"]
-    only = legend(TABLE, 400, [1])
-    assert not (only == TABLE[0]["color"]).all(axis=2).any()
-    assert legend(TABLE * 20, 120).shape[0] > strip.shape[0]
-    with pytest.raises(ValueError, match="40 pixels"):
-        legend(TABLE, 10)
 
 
 def test_bad_images_and_sizes_are_refused(image):
