@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 from project import ROOT
+from stub_system import SYSTEMS as STUB
 
-from panoptic_common.systems import SYSTEMS, add_system_config, system_package
+from panoptic_common.systems import SYSTEMS, add_system_config, system_package, system_panels
 
 
 @pytest.mark.parametrize(("name", "package"), SYSTEMS.items())
@@ -17,6 +19,25 @@ def test_a_package_offers_what_programs_use(name, package):
     assert found.__name__ == package
     assert callable(found.build_target_function)
     assert getattr(found, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_says_how_it_is_shown(name):
+    panels = system_panels(name)
+    assert panels.__name__ == f"{SYSTEMS[name]}.panels"
+    assert {panel.name for panel in panels.PANELS} and panels.DEMO_COLUMNS
+
+
+def test_panels_are_optional_but_not_broken(tmp_path, monkeypatch):
+    assert system_panels("StubPanoptic", STUB).EXTRA_MAPS == ("ramp",)
+    (tmp_path / "plain_system").mkdir()
+    (tmp_path / "plain_system/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert system_panels("Plain", {"Plain": "plain_system"}) is None
+    (tmp_path / "plain_system/panels.py").write_text("import not_installed_anywhere\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        system_panels("Plain", {"Plain": "plain_system"})
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -42,7 +63,8 @@ def test_keys_are_added_and_the_model_registered(name):
 
 
 def test_an_unknown_system_is_explained():
-    for call in (lambda: system_package("PanopticFPN"), lambda: add_system_config(None, "")):
+    calls = [lambda: system_package("PanopticFPN"), lambda: add_system_config(None, "")]
+    for call in (*calls, lambda: system_panels("PanopticFPN")):
         with pytest.raises(ValueError, match="none of ours: give a config for one of .*COPS"):
             call()
     with pytest.raises(ValueError, match="only"):

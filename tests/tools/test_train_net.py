@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import logging
 import os
 import subprocess
 import sys
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import pytest
 import torch
@@ -19,20 +15,15 @@ from detectron2.utils import logger as detectron2_logger
 from project import ROOT
 from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
 
+from panoptic_tools import train_net
+
 PROGRAM = ROOT / "tools/train_net.py"
 
 
-@pytest.fixture(scope="module")
-def train_net():
-    """The program as a module that knows one system more."""
-    spec = importlib.util.spec_from_file_location("train_net", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_net"] = module
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(module.SYSTEMS, "TinyPanoptic", "tiny_system")
-        yield module
-    del sys.modules["train_net"]
+@pytest.fixture(autouse=True)
+def one_system_more(monkeypatch):
+    """The table of systems knows the tiny one, too."""
+    monkeypatch.setitem(train_net.SYSTEMS, "TinyPanoptic", "tiny_system")
 
 
 @pytest.fixture
@@ -56,19 +47,23 @@ def set_option(words: list[str], key: str, value: str) -> list[str]:
     return [*words, key, value]
 
 
-def refusal(train_net, words: list[str]) -> str:
-    """The sentence with which the program ends."""
-    with pytest.raises(SystemExit) as caught:
-        train_net.run(words)
-    assert isinstance(caught.value.code, str), "ended with a status instead of a sentence"
-    return caught.value.code
+@pytest.fixture
+def refusal(capsys):
+    """A function that runs the program with words, and returns the sentence with which it ends."""
+
+    def run(words: list[str]) -> str:
+        capsys.readouterr()
+        assert train_net.main(words) == 1
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run
 
 
 # ---- what it does -------------------------------------------------------------------------------
 
 
-def test_train_resume_evaluate(train_net, words, tmp_path, monkeypatch):
-    train_net.run(words)
+def test_train_resume_evaluate(words, tmp_path, monkeypatch):
+    assert train_net.main(words) == 0
     out = tmp_path / "out"
     final = torch.load(out / "model_final.pth", weights_only=True)
     assert final["iteration"] == 11
@@ -77,41 +72,43 @@ def test_train_resume_evaluate(train_net, words, tmp_path, monkeypatch):
     log = (out / "log.txt").read_text()
     assert "panoptic_common.checkpoint.checkpointer" in log and "Running with full config" in log
 
-    train_net.run(["--resume", *set_option(words, "SOLVER.MAX_ITER", "16")])
+    assert train_net.main(["--resume", *set_option(words, "SOLVER.MAX_ITER", "16")]) == 0
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 15
 
     results = {}
     monkeypatch.setattr(train_net, "verify_results", lambda cfg, found: results.update(found))
     evaluate = ["--eval-only", *set_option(words, "MODEL.WEIGHTS", str(out / "model_final.pth"))]
     # Who only evaluates need not have the training set.
-    train_net.run(set_option(evaluate, "DATASETS.TRAIN", "('coco_2017_train_panoptic',)"))
+    assert train_net.main(
+        set_option(evaluate, "DATASETS.TRAIN", "('coco_2017_train_panoptic',)")
+    ) == 0
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     trained = next(line for line in reversed(lines) if "panoptic_seg/PQ" in line)
     assert results["panoptic_seg"]["PQ"] == pytest.approx(trained["panoptic_seg/PQ"])
     from_last = dict(results)
     results.clear()
-    train_net.run(["--eval-only", "--resume", *words])
+    assert train_net.main(["--eval-only", "--resume", *words]) == 0
     assert results["panoptic_seg"] == from_last["panoptic_seg"]
 
 
-def test_device_falls_back_to_the_cpu(train_net, words, tmp_path, monkeypatch):
+def test_device_falls_back_to_the_cpu(words, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     words = set_option(set_option(words, "MODEL.DEVICE", "cuda"), "SOLVER.MAX_ITER", "2")
-    train_net.run(set_option(words, "SOLVER.STEPS", "(1,)"))
+    assert train_net.main(set_option(words, "SOLVER.STEPS", "(1,)")) == 0
     assert "MODEL.DEVICE is set to cpu" in (tmp_path / "out/log.txt").read_text()
 
 
-def test_machines_and_gpus_reach_the_launcher(train_net, words, monkeypatch):
+def test_machines_and_gpus_reach_the_launcher(words, monkeypatch):
     calls = []
     monkeypatch.setattr(train_net, "launch", lambda *a, **k: calls.append((a, k)))
-    train_net.run(
+    assert train_net.main(
         [
             *("--num-gpus", "8", "--num-machines", "2", "--machine-rank", "1"),
             *("--dist-url", "tcp://10.0.0.1:99", *words),
         ]
-    )
+    ) == 0
     ((positional, named),) = calls
-    assert positional == (train_net.main, 8)
+    assert positional == (train_net.work, 8)
     assert (named["num_machines"], named["machine_rank"]) == (2, 1)
     assert named["dist_url"] == "tcp://10.0.0.1:99" and named["num_processes"] is None
 
@@ -157,58 +154,57 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
         ("SOLVER.BASE_LEARNING_RATE", "1", "SOLVER.BASE_LEARNING_RATE"),
     ],
 )
-def test_mistakes_end_before_the_first_step(train_net, words, tmp_path, key, value, message):
-    assert message in refusal(train_net, set_option(words, key, value))
+def test_mistakes_end_before_the_first_step(refusal, words, tmp_path, key, value, message):
+    assert message in refusal(set_option(words, key, value))
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_config_file(train_net, words):
-    assert "nowhere.yaml" in refusal(train_net, ["--config-file", "nowhere.yaml", *words])
+def test_missing_config_file(refusal, words):
+    assert "nowhere.yaml" in refusal(["--config-file", "nowhere.yaml", *words])
 
 
-def test_config_file_that_is_no_yaml(train_net, words, tmp_path):
+def test_config_file_that_is_no_yaml(refusal, words, tmp_path):
     (tmp_path / "broken.yaml").write_text("MODEL: [")
-    sentence = refusal(train_net, ["--config-file", str(tmp_path / "broken.yaml"), *words])
+    sentence = refusal(["--config-file", str(tmp_path / "broken.yaml"), *words])
     assert "broken.yaml" in sentence
 
 
-def test_damaged_json(train_net, words, tmp_path):
+def test_damaged_json(refusal, words, tmp_path):
     path = tmp_path / "panoptic_tiny.json"
     path.write_text(path.read_text()[:-50])
-    assert str(path) in refusal(train_net, words)
+    assert str(path) in refusal(words)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("extra", [["--resume"], ["SOLVER.MAX_ITER"]])
-def test_options_after_the_pairs_are_explained(train_net, words, extra, capsys):
+def test_options_after_the_pairs_are_explained(words, extra, capsys):
     with pytest.raises(SystemExit):
         train_net.parse_arguments([*words, *extra])
     assert "after the first config option" in capsys.readouterr().err
 
 
-def test_evaluation_without_weights(train_net, words):
-    assert "--eval-only needs weights" in refusal(train_net, ["--eval-only", *words])
-    assert "holds no checkpoint" in refusal(train_net, ["--eval-only", "--resume", *words])
+def test_evaluation_without_weights(refusal, words):
+    assert "--eval-only needs weights" in refusal(["--eval-only", *words])
+    assert "holds no checkpoint" in refusal(["--eval-only", "--resume", *words])
 
 
-def test_evaluation_of_other_classes(train_net, words, tmp_path):
-    train_net.run(words)
+def test_evaluation_of_other_classes(refusal, words, tmp_path):
+    assert train_net.main(words) == 0
     path = tmp_path / "out/model_final.pth"
     contents = torch.load(path)
     contents["class_table"][2]["name"] = "lorry"
     torch.save(contents, path)
     words = set_option(words, "MODEL.WEIGHTS", str(path))
-    assert "class 2 is 'lorry'" in refusal(train_net, ["--eval-only", *words])
+    assert "class 2 is 'lorry'" in refusal(["--eval-only", *words])
 
 
-def test_damaged_checkpoint(train_net, words, tmp_path):
-    train_net.run(words)
+def test_damaged_checkpoint(refusal, words, tmp_path):
+    assert train_net.main(words) == 0
     final = tmp_path / "out/model_final.pth"
     final.write_bytes(final.read_bytes()[:-200])
-    with contextlib.redirect_stdout(None):
-        sentence = refusal(train_net, ["--resume", *words])
+    sentence = refusal(["--resume", *words])
     assert str(final) in sentence and "The previous one is model_0000011.pth" in sentence
     # Doing what it says helps.
     (tmp_path / "out/last_checkpoint").write_text("model_0000007.pth")
-    train_net.run(["--resume", *words])
+    assert train_net.main(["--resume", *words]) == 0
     assert torch.load(final, weights_only=True)["iteration"] == 11
