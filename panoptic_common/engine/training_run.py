@@ -7,22 +7,31 @@ with other settings is an error, since its results would be taken for those aske
 
 Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
 the process printed), `lock` (held while it works) and, once finished, `results.json`.
+
+Two trainings that write the same checkpoints would ruin them, so each locks its folder. It is the
+training's own process that holds the lock, and not the program that started it: the lock lasts as
+long as the process does, also when that program is killed and leaves it behind. For this the
+process starts in `main` of this file, which takes the lock and then runs train_net.py.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 SETTINGS, RESULTS, METRICS = "settings.json", "results.json", "metrics.json"
 OUTPUT, LOCK = "train_net.txt", "lock"
+# A new process may meet programs that just look whether the lock is free.
+PATIENCE = 10.0  # seconds
 
 
 class TrainingFailed(RuntimeError):
@@ -30,7 +39,7 @@ class TrainingFailed(RuntimeError):
 
 
 def with_packages(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """The variable with which a process finds the packages in a folder, installed or not."""
+    """Return the variable by which a process finds a folder's packages, installed or not."""
     path = [os.fspath(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(path)}
 
@@ -54,16 +63,18 @@ class TrainingRun:
         settings: Mapping[str, Any] | None = None,
         flags: Sequence[str] = (),
     ) -> None:
-        """Args:
-        program: path of train_net.py.
-        config_file: of the model.
-        output_dir: of this run alone.
-        max_iter: iterations to train.
-        opts: further config keys and their values.
-        environment: variables to set in the process.
-        settings: what tells this run from one with other settings, beside `opts`: the contents
-            of the config, for example. Must survive JSON.
-        flags: of train_net.py, such as ("--num-processes", "2"); also told apart.
+        """Describe a run; nothing is started or written yet.
+
+        Args:
+            program: path of train_net.py.
+            config_file: of the model.
+            output_dir: of this run alone.
+            max_iter: iterations to train.
+            opts: further config keys and their values.
+            environment: variables to set in the process.
+            settings: what tells this run from one with other settings, beside `opts`: the contents
+                of the config, for example. Must survive JSON.
+            flags: of train_net.py, such as ("--num-processes", "2"); also told apart.
         """
         self.output_dir = Path(output_dir)
         self.max_iter = max_iter
@@ -74,10 +85,10 @@ class TrainingRun:
         self._settings = json.loads(json.dumps(described))
         values = {**opts, "OUTPUT_DIR": str(output_dir)}
         words = [word for key, value in values.items() for word in (key, str(value))]
-        self._command = [sys.executable, str(program), "--config-file", str(config_file)]
-        self._command += ["--resume", *flags, *words]
+        self._command = [sys.executable, "-m", "panoptic_common.engine.training_run"]
+        self._command += [str(self.output_dir / LOCK), str(program)]
+        self._command += ["--config-file", str(config_file), "--resume", *flags, *words]
         self._process: subprocess.Popen | None = None
-        self._log: TextIO | None = None
         self._started = 0.0
 
     # ---- the process ----------------------------------------------------------------------------
@@ -90,38 +101,39 @@ class TrainingRun:
         """
         self.check_settings()
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        lock = self._lock()
-        _write_json(self.output_dir / SETTINGS, self._settings)
-        self._log = open(self.log_path, "w", encoding="utf-8")  # noqa: SIM115
-        self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            self._command,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=self._environment,
-            pass_fds=(lock,),
-        )
-        os.close(lock)
-
-    def _lock(self) -> int:
-        """Lock the folder by a file that the process inherits.
-
-        The lock lasts as long as the process does, also when this program is killed and leaves it
-        behind; two trainings that write the same checkpoints would ruin them.
-        """
-        handle = os.open(self.output_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ValueError(
-                f"a training still works in {self.output_dir}, left by a program that was killed "
-                "perhaps: wait for its end, or end the process train_net.py"
-            ) from None
-        except OSError:  # some network file systems have no locks
-            pass
-        return handle
+            with self._lock():
+                _write_json(self.output_dir / SETTINGS, self._settings)
+                self._process = self._spawn()
+        except Timeout:
+            raise ValueError(_still_works(self.output_dir)) from None
+        self._started = time.monotonic()
+        self._wait_for_lock()
+
+    def _spawn(self) -> subprocess.Popen:
+        """Start the process, which waits for the lock that this one still holds."""
+        with self.log_path.open("w", encoding="utf-8") as log:
+            return subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+            )
+
+    def _lock(self) -> FileLock:
+        """Return the lock of the folder, to be taken at once or not at all."""
+        return FileLock(self.output_dir / LOCK, timeout=0)
+
+    def _wait_for_lock(self) -> None:
+        """Wait until the process holds the lock, lest another start comes between, or ends."""
+        while self._process is not None and self._process.poll() is None:
+            try:
+                with self._lock():
+                    pass
+            except Timeout:
+                return
+            time.sleep(0.02)
 
     def check_settings(self) -> None:
         """Raise ValueError if the folder holds a run with other settings."""
@@ -143,7 +155,7 @@ class TrainingRun:
             )
 
     def running(self) -> bool:
-        """Whether the process still works.
+        """Return whether the process still works.
 
         Raises:
             TrainingFailed: it ended with an error, or without results.
@@ -153,7 +165,7 @@ class TrainingRun:
         status = self._process.poll()
         if status is None:
             return True
-        self._close()
+        self._process = None
         if status != 0:
             raise TrainingFailed(
                 f"{self.output_dir.name}: train_net.py ended with status {status}; the end of "
@@ -173,13 +185,7 @@ class TrainingRun:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._close()
-
-    def _close(self) -> None:
         self._process = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
     def _tail(self) -> str:
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
@@ -188,7 +194,7 @@ class TrainingRun:
     # ---- what it has done -----------------------------------------------------------------------
 
     def finished(self) -> dict[str, Any] | None:
-        """Results and wall time of a finished run, or None.
+        """Return results and wall time of a finished run, or None.
 
         Returns:
             {"results": {name: number}, "seconds": of the last call, "settings": ...}.
@@ -201,19 +207,19 @@ class TrainingRun:
         return _read_json(path) if path.is_file() else None
 
     def progress(self) -> dict[str, float]:
-        """The last line of metrics.json with a loss: "iteration", "total_loss", ..., or {}."""
+        """Return the last line of metrics.json with a loss, such as "total_loss", or {}."""
         for line in reversed(self._metrics()):
             if "total_loss" in line:
                 return line
         return {}
 
     def trained(self) -> bool:
-        """Whether the last iteration is over and its model stored; the evaluation may go on."""
+        """Return whether the last model is stored; the evaluation may still go on."""
         return (self.output_dir / "model_final.pth").is_file()
 
     @property
     def log_path(self) -> Path:
-        """Where all that the process prints goes."""
+        """The file that all the process prints goes to."""
         return self.output_dir / OUTPUT
 
     def _read_metrics(self) -> dict[str, float]:
@@ -238,15 +244,22 @@ class TrainingRun:
         return lines
 
 
+def _still_works(folder: Path) -> str:
+    return (
+        f"a training still works in {folder}, left by a program that was killed perhaps: wait for "
+        "its end, or end the process train_net.py"
+    )
+
+
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a.b": value} for all leaves."""
-    leaves: dict[str, Any] = {}
+    """Return nested mappings as one, {"a.b": value}."""
+    values: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
-            leaves.update(_flat(value, f"{prefix}{key}."))
+            values.update(_flat(value, f"{prefix}{key}."))
         else:
-            leaves[prefix + key] = value
-    return leaves
+            values[prefix + key] = value
+    return values
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -261,3 +274,25 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".json.partial")
     temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     temporary.replace(path)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Hold a lock for as long as this process lives, and run a program in it.
+
+    Args:
+        words: the lock's file, the program's file, and the program's own arguments; None takes
+            them from the command line.
+    """
+    lock_file, program, *arguments = sys.argv[1:] if words is None else words
+    try:
+        # The name keeps the lock alive; the system releases it with the process, however that ends.
+        lock = FileLock(lock_file)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        sys.exit(_still_works(Path(lock_file).parent))
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from panoptic_common.engine import training_run
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
 # Understands train_net.py's command line, counts on from where it was, and "trains" at once.
@@ -99,6 +103,45 @@ def test_a_process_that_was_left_behind_keeps_others_away(make_run, tmp_path):
     again = make_run({"HANG_AT": 0})
     again.start()
     wait(again)
+
+
+def test_the_lock_outlives_the_program_that_started_the_training(make_run, tmp_path):
+    """The starting program is killed, so nothing of it can clean up; its training goes on alone."""
+    starter = tmp_path / "starter.py"
+    starter.write_text(
+        "import sys, time\n"
+        "from panoptic_common.engine.training_run import TrainingRun\n"
+        "program, folder = sys.argv[1:]\n"
+        "run = TrainingRun(program, 'D2.yaml', folder, 4, {'SEED': 0, 'HANG_AT': 0})\n"
+        "run.start()\n"
+        "print('started', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    words = [sys.executable, str(starter), str(tmp_path / "fake.py"), str(tmp_path / "run")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout.readline() == "started\n"
+        started.kill()
+    with pytest.raises(ValueError, match="still works"):
+        make_run({"HANG_AT": 0}).start()
+    (tmp_path / "run/go_on").touch()
+    again, end = make_run({"HANG_AT": 0}), time.monotonic() + 20
+    while True:  # until the orphan has ended, and its lock with it
+        try:
+            again.start()
+            break
+        except ValueError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    wait(again)
+    assert "starting at 4" in again.log_path.read_text()
+
+
+def test_a_process_without_the_lock_trains_nothing(make_run, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(training_run, "PATIENCE", 0.0)
+    lock = tmp_path / "run/lock"
+    with FileLock(lock), pytest.raises(SystemExit, match="still works"):
+        training_run.main([str(lock), str(tmp_path / "fake.py")])
 
 
 def test_failures_show_the_end_of_the_log(make_run):
