@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time of `panoptic_common.coco.quality` against panopticapi, and whether both give the same numbers.
+"""Time of `panoptic_common.coco.quality` against panopticapi, and whether both agree.
 
     python tools/studies/benchmark_quality.py
     python tools/studies/benchmark_quality.py --sizes 480x640 1024x2048 --images 20 --repeats 5
@@ -14,61 +14,77 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import re
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 from panopticapi import evaluation as panopticapi
-from tabulate import tabulate
 
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
+from panoptic_tools.studies.library.measure import times_in_turn
+from panoptic_tools.studies.library.options import make_parser, require_at_least
+from panoptic_tools.studies.library.tables import markdown_table
 
 NUM_CLASSES = 20
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--sizes", nargs="+", default=["192x384", "480x640", "1024x2048"], metavar="HxW"
-    )
+    parser = make_parser(__doc__, whole=True)
+    sizes = ["192x384", "480x640", "1024x2048"]
+    parser.add_argument("--sizes", nargs="+", default=sizes, metavar="HxW")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--segments", type=int, default=20, help="in each true map")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    require_at_least(parser, options, 1, "images", "segments", "repeats")
+    for size in options.sizes:
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
+            parser.error(f"--sizes: {size!r} is not HxW, such as 480x640")
+    return options
+
+
+def label_cells(centres: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the number of the nearest centre for every pixel, (H, W) int32.
+
+    Args:
+        centres: (S, 2) of row and column.
+        height: H.
+        width: W.
+    """
+    best = np.full((height, width), np.inf, np.float32)
+    label = np.zeros((height, width), np.int32)
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    columns = np.arange(width, dtype=np.float32)[None]
+    for number, (y, x) in enumerate(centres.astype(np.float32)):
+        distance = (rows - y) ** 2 + (columns - x) ** 2
+        closer = distance < best
+        best[closer], label[closer] = distance[closer], number
+    return label
 
 
 def make_image(
     rng: np.random.Generator, height: int, width: int, segments: int
 ) -> tuple[np.ndarray, list[dict[str, Any]], np.ndarray, list[dict[str, Any]]]:
-    """A true map with void and crowd, and a prediction: cells moved, wrong or of another class."""
+    """Draw a true map with void and crowd, and a prediction: cells moved or of another class.
 
-    def cells(centres: np.ndarray) -> np.ndarray:
-        best = np.full((height, width), np.inf, np.float32)
-        label = np.zeros((height, width), np.int32)
-        rows = np.arange(height, dtype=np.float32)[:, None]
-        columns = np.arange(width, dtype=np.float32)[None]
-        for number, (y, x) in enumerate(centres.astype(np.float32)):
-            distance = (rows - y) ** 2 + (columns - x) ** 2
-            closer = distance < best
-            best[closer], label[closer] = distance[closer], number
-        return label
-
+    Returns:
+        Truth (H, W), its segments_info, prediction (H, W), its segments_info.
+    """
     centres = rng.uniform(0, [height, width], (segments, 2))
     moved = centres + rng.normal(0, 0.02, centres.shape) * [height, width]
     ids = rng.choice(2**24 - 1, segments, replace=False).astype(np.int32) + 1
     classes = rng.integers(NUM_CLASSES, size=segments)
-    truth, prediction = ids[cells(centres)], ids[cells(moved)]
+    truth, prediction = (ids[label_cells(c, height, width)] for c in (centres, moved))
     truth[np.isin(truth, ids[rng.random(segments) < 0.1])] = 0
     crowd = rng.random(segments) < 0.1
     wrong = rng.random(segments) < 0.1
@@ -108,7 +124,7 @@ class Comparison:
             self._pairs.append(tuple(pair))
 
     def ours(self, read: bool) -> PanopticStatistics:
-        """This project, one process."""
+        """Measure by this project, in one process."""
         total = PanopticStatistics.zeros(NUM_CLASSES)
         for (truth, true_segments, prediction, predicted), pair in zip(
             self._images, self._pairs, strict=True
@@ -122,7 +138,7 @@ class Comparison:
         return total
 
     def theirs(self, read: bool) -> panopticapi.PQStat:
-        """panopticapi, one process."""
+        """Measure by panopticapi, in one process."""
         categories = {k: {"id": k, "isthing": 1} for k in range(NUM_CLASSES)}
 
         def from_memory(path: str) -> np.ndarray:
@@ -139,48 +155,49 @@ class Comparison:
             )
 
 
-def median_time(function: Callable[[bool], Any], read: bool, repeats: int) -> float:
-    """Median seconds of a call, after one that does not count."""
-    function(read)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(read)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
 def largest_difference(ours: PanopticStatistics, theirs: panopticapi.PQStat) -> float:
-    """Largest difference of summed IoU; infinite if a count differs."""
+    """Return the largest difference of summed IoU; infinite if a count differs."""
     for k in range(NUM_CLASSES):
         if (ours.tp[k], ours.fp[k], ours.fn[k]) != (theirs[k].tp, theirs[k].fp, theirs[k].fn):
             return float("inf")
     return max(abs(float(ours.iou[k]) - theirs[k].iou) for k in range(NUM_CLASSES))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run; returns 1 if the numbers differ."""
-    options = parse_args(arguments)
-    rows, worst = [], 0.0
-    for size in options.sizes:
-        height, width = (int(n) for n in size.split("x"))
-        rng = np.random.default_rng(options.seed)
-        images = [make_image(rng, height, width, options.segments) for _ in range(options.images)]
-        with tempfile.TemporaryDirectory() as folder:
-            comparison = Comparison(Path(folder), images)
-            difference = largest_difference(comparison.ours(True), comparison.theirs(True))
-            worst = max(worst, difference)
-            for where, read in (("in memory", False), ("with PNGs", True)):
-                ours, theirs = (
-                    1000 / options.images * median_time(function, read, options.repeats)
-                    for function in (comparison.ours, comparison.theirs)
-                )
-                rows.append([size, where, ours, theirs, theirs / ours, difference])
-    print(f"{options.images} images a size, {options.segments} segments each;", end=" ")
+def compare_at(size: str, options: argparse.Namespace) -> list[list[Any]]:
+    """Return a row for images in memory and one with PNGs.
+
+    Args:
+        size: "HxW".
+        options: of the command line.
+    """
+    height, width = (int(n) for n in size.split("x"))
+    rng = np.random.default_rng(options.seed)
+    images = [make_image(rng, height, width, options.segments) for _ in range(options.images)]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = Comparison(Path(folder), images)
+        difference = largest_difference(comparison.ours(True), comparison.theirs(True))
+        for where, read in (("in memory", False), ("with PNGs", True)):
+            runs = [partial(method, read) for method in (comparison.ours, comparison.theirs)]
+            ours, theirs = (
+                1000 / options.images * statistics.median(seconds)
+                for seconds in times_in_turn(runs, options.repeats)
+            )
+            rows.append([size, where, ours, theirs, theirs / ours, difference])
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; return 1 if the numbers differ."""
+    options = parse_arguments(arguments)
+    rows = [row for size in options.sizes for row in compare_at(size, options)]
+    print(f"{options.images} images per size, {options.segments} segments each;", end=" ")
     print(f"milliseconds per image, medians of {options.repeats}")
     headers = ["size", "", "ours", "panopticapi", "times faster", "difference in IoU sum"]
-    print(tabulate(rows, headers, floatfmt=("", "", ".2f", ".2f", ".1f", ".1e"), tablefmt="pipe"))
-    if worst > 1e-9:
+    formats = ("", "", ".2f", ".2f", ".1f", ".1e")
+    texts = [[format(*cell) for cell in zip(row, formats, strict=True)] for row in rows]
+    print(markdown_table(headers, texts))
+    if max(row[-1] for row in rows) > 1e-9:
         print("error: the numbers differ", file=sys.stderr)
         return 1
     return 0

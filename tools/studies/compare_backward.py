@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a warm start, or another solver, does to the gradient through the solver (Algorithm 1).
 
-    python tools/studies/compare_backward.py --config-file configs/cops/scenes/full_multilevel.yaml \
+    python tools/studies/compare_backward.py --config-file FILE \
         MODEL.WEIGHTS output/cops/scenes/pretrain/model_final.pth
 
 Takes batches of training images, solves them, and differentiates the PQ surrogate. Then, for each
@@ -19,56 +19,44 @@ import json
 import math
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
-import numpy as np
-import torch
-from detectron2.config import CfgNode
+from typing import TYPE_CHECKING, Any
 
 from cops import build_target_function
-from cops.layers.amwc import AmwcLayer
-from cops.layers.lifting import algorithm_1
-from cops.layers.perturbation import average_changes
-from cops.layers.solved_batch import build_problems
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.config import load_config
 from panoptic_common.engine.trainer import PanopticTrainer
-from panoptic_tools.studies.library.seed_tables import markdown_rows
+from panoptic_tools.studies.library.gradients import WAYS, compare_batch
+from panoptic_tools.studies.library.options import (
+    checked,
+    make_parser,
+    require_at_least,
+    require_pairs,
+)
+from panoptic_tools.studies.library.tables import markdown_table
 
-ROOT = Path(__file__).resolve().parents[2]
-
-SCRATCH = {"method": "multilevel"}
-# Row: how the perturbed problem is solved.
-WAYS: dict[str, dict[str, Any]] = {
-    "multilevel, warm start": {"method": "multilevel", "warm_start": True},
-    "greedy": {"method": "greedy"},
-    "other lambdas": SCRATCH,
-}
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    """Read the command line; the config is `cfg` of the result."""
+    parser = make_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="a config that trains the surrogate")
     parser.add_argument("--batches", type=int, default=10, help="training batches (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of images and lambdas (default 0)")
     parser.add_argument("--json", type=Path, help="also write the figures of each image here")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     parsed = parser.parse_args(arguments)
-    if parsed.batches < 1:
-        parser.error("--batches must be at least 1")
-    if len(parsed.opts) % 2:
-        parser.error("opts are pairs of key and value")
+    require_at_least(parser, parsed, 1, "batches")
+    require_pairs(parser, parsed.opts)
+    parsed.cfg = checked(parser, lambda: surrogate_config(parsed))
     return parsed
 
 
-def read_config(arguments: argparse.Namespace) -> CfgNode:
-    """The complete config.
+def surrogate_config(arguments: argparse.Namespace) -> CfgNode:
+    """Load the complete config.
 
     Raises:
         ValueError: it does not train the surrogate.
@@ -91,80 +79,12 @@ class Trainer(PanopticTrainer):
 
     @classmethod
     def build_target_function(cls, cfg: CfgNode) -> Any:
+        """Return that of COPS."""
         return build_target_function(cfg)
 
 
-def compare_batch(model: Any, batch: list[dict], seed: int) -> list[dict[str, Any]]:
-    """The figures of every image and way of one batch.
-
-    Args:
-        model: in training mode, with an `AmwcLayer`.
-        batch: as `model` takes it.
-        seed: of the lambdas.
-
-    Returns:
-        Dicts with "way", "cosine", "norm_ratio" (nan where both, or the reference, are zero),
-        "reacted" (share of lambdas) and "seconds" of one solve. The
-        reference itself is compared with nothing.
-    """
-    with torch.no_grad():
-        maps = model.predict_maps(model.preprocess(batch).tensor)
-    truths = [x["cops_target"] for x in batch]
-    layer: AmwcLayer = model.amwc
-    class_costs = maps.class_costs.float().requires_grad_()
-    edge_costs = maps.edge_costs.float().requires_grad_()
-    generator = torch.Generator().manual_seed(seed)
-    labels = layer(class_costs, edge_costs, truths, generator)
-    loss, _ = model.solver_loss(labels, truths)
-    mask_gradients = torch.autograd.grad(loss, [x.masks for x in labels])
-
-    sizes = [tuple(t.sem_seg.shape) for t in truths]
-    problems = build_problems(class_costs, edge_costs, sizes, layer.settings)
-    figures = []
-    for problem, label, truth, mask_gradient in zip(
-        problems, labels, truths, mask_gradients, strict=True
-    ):
-        lambdas = layer.settings.draw_lambdas(generator)
-        others = layer.settings.draw_lambdas(generator)
-        known_edges = problem.graph.edge_costs_from_maps((truth.edge_weights > 0).numpy())
-        given = (
-            problem,
-            label.solution,
-            label.classes.numpy(),
-            mask_gradient.flatten(1).numpy().T.copy(),
-            (truth.segment_map >= 0).flatten().numpy(),
-            known_edges,
-        )
-        reference: np.ndarray | None = None
-        for way, keywords in {"from scratch": SCRATCH, **WAYS}.items():
-            chosen = others if way == "other lambdas" else lambdas
-            react = algorithm_1(*given, **keywords)
-            start = time.perf_counter()
-            changes = [react(float(value)) for value in chosen]
-            seconds = (time.perf_counter() - start) / len(chosen)
-            found = average_changes(label.solution, changes, chosen, problem.node_costs.shape[1])
-            gradient = np.concatenate([found.node_costs.ravel(), found.edge_costs])
-            figure = {"way": way, "reacted": float(found.reacted.mean()), "seconds": seconds}
-            if reference is None:
-                reference = gradient
-            else:
-                figure |= compare(gradient, reference)
-            figures.append(figure)
-    return figures
-
-
-def compare(gradient: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Cosine and ratio of norms; nan where one of them is not defined."""
-    ours, theirs = (float(np.linalg.norm(x.astype(np.float64))) for x in (gradient, reference))
-    inner = float(gradient.astype(np.float64) @ reference.astype(np.float64))
-    return {
-        "cosine": inner / (ours * theirs) if ours and theirs else float("nan"),
-        "norm_ratio": ours / theirs if theirs else float("nan"),
-    }
-
-
 def as_markdown(figures: Sequence[dict[str, Any]]) -> str:
-    """Medians and quartiles over the images."""
+    """Return a table of medians and quartiles over the images."""
 
     def quartiles(way: str, key: str) -> str:
         values = [f.get(key, math.nan) for f in figures if f["way"] == way]
@@ -186,15 +106,15 @@ def as_markdown(figures: Sequence[dict[str, Any]]) -> str:
                 f"{1e3 * statistics.median(f['seconds'] for f in own):.1f}",
             ]
         )
-    headings = ["", "cosine", "ratio of norms", "reacted", "ms a solve"]
-    return "\n".join(markdown_rows(headings, rows)) + "\n"
+    headings = ["", "cosine", "ratio of norms", "reacted", "ms per solve"]
+    return markdown_table(headings, rows) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit status."""
+    """Run the program; return the exit status."""
     options = parse_arguments(arguments)
+    cfg = options.cfg
     try:
-        cfg = read_config(options)
         model = Trainer.build_model(cfg)
         PanopticCheckpointer(model, cfg=cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
     except (ValueError, OSError, KeyError) as error:

@@ -8,7 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from project import ROOT
+from torch import nn
+
+from panoptic_tools.studies import benchmark_cops
+from panoptic_tools.studies.library.planted_training import given_costs
 
 
 def test_the_parts_of_a_step_add_up(tmp_path: Path):
@@ -27,4 +33,38 @@ def test_the_parts_of_a_step_add_up(tmp_path: Path):
     parts = row["AMWC"] + row["MWC"] + row["network and loss"]
     assert abs(parts - row["overall"]) < 0.01
     assert row["AMWC"] > 0 and row["MWC"] > 0
-    assert "| greedy | 1 |" in done.stdout
+    assert "| greedy | 1 |" in " ".join(done.stdout.split())
+
+
+def test_given_costs_reach_the_layer_and_what_was_dropped_stays_zero():
+    seen = []
+
+    class Layer(nn.Module):
+        def forward(self, class_costs, edge_costs, truths):
+            seen.extend([class_costs, edge_costs, truths])
+            return class_costs.sum() + edge_costs.sum()
+
+    layer = Layer()
+    own = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    with given_costs(layer, torch.tensor([[5.0, 7.0]]), torch.tensor([[3.0]])):
+        layer(own, torch.tensor([[2.0]]), "truths").backward()
+    assert torch.equal(seen[0], torch.tensor([[5.0, 0.0]])) and seen[2] == "truths"
+    assert torch.equal(seen[1], torch.tensor([[3.0]]))
+    assert torch.equal(own.grad, torch.zeros(1, 2))  # it goes back to the network, as zero
+    layer(own, torch.tensor([[2.0]]), "truths")
+    assert torch.equal(seen[3], own)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--size", "66", "96"], "--size must be multiples of 4"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--classes", "1"], "--classes must be at least 2"),
+        (["--config-file", "configs/cops/scenes/pretrain.yaml"], "does not train through"),
+    ],
+)
+def test_wrong_options_get_one_sentence(wrong, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        benchmark_cops.parse_arguments(wrong)
+    assert error.value.code == 2 and message in capsys.readouterr().err

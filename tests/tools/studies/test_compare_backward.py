@@ -1,8 +1,7 @@
-"""tools/studies/compare_backward.py: gradients of other ways to solve, beside those from scratch."""
+"""tools/studies/compare_backward.py: gradients of other ways to solve, beside the reference."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 
@@ -12,28 +11,22 @@ import torch
 from cops_factory import make_image, tiny_model
 from project import ROOT
 
-
-@pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "tools/studies/compare_backward.py"
-    spec = importlib.util.spec_from_file_location("compare_backward", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from panoptic_tools.studies import compare_backward
+from panoptic_tools.studies.library import gradients
 
 
-def test_cosine_and_ratio(tool):
+def test_cosine_and_ratio():
     reference = np.array([3.0, 0.0, -4.0], dtype=np.float32)
-    figures = tool.compare(-2 * reference, reference)
+    figures = gradients.compare(-2 * reference, reference)
     assert figures == {"cosine": pytest.approx(-1), "norm_ratio": pytest.approx(2)}
-    nothing = tool.compare(0 * reference, reference)
+    nothing = gradients.compare(0 * reference, reference)
     assert math.isnan(nothing["cosine"]) and nothing["norm_ratio"] == 0
-    assert all(map(math.isnan, tool.compare(reference, 0 * reference).values()))
+    assert all(map(math.isnan, gradients.compare(reference, 0 * reference).values()))
 
 
-def test_the_same_way_has_the_same_gradient_and_another_has_not(tool, monkeypatch):
-    ways = {"again": tool.SCRATCH, "warm": tool.WAYS["multilevel, warm start"]}
-    monkeypatch.setattr(tool, "WAYS", ways)
+def test_the_same_way_has_the_same_gradient_and_another_has_not(monkeypatch):
+    ways = {"again": gradients.SCRATCH, "warm": gradients.WAYS["multilevel, warm start"]}
+    monkeypatch.setattr(gradients, "WAYS", ways)
     changes = {
         "MODEL.COPS.TRAINING": "surrogate",
         "MODEL.COPS.SOLVER.METHOD": "multilevel",
@@ -44,7 +37,7 @@ def test_the_same_way_has_the_same_gradient_and_another_has_not(tool, monkeypatc
     with torch.no_grad():
         for parameter in model.cost_scale.parameters():
             parameter.mul_(20.0)
-    figures = tool.compare_batch(model, [make_image(seed) for seed in range(3)], seed=5)
+    figures = gradients.compare_batch(model, [make_image(seed) for seed in range(3)], seed=5)
     by_way = {way: [f for f in figures if f["way"] == way] for way in ("from scratch", *ways)}
     assert all(len(own) == 3 for own in by_way.values())
     assert all("cosine" not in figure for figure in by_way["from scratch"])
@@ -56,7 +49,7 @@ def test_the_same_way_has_the_same_gradient_and_another_has_not(tool, monkeypatc
     assert any(not math.isclose(figure["norm_ratio"], 1) for figure in by_way["warm"])
 
 
-def test_program(tool, tmp_path, capsys, monkeypatch):
+def test_program(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     small = ["DATASETS.SCENES.NUM_TRAIN", "4", "DATASETS.SCENES.HEIGHT", "64"]
     small += ["DATASETS.SCENES.WIDTH", "96", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
@@ -64,11 +57,13 @@ def test_program(tool, tmp_path, capsys, monkeypatch):
     config = ROOT / "configs/cops/scenes/full_multilevel.yaml"
     output = tmp_path / "figures.json"
     arguments = ["--config-file", str(config), "--batches", "2", "--json", str(output)]
-    assert tool.main([*arguments, *small]) == 0
+    assert compare_backward.main([*arguments, *small]) == 0
     assert "4 images: median (quartiles)" in (text := capsys.readouterr().out)
-    assert all(way in text for way in ("from scratch", *tool.WAYS))
-    assert len(json.loads(output.read_text())) == 4 * (1 + len(tool.WAYS))
+    assert all(way in text for way in ("from scratch", *gradients.WAYS))
+    assert len(json.loads(output.read_text())) == 4 * (1 + len(gradients.WAYS))
 
     wrong = ["--config-file", str(ROOT / "configs/cops/scenes/pretrain.yaml")]
-    assert tool.main(wrong) == 1
+    with pytest.raises(SystemExit) as error:
+        compare_backward.main(wrong)
+    assert error.value.code == 2
     assert 'give a config with "surrogate"' in capsys.readouterr().err

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torchvision
 
-from panoptic_tools.studies.library import measure
 from panoptic_tools.studies.library.measure import (
     WHOLE,
     CpuMemory,
     CudaMemory,
     MultiplyAdds,
     Stopwatch,
-    format_table,
-    format_value,
     growth_exponent,
+    median_range,
     memory_meter,
     multiply_adds,
     peak_memory,
     repeated_times,
-    spread,
+    seconds_of,
     times_in_turn,
 )
 
@@ -73,6 +69,29 @@ def test_repeated_times_drop_the_first_run():
     assert readings == [{WHOLE: 1}, {WHOLE: 2}, {WHOLE: 3}]
 
 
+def test_seconds_of_one_run():
+    clock = FakeClock()
+
+    def run() -> None:
+        clock.now += 7
+
+    assert seconds_of(run, Stopwatch(CPU, clock)) == 7
+    assert 0 <= seconds_of(lambda: None) < 1
+
+
+def test_stopwatch_waits_for_a_gpu_at_both_ends(monkeypatch):
+    """The clock is read only when the device has finished what it was given."""
+    events = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: events.append("wait"))
+
+    def clock() -> float:
+        events.append("read")
+        return 0.0
+
+    seconds_of(lambda: events.append("work"), Stopwatch(torch.device("cuda"), clock))
+    assert events == ["wait", "read", "work", "wait", "read"]
+
+
 def test_programs_run_in_turn():
     clock, order = FakeClock(), []
 
@@ -84,7 +103,7 @@ def test_programs_run_in_turn():
         return run
 
     runs = (program("a", 0), program("b", 100))
-    seconds = times_in_turn(runs, lambda: Stopwatch(CPU, clock), 2)
+    seconds = times_in_turn(runs, 2, lambda: Stopwatch(CPU, clock))
     assert order == ["a", "b"] * 3
     assert seconds == [[3, 5], [104, 106]]
 
@@ -238,37 +257,8 @@ def test_multiply_adds_agree_with_fvcore():
 # ---- summaries -------------------------------------------------------------------------------
 
 
-def test_spread_and_growth_exponent():
-    assert spread([3.0, 1.0, 10.0]) == {"median": 3.0, "min": 1.0, "max": 10.0}
+def test_range_and_growth_exponent():
+    assert median_range([3.0, 1.0, 10.0]) == {"median": 3.0, "min": 1.0, "max": 10.0}
     x = [1, 2, 5, 9]
     assert growth_exponent(x, [7 * value**1.7 for value in x]) == pytest.approx(1.7)
     assert growth_exponent(x, [4, 4, 4, 4]) == pytest.approx(0)
-
-
-@pytest.mark.parametrize(
-    "key,value,expected",
-    [
-        ("seconds", spread([0.12, 0.1, 0.3]), "0.12 (0.1 to 0.3)"),
-        ("share", spread([0.25]), "25.00 % (25.00 % to 25.00 %)"),
-        ("saved share", 0.9978, "99.78 %"),
-        ("peak bytes", 3 * MIB // 2, "1.5 MiB"),
-        ("peak bytes", 3 * measure.GIB, "3.00 GiB"),
-        ("multiply-adds", 1_500_000, "0.002 G"),
-        ("peak bytes", 0.98, "0.98"),  # an exponent
-        ("cells", 65000, "65,000"),
-        ("ratio", math.pi, "3.14"),
-        ("part", "backbone", "backbone"),
-    ],
-)
-def test_values_are_written_in_their_unit(key, value, expected):
-    assert format_value(key, value) == expected
-
-
-def test_table_has_a_column_for_each_key():
-    table = format_table([{"what": "a", "cells": 1000}, {"what": "b", "ratio": 2.0}])
-    assert table.splitlines() == [
-        "| what | cells | ratio |",
-        "|---|---|---|",
-        "| a | 1,000 |  |",
-        "| b |  | 2 |",
-    ]

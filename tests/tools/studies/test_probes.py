@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-
-import panoptic_common.compat  # noqa: F401
+from itertools import groupby
 
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
 from model_factory import IS_THING, NO_PANOPTIC, U, tiny_model
 
+from panoptic_common.modeling.resampling import resample
+from panoptic_tools.studies.library.forced_runs import (
+    forced_detections,
+    panoptic_alone,
+    settle_frozen_norms,
+)
 from panoptic_tools.studies.library.measure import WHOLE, MultiplyAdds
 from panoptic_tools.studies.library.probes import (
     INSTANCE_MASKS,
     PARTS,
     SEMANTIC_MAP,
     count_parameters,
-    forced_detections,
-    grid_of,
     instrumented,
+)
+from panoptic_tools.studies.library.replacing import replaced
+from panoptic_tools.studies.library.workload import (
+    grid_of,
     make_workload,
-    panoptic_alone,
     random_boxes,
-    settle_frozen_norms,
     training_sample,
 )
 from unified_panoptic.modeling import meta_arch
@@ -111,23 +116,20 @@ def test_grid_covers_the_image():
 # ---- forced detections -----------------------------------------------------------------------
 
 
-def seen_by_panoptic(model, monkeypatch) -> list:
+@contextmanager
+def seen_by(module):
+    """Second argument of every call of the panoptic submodule: its detections."""
     seen = []
-    forward = model.panoptic.forward
-
-    def watching(semantic, detections, factors):
-        seen.append(detections)
-        return forward(semantic, detections, factors)
-
-    monkeypatch.setattr(model.panoptic, "forward", watching)
-    return seen
+    hook = module.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    yield seen
+    hook.remove()
 
 
-def test_exactly_the_given_detections_arrive_at_inference(monkeypatch):
+def test_exactly_the_given_detections_arrive_at_inference():
     model, work = tiny_model().eval(), workload()
-    seen, pooled = seen_by_panoptic(model, monkeypatch), []
+    pooled = []
     hook = model.roi_heads.box_head.register_forward_hook(lambda *x: pooled.append(len(x[2])))
-    with forced_detections(model, work):
+    with forced_detections(model, work), seen_by(model.panoptic) as seen:
         result = predict(model, work)
     hook.remove()
     (detections,) = seen
@@ -138,21 +140,15 @@ def test_exactly_the_given_detections_arrive_at_inference(monkeypatch):
     assert pooled == [R]
 
 
-def test_exactly_the_given_detections_arrive_in_training(monkeypatch):
+def test_exactly_the_given_detections_arrive_in_training():
     model, work = tiny_model().train(), workload()
-    given = []
-    of_image = model.panoptic.loss_of_image
-
-    def watching(semantic, detections, factors, truth):
-        given.append(detections)
-        return of_image(semantic, detections, factors, truth)
-
-    monkeypatch.setattr(model.panoptic, "loss_of_image", watching)
-    with EventStorage(), forced_detections(model, work):
+    with EventStorage(), forced_detections(model, work), seen_by(model.panoptic) as seen:
         losses = model([sample_for(work)])
     sum(losses.values()).backward()
-    (detections,) = given
-    assert torch.equal(detections.boxes, work.found.pred_boxes.tensor)
+    (detections,) = seen
+    # Matching orders and drops none: duplicates are left to the loss.
+    boxes = {tuple(box) for box in detections.boxes.tolist()}
+    assert boxes <= {tuple(box) for box in work.found.pred_boxes.tensor.tolist()} and boxes
     assert detections.scores.requires_grad and detections.masks.requires_grad
 
 
@@ -160,14 +156,32 @@ def test_exactly_the_given_detections_arrive_in_training(monkeypatch):
 def test_the_model_is_its_own_again_afterwards(training):
     model, work = tiny_model(), workload()
     model.train(training)
-    before = {name: dict(vars(module)) for name, module in model.named_modules()}
-    resample, make = meta_arch.resample, meta_arch._PanopticMaker.__call__
-    with pytest.raises(RuntimeError, match="on purpose"):
-        with forced_detections(model, work), instrumented(model, Recorder().span):
-            assert meta_arch.resample is not resample
-            raise RuntimeError("on purpose")
-    assert {name: dict(vars(module)) for name, module in model.named_modules()} == before
-    assert meta_arch.resample is resample and meta_arch._PanopticMaker.__call__ is make
+    functions = {name: value for name, value in vars(meta_arch).items() if callable(value)}
+    recorder, image = Recorder(), {"image": work.image}
+    with (
+        pytest.raises(RuntimeError, match="on purpose"),
+        forced_detections(model, work),
+        instrumented(model, recorder.span),
+    ):
+        assert meta_arch.resample is not resample
+        raise RuntimeError("on purpose")
+    assert functions == {name: v for name, v in vars(meta_arch).items() if callable(v)}
+    assert "predict_detections" not in vars(model.roi_heads)
+    assert "losses" not in vars(model.sem_seg_head)
+    model.eval()
+    with torch.no_grad():
+        (result,) = model([image])
+    assert recorder.names == [] and len(result["instances"]) != D
+
+
+def test_a_function_is_replaced_where_it_is_used_and_only_for_a_while():
+    def other(*_arguments):
+        return "other"
+
+    with replaced(resample, other):
+        assert meta_arch.resample() == "other"
+        assert resample is not other  # this module is none of the system's
+    assert meta_arch.resample is resample
 
 
 # ---- parts -----------------------------------------------------------------------------------
@@ -177,11 +191,10 @@ def test_every_part_of_inference_is_seen_once():
     model, work, recorder = tiny_model().eval(), workload(), Recorder()
     with forced_detections(model, work), instrumented(model, recorder.span):
         predict(model, work)
-    top_level = [name for name in recorder.names if "/" not in name]
+    top_level = [name for name, _ in groupby(n for n in recorder.names if "/" not in n)]
     assert top_level == [
         "backbone",
-        "detection",  # RPN
-        "detection",  # ROI heads
+        "detection",  # RPN and ROI heads
         "semantic",
         "affinity features",
         SEMANTIC_MAP,
@@ -235,9 +248,9 @@ def test_instrumenting_changes_no_result():
 
 def test_multiply_adds_of_the_panoptic_submodule_by_hand():
     model, work = tiny_model({"MODEL.MASK_ON": False}).eval(), workload()
-    with forced_detections(model, work), MultiplyAdds() as meter:
-        with instrumented(model, meter.span):
-            predict(model, work)
+    meter = MultiplyAdds()
+    with forced_detections(model, work), meter, instrumented(model, meter.span):
+        predict(model, work)
     channels, stuff, (rows, columns) = 8, 3, grid_of(SIZE)
     phi = 2 * rows * columns * channels * channels
     affinity = 2 * rows * columns * channels * (D + stuff)
@@ -270,12 +283,41 @@ def test_panoptic_submodule_by_itself_is_that_of_the_model():
     semantic = torch.rand(5, rows, columns, generator=generator).softmax(dim=0)
     query = torch.rand(8, rows, columns, generator=generator)
     recorder = Recorder()
-    with instrumented(model, recorder.span):
-        id_map, segments_info = panoptic_alone(model, semantic, query, work.detections(14))()
+    id_map, segments_info = panoptic_alone(model, semantic, query, work.detections(14))(
+        recorder.span
+    )
     assert tuple(id_map.shape) == SIZE
     assert set(id_map.unique().tolist()) == {segment["id"] for segment in segments_info}
     assert "panoptic/phi" in recorder.names
     assert "panoptic/argmax at the size of the result" in recorder.names
+    assert recorder.names.count("panoptic") == 1  # phi and map in one span
+
+
+def test_panoptic_submodule_by_itself_makes_the_map_of_the_whole_model():
+    """Given the model's own V, Q and detections, it makes the model's own map."""
+    model, work = tiny_model().eval(), workload()
+    given = {}
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: given.update({name: output}))
+        for name, module in (("V", model.sem_seg_head), ("Q", model.affinity_head))
+    ]
+    found = work.detections()
+    boxes = found.pred_boxes.clone()
+    with forced_detections(model, work):
+        expected, expected_segments = predict(model, work)["panoptic_seg"]
+        with torch.no_grad():
+            features = model.backbone(model.preprocess([{"image": work.image}]).tensor)
+            (found,) = model.roi_heads.forward_with_given_boxes(features, [work.detections()])
+    for hook in hooks:
+        hook.remove()
+    found.pred_boxes = boxes
+    rows, columns = grid_of(SIZE)
+    semantic = given["V"][0, :, :rows, :columns].softmax(dim=0)
+    query = given["Q"][0, :, :rows, :columns]
+    id_map, segments_info = panoptic_alone(model, semantic, query, found)(Recorder().span)
+    assert segments_info == expected_segments
+    # V goes through a logarithm and back, which may tip a pixel between equals.
+    assert float((id_map == expected).float().mean()) > 0.999
 
 
 # ---- weights and truth -----------------------------------------------------------------------

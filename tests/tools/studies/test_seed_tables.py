@@ -9,7 +9,6 @@ import pytest
 from panoptic_tools.studies.library.seed_tables import (
     Column,
     SeedTable,
-    markdown_rows,
     plus_minus,
     seed_gaps,
     spread,
@@ -39,11 +38,6 @@ def test_cells_of_tables():
     entry = {"seeds": [1.0, None, -0.5], "mean": 0.25}
     assert seed_gaps(entry) == "**+0.2** (+1.0, -, -0.5)"
     assert seed_gaps({"seeds": [None]}) == "-"
-
-
-def test_markdown_has_a_line_below_the_header():
-    lines = markdown_rows(["", "PQ"], [["A", "1.0"], ["B", "2.0"]])
-    assert lines == ["|  | PQ |", "| --- | --- |", "| A | 1.0 |", "| B | 2.0 |"]
 
 
 def test_rows_take_what_each_seed_has():

@@ -1,1 +1,3 @@
-"""What the studies share: measuring, queues of trainings, tables over seeds."""
+"""What the studies share: options, trainings in a queue, meters, and tables."""
+
+import panoptic_common.compat

@@ -1,4 +1,4 @@
-"""Time, peak memory and multiply-adds of named parts of a program.
+"""Measure time, peak memory and multiply-adds of named parts of a program.
 
 A part is a span: `with meter.span("backbone"): ...`. Spans may nest, and one name may occur many
 times in a run; the same program can so be run under a stopwatch, a memory meter and a counter in
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -21,36 +22,54 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 WHOLE = "whole"
-MIB, GIB = 2**20, 2**30
+CPU = torch.device("cpu")
+Clock = Callable[[], float]
+# "cpu" counts the processor's work, of all threads; it is less disturbed by other programs than
+# "wall", but sees nothing of a GPU.
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 Span = Callable[[str], AbstractContextManager]
-Table = list[dict[str, Any]]
 
 
-class Stopwatch:
-    """Seconds of each span; on a GPU, of finished work: the device is waited for at both ends."""
+class Meter(ABC):
+    """What all meters share: entered, a meter has a span `WHOLE` open.
 
-    def __init__(
-        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        """Args:
-        device: where the work is done.
-        clock: seconds; `time.process_time` counts the processor's work, of all threads, and is
-            less disturbed by other programs, but sees nothing of a GPU.
-        """
-        self.device = device
-        self.clock = clock
-        self.results: dict[str, float] = {}
+    Attributes:
+        results: the reading of each span by its name, complete once the meter is left.
+    """
 
-    def __enter__(self) -> Stopwatch:
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = {}
+
+    @abstractmethod
+    def span(self, name: str) -> AbstractContextManager:
+        """Return a context whose reading counts for `name`."""
+
+    def __enter__(self) -> Meter:
         self._whole = self.span(WHOLE)
         self._whole.__enter__()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._whole.__exit__(*error)
+
+
+class Stopwatch(Meter):
+    """Seconds of each span; on a GPU, of finished work: the device is waited for at both ends."""
+
+    def __init__(self, device: torch.device = CPU, clock: Clock = time.perf_counter) -> None:
+        """Set the clock.
+
+        Args:
+            device: where the work is done.
+            clock: one of `CLOCKS`, or anything that returns seconds.
+        """
+        super().__init__()
+        self.device = device
+        self.clock = clock
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
+        """Add the seconds of the context to `name`."""
         start = self._now()
         yield
         self.results[name] = self.results.get(name, 0.0) + self._now() - start
@@ -61,24 +80,17 @@ class Stopwatch:
         return self.clock()
 
 
-class CudaMemory:
+class CudaMemory(Meter):
     """Bytes by which a span's allocations rise, at their peak, above their level at its start."""
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self.device = device
-        self.results: dict[str, int] = {}
         self._open: list[list[int]] = []  # of every open span, level at the start and peak so far
-
-    def __enter__(self) -> CudaMemory:
-        self._whole = self.span(WHOLE)
-        self._whole.__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._whole.__exit__(*error)
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
+        """Hold the context's peak against that of `name`."""
         self._collect()
         level = torch.cuda.memory_allocated(self.device)
         self._open.append([level, level])
@@ -96,7 +108,7 @@ class CudaMemory:
         torch.cuda.reset_peak_memory_stats(self.device)
 
 
-class CpuMemory:
+class CpuMemory(Meter):
     """As `CudaMemory`, for the memory of CPU tensors.
 
     The profiler records every allocation and release of torch's CPU allocator, scratch space inside
@@ -107,22 +119,20 @@ class CpuMemory:
     def __init__(self) -> None:
         # The profiler otherwise reports on stderr that it starts, stops and sees no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self.results: dict[str, int] = {}
+        super().__init__()
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
 
-    def __enter__(self) -> CpuMemory:
+    def __enter__(self) -> Meter:
         self._profile.__enter__()
-        self._whole = self.span(WHOLE)
-        self._whole.__enter__()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *error) -> None:
-        self._whole.__exit__(*error)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         self._profile.__exit__(*error)
         self._read()
 
-    @staticmethod
-    def span(name: str) -> AbstractContextManager:
+    def span(self, name: str) -> AbstractContextManager:
+        """Return a context of the profiler by which `name` is found again."""
         return record_function(f"span:{name}")
 
     def _read(self) -> None:
@@ -146,17 +156,17 @@ class CpuMemory:
 
 
 def memory_meter(device: torch.device) -> CpuMemory | CudaMemory:
-    """The memory meter for a device."""
+    """Return the memory meter for a device."""
     return CudaMemory(device) if device.type == "cuda" else CpuMemory()
 
 
 def _deform_conv_flops(x, weight, *arguments, out_shape=None, **keywords) -> int:
-    """Of the product alone, as for a plain convolution: sampling is no matrix product."""
+    """Count those of the product alone, as for a plain convolution: sampling is no product."""
     batch, _, height, width = out_shape
     return 2 * batch * height * width * weight.numel()
 
 
-class MultiplyAdds:
+class MultiplyAdds(Meter):
     """Multiply-adds of each span in convolutions and matrix products.
 
     One multiply-add is two floating-point operations. Elementwise work, resampling, RoIAlign, the
@@ -164,24 +174,23 @@ class MultiplyAdds:
     """
 
     def __init__(self) -> None:
-        self.results: dict[str, int] = {}
+        super().__init__()
         mapping = {}
         if hasattr(torch.ops.torchvision, "deform_conv2d"):
             mapping[torch.ops.torchvision.deform_conv2d] = _deform_conv_flops
         self._counter = FlopCounterMode(display=False, custom_mapping=mapping)
 
-    def __enter__(self) -> MultiplyAdds:
+    def __enter__(self) -> Meter:
         self._counter.__enter__()
-        self._whole = self.span(WHOLE)
-        self._whole.__enter__()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *error) -> None:
-        self._whole.__exit__(*error)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         self._counter.__exit__(*error)
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
+        """Add the multiply-adds of the context to `name`."""
         before = self._counter.get_total_flops()
         yield
         counted = self._counter.get_total_flops() - before
@@ -191,7 +200,7 @@ class MultiplyAdds:
 def repeated_times(
     run: Callable[[Stopwatch], object], new_stopwatch: Callable[[], Stopwatch], repeat: int
 ) -> list[dict[str, float]]:
-    """Readings of `repeat` runs, each with a stopwatch of its own.
+    """Return the readings of `repeat` runs, each with a stopwatch of its own.
 
     Args:
         run: enters the stopwatch, and its spans, itself.
@@ -207,74 +216,55 @@ def repeated_times(
 
 
 def times_in_turn(
-    runs: Collection[Callable[[], object]], new_stopwatch: Callable[[], Stopwatch], repeat: int
+    runs: Collection[Callable[[], object]],
+    repeat: int,
+    new_stopwatch: Callable[[], Stopwatch] = Stopwatch,
 ) -> list[list[float]]:
-    """Seconds of several programs, run in turn so that a busy machine slows all alike.
+    """Time several programs, run in turn so that a busy machine slows all alike.
 
     Args:
         runs: what to compare.
-        new_stopwatch: makes one.
         repeat: rounds that count; one before them does not.
+        new_stopwatch: makes one.
 
     Returns:
-        A list of `repeat` times for each program.
+        A list of `repeat` times for each program, in seconds.
     """
-    rounds = []
-    for _ in range(repeat + 1):
-        seconds = []
-        for run in runs:
-            with new_stopwatch() as watch:
-                run()
-            seconds.append(watch.results[WHOLE])
-        rounds.append(seconds)
+    rounds = [[seconds_of(run, new_stopwatch()) for run in runs] for _ in range(1 + repeat)]
     return [list(times) for times in zip(*rounds[1:], strict=True)]
 
 
+def seconds_of(run: Callable[[], object], stopwatch: Stopwatch | None = None) -> float:
+    """Time one run.
+
+    Args:
+        run: what to do.
+        stopwatch: a new one; None takes the wall clock on the CPU.
+    """
+    with stopwatch or Stopwatch() as watch:
+        run()
+    return watch.results[WHOLE]
+
+
 def peak_memory(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes by which a run's tensors rise, at their peak, above their level at its start."""
+    """Return by how many bytes a run's tensors rise, at their peak, above their level before."""
     with memory_meter(device) as meter:
         run()
     return meter.results[WHOLE]
 
 
 def multiply_adds(run: Callable[[], object]) -> int:
-    """Multiply-adds of a run; see `MultiplyAdds` for what counts."""
+    """Count the multiply-adds of a run; see `MultiplyAdds` for what counts."""
     with MultiplyAdds() as meter:
         run()
     return meter.results[WHOLE]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """{"median", "min", "max"} of repeated readings."""
+def median_range(values: Sequence[float]) -> dict[str, float]:
+    """Return {"median", "min", "max"} of repeated readings."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def growth_exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """B of the power law y = a x^b that fits best: the slope of log y over log x."""
+    """Return b of the power law y = a x^b that fits best: the slope of log y over log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def format_value(key: str, value: Any) -> str:
-    """A reading, or the spread of several, in the unit that its key names."""
-    if isinstance(value, dict):
-        median, least, greatest = (format_value(key, value[k]) for k in ("median", "min", "max"))
-        return f"{median} ({least} to {greatest})"
-    if isinstance(value, str):
-        return value
-    if key.endswith("share"):
-        return f"{100 * value:.2f} %"
-    if key == "peak bytes" and isinstance(value, int):
-        return f"{value / MIB:.1f} MiB" if value < GIB else f"{value / GIB:.2f} GiB"
-    if key == "multiply-adds" and isinstance(value, int):
-        return f"{value / 1e9:.3f} G"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-
-
-def format_table(rows: Table) -> str:
-    """Rows as a Markdown table; a column for each key that occurs, in order of appearance."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(keys) + " |", "|---" * len(keys) + "|"]
-    for row in rows:
-        cells = [format_value(key, row[key]) if key in row else "" for key in keys]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)

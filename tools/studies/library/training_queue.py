@@ -1,6 +1,6 @@
-"""Many trainings, some at a time: what tables over several models and seeds are made from.
+"""Many trainings, some at a time: what tables over several configs and seeds are made from.
 
-A key (model, seed) names a run. What is finished is not repeated, and a failure does not stop the
+A key (config, seed) names a run. What is finished is not repeated, and a failure does not stop the
 other runs.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
-# (model, seed) -> {"results": ..., "seconds": ...}
+# (config, seed) -> {"results": ..., "seconds": ...}
 Finished = dict[tuple[str, int], dict[str, Any]]
 
 
@@ -101,5 +101,5 @@ class _Clock:
 
 
 def run_label(key: tuple[str, int]) -> str:
-    """How a run is called in print."""
+    """Return how a run is called in print."""
     return f"{key[0]} seed {key[1]}"
