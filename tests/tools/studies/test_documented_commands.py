@@ -1,0 +1,60 @@
+"""The commands and files that docs/results.md and docs/benchmark.md name are there as named."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+
+import pytest
+from project import ROOT
+
+PAGES = ("docs/results.md", "docs/benchmark.md")
+# The name of the function that reads a program's command line.
+READERS = ("parse_arguments", "parse_args")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each fenced command `python tools/...`, without variables before it."""
+    found = []
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            while words and re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
+                words.pop(0)
+            if words[:1] == ["python"]:
+                found.append(words[1:])
+    return found
+
+
+DOCUMENTED = [command for page in PAGES for command in commands((ROOT / page).read_text())]
+
+
+def test_commands_are_found():
+    block = "A=1 python tools/x.py --size 1 \\\n    B \"(2, 'c')\"\nmake demo\n"
+    text = f"```bash\n{block}```\npython y.py\n"
+    assert commands(text) == [["tools/x.py", "--size", "1", "B", "(2, 'c')"]]
+    assert len(DOCUMENTED) > 10
+
+
+@pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
+def test_a_documented_command_is_understood(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name = "panoptic_tools." + words[0].removeprefix("tools/").removesuffix(".py").replace("/", ".")
+    program = importlib.import_module(name)
+    reader = next(getattr(program, reader) for reader in READERS if hasattr(program, reader))
+    reader(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_hides_outside_a_fence(page):
+    """An indented block would escape the test above."""
+    assert not re.findall(r"^ {4}python .*", (ROOT / page).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_files_exist(page):
+    text = (ROOT / page).read_text()
+    names = set(re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|yaml|md))`", text))
+    names |= {f"docs/{name}" for name in re.findall(r"\]\((images/[^)]+)\)", text)}
+    assert names and [name for name in sorted(names) if not (ROOT / name).is_file()] == []
