@@ -1,5 +1,6 @@
-"""COPS, after Abbas and Swoboda, "Combinatorial Optimization for Panoptic Segmentation", NeurIPS
-2021, as a Detectron2 meta-architecture.
+"""COPS as a Detectron2 meta-architecture.
+
+After Abbas and Swoboda, "Combinatorial Optimization for Panoptic Segmentation", NeurIPS 2021.
 
 Importing the package is cheap and needs neither torch nor Detectron2, so that `cops.solver` can be
 used alone. The first use of a name below imports Detectron2 and registers the model, so
@@ -14,7 +15,6 @@ from typing import Any
 
 _HOME = {
     "add_cops_config": "cops.config",
-    "add_config": "cops.config",
     "build_target_function": "cops.targets",
     "build_test_target_function": "cops.modeling.inference",
     "COPS": "cops.modeling.meta_arch",

@@ -1,6 +1,7 @@
-"""Configuration keys of COPS. Symbols, sections and equations are those of Abbas and Swoboda,
-"Combinatorial Optimization for Panoptic Segmentation", NeurIPS 2021; what the paper leaves open
-says so.
+"""Configuration keys of COPS.
+
+Symbols, sections and equations are those of Abbas and Swoboda, "Combinatorial Optimization for
+Panoptic Segmentation", NeurIPS 2021. What the paper leaves open says so.
 """
 
 from __future__ import annotations
@@ -11,9 +12,25 @@ from detectron2.config import CfgNode as CN
 
 from panoptic_common.config import add_panoptic_config
 
+# Keys of earlier versions that nothing turned. The configs inside old checkpoints hold them;
+# merging such a config warns and leaves them out. Whatever was set there is now always so:
+# class costs enter the affinity branch, costs have scales, the decoders take all maps of the
+# backbone, both pre-training losses weigh 1, and areas are divided by the squared stride.
+REMOVED_KEYS = (
+    "MODEL.COPS.AFFINITY.IN_FEATURES",
+    "MODEL.COPS.AFFINITY.USE_CLASS_COSTS",
+    "MODEL.COPS.COST_SCALES",
+    "MODEL.COPS.INFERENCE.AREA_DIVISOR",
+    "MODEL.COPS.PRETRAIN.AFFINITY_WEIGHT",
+    "MODEL.COPS.PRETRAIN.SEMANTIC_WEIGHT",
+    "MODEL.COPS.SEMANTIC.IN_FEATURES",
+)
+
 
 def add_cops_config(cfg: CN) -> None:
     """Add the keys of COPS (and those of `panoptic_common`) to `cfg`, in place.
+
+    Repeating it is harmless.
 
     Args:
         cfg: a config from `detectron2.config.get_cfg()`.
@@ -24,15 +41,14 @@ def add_cops_config(cfg: CN) -> None:
     # ---- backbone (3.1): `build_cops_resnet_backbone` -------------------------------------------
     # Detectron2's own keys of MODEL.RESNETS, and two of its DeepLab project:
     cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"  # three 3x3 convolutions; or "basic", one 7x7
-    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]  # factors of RES5_DILATION, a block each
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]  # factors of RES5_DILATION, one per block
     cfg.MODEL.COPS = CN()
     _add_network_config(cfg.MODEL.COPS)
     _add_target_config(cfg.MODEL.COPS)
     _add_training_config(cfg.MODEL.COPS)
     _add_inference_config(cfg.MODEL.COPS)
-
-
-add_config = add_cops_config
+    for key in REMOVED_KEYS:
+        cfg.register_deprecated_key(key)
 
 
 def _add_network_config(node: CN) -> None:
@@ -41,8 +57,8 @@ def _add_network_config(node: CN) -> None:
     for name, channels in (("SEMANTIC", 256), ("AFFINITY", 256)):
         head = CN()
         # ---- DeepLabV3+ decoder -----------------------------------------------------------------
-        head.IN_FEATURES = ("res2", "res3", "res5")  # ascending stride; the last goes into the ASPP
-        head.PROJECT_CHANNELS = (32, 64)  # of the features before the last
+        # It takes all maps of the backbone; the one of the greatest stride goes into the ASPP.
+        head.PROJECT_CHANNELS = (32, 64)  # of the others, by ascending stride
         head.DECODER_CHANNELS = channels  # after each fusion
         head.ASPP_CHANNELS = 256
         head.ASPP_DILATIONS = (6, 12, 18)
@@ -53,19 +69,12 @@ def _add_network_config(node: CN) -> None:
         head.HEAD_CHANNELS = channels  # of the two 3x3 convolutions before the classifiers
         head.NORM = "BN"
         node[name] = head
-    # The affinity branch reads the detached class costs beside its own features (3.1).
-    node.AFFINITY.USE_CLASS_COSTS = True
-    # A learned scale and offset of the class costs and of the edge costs of each distance (open in
-    # the paper; the authors' networks have them).
-    node.COST_SCALES = True
 
 
 def _add_target_config(node: CN) -> None:
     # ---- pre-training (4.2) ---------------------------------------------------------------------
     node.PRETRAIN = CN()
-    node.PRETRAIN.SEMANTIC_WEIGHT = 1.0
     node.PRETRAIN.SEMANTIC_TOP_K = 0.2  # share of the hardest pixels; 0.2 Cityscapes, 1.0 COCO
-    node.PRETRAIN.AFFINITY_WEIGHT = 1.0
     node.PRETRAIN.AFFINITY_TOP_K = 0.25  # of the edges of each distance
     node.PRETRAIN.THING_WEIGHT = 4.0  # of edges with a thing at either end
     node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
@@ -87,11 +96,11 @@ def _add_training_config(node: CN) -> None:
 
     node.SOLVER = CN()
     node.SOLVER.METHOD = "greedy"  # Algorithm 2
-    node.SOLVER.THREADS = 0  # solves that run side by side; 0: one a core
+    node.SOLVER.THREADS = 0  # solves that run side by side; 0: one per core
 
     # ---- backward pass (3.3.1, 3.3.3) -----------------------------------------------------------
     node.BACKWARD = CN()
-    node.BACKWARD.SAMPLES = 5  # N, interpolation ranges a step
+    node.BACKWARD.SAMPLES = 5  # N, interpolation ranges per step
     node.BACKWARD.LAMBDA_RANGE = (1.0, 5000.0)  # drawn uniformly from here (Table 2)
     node.BACKWARD.WARM_START = False  # the MWC starts from the forward solution
 
@@ -114,9 +123,6 @@ def _add_inference_config(node: CN) -> None:
     # Segments below these areas, in pixels of the result, become void (4.1). Soft in training.
     node.INFERENCE.THING_AREA_LIMIT = 200
     node.INFERENCE.STUFF_AREA_LIMIT = 2048
-    # Thresholds on the grid: "geometric" divides both by the squared stride; "authors" divides the
-    # things' by the stride only, as the authors' training does.
-    node.INFERENCE.AREA_DIVISOR = "geometric"
     # Added to every edge cost; above 0 joins more. A control of one number: pre-training may leave
     # the affinities biased, and docs/results.md shows what that costs.
     node.INFERENCE.EDGE_OFFSET = 0.0

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import NamedTuple
-
-import panoptic_common.compat
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
 
 from cops.grid_graph import GridGraph, grid_graph
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 IGNORE_CLASS = 255
 NO_SEGMENT = -1
@@ -55,12 +55,16 @@ class CopsTarget:
     edge_weights: torch.Tensor
 
     def to(self, device: torch.device | str) -> CopsTarget:
-        """The same target on `device`."""
+        """Move the target to `device`."""
         return CopsTarget(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def padded(self, size: tuple[int, int]) -> CopsTarget:
-        """The same target on a grid of (rows, columns) cells; those below and to the right of the
-        image are void, and their edges are ignored.
+        """Enlarge the grid at the bottom and at the right.
+
+        The new cells are void, and their edges are ignored.
+
+        Args:
+            size: (rows, columns) of the larger grid.
 
         Raises:
             ValueError: the grid is smaller than the target's.
@@ -80,7 +84,7 @@ class CopsTarget:
 
 
 def reduce_id_map(id_map: np.ndarray, stride: int) -> np.ndarray:
-    """The most frequent id of each block of pixels; of equally frequent ids the smallest.
+    """Find the most frequent id of each block of pixels; of equally frequent ids the smallest.
 
     Args:
         id_map: (H, W) integers. Void is an id like any other.
@@ -111,7 +115,7 @@ def reduce_id_map(id_map: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _whole_and_rest(length: int, stride: int) -> list[tuple[slice, slice, int]]:
-    """Parts of an axis with equal blocks, as (pixels, cells, pixels a block)."""
+    """Parts of an axis with equal blocks, as (pixels, cells, pixels per block)."""
     whole, rest = divmod(length, stride)
     parts = [(slice(0, whole * stride), slice(0, whole), stride)] if whole else []
     if rest:
@@ -150,8 +154,9 @@ def _reduce_blocks(
 
 
 class _Labels(NamedTuple):
-    """What the L labels of an image stand for. Label 0 is void; then come, by ascending id,
-    segments and crowds. Each attribute is (L,).
+    """What the L labels of an image stand for.
+
+    Label 0 is void; then come, by ascending id, segments and crowds. Each attribute is (L,).
 
     Attributes:
         classes: int64 contiguous class; 255 for void.
@@ -175,7 +180,7 @@ def make_cops_targets(
     small_weight: float = 3.0,
     small_area: float = 4096,
 ) -> dict:
-    """Semantic map, its weights, and the grid's truth of one image.
+    """Make the semantic map, its weights, and the grid's truth of one image.
 
     A crowd keeps its class in the semantic maps but is no segment: where its objects part is not
     known, so edges that touch it are ignored, as those that touch void. Pixels with an id of no
@@ -187,10 +192,11 @@ def make_cops_targets(
     Args:
         id_map: (H, W) panoptic ids, 0 = void.
         segments_info: dicts with "id", "category_id" (contiguous) and "iscrowd".
-        is_thing: K flags, one a contiguous class.
+        is_thing: K flags, one per contiguous class.
         distances: D distances of edges, in cells.
         stride: side of a cell in pixels.
-        thing_weight, small_weight: factors.
+        thing_weight: factor of the edges at things.
+        small_weight: factor of the pixels and the edges of small things.
         small_area: things of fewer pixels in `id_map` are small.
 
     Returns:
@@ -245,7 +251,11 @@ def make_cops_targets(
 def _label_segments(
     segments_info: Sequence[dict], is_thing: Sequence[bool]
 ) -> tuple[tuple[np.ndarray, np.ndarray], _Labels]:
-    """Number the segments of an image.
+    """Give every segment of an image a label.
+
+    Args:
+        segments_info: see `make_cops_targets`.
+        is_thing: K flags.
 
     Returns:
         Ascending ids with the label of each, and what the labels stand for. Stuff segments of one
@@ -281,7 +291,7 @@ def _label_segments(
 
 
 def _look_up(label_of_id: tuple[np.ndarray, np.ndarray], ids: np.ndarray) -> np.ndarray:
-    """(R,) labels of ids; 0, void, for ids that are not in the table."""
+    """Look up (R,) labels of ids; 0, void, for ids that are not in the table."""
     known, labels = label_of_id
     if len(known) == 0:
         return np.zeros(len(ids), dtype=np.int64)
@@ -292,9 +302,10 @@ def _look_up(label_of_id: tuple[np.ndarray, np.ndarray], ids: np.ndarray) -> np.
 def _edge_targets(
     graph: GridGraph, cells: np.ndarray, node_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut targets and weights of all edges.
+    """Make cut targets and weights of all edges.
 
     Args:
+        graph: of the grid.
         cells: (h, w) labels.
         node_weights: (L,) float32; 0 for void and crowds.
 
@@ -315,14 +326,18 @@ def _edge_targets(
 
 
 def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]], dict]:
-    """The target function that the dataset mapper calls; it can be pickled.
+    """Build the target function that the dataset mapper calls; it can be pickled.
 
     Args:
         cfg: a config completed from the class table (MODEL.PANOPTIC.IS_THING filled).
+
+    Raises:
+        ValueError: the class table is missing.
     """
     if not cfg.MODEL.PANOPTIC.IS_THING:
         raise ValueError(
-            "MODEL.PANOPTIC.IS_THING is empty: load the config by panoptic_common.config.load_config"
+            "MODEL.PANOPTIC.IS_THING is empty: load the config by "
+            "panoptic_common.config.load_config"
         )
     node = cfg.MODEL.COPS
     return partial(

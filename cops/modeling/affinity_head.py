@@ -1,8 +1,8 @@
-"""Affinity branch: is each edge of the grid cut? (Abbas and Swoboda, NeurIPS 2021, 3.1, A.5.)
+"""Affinity branch: the logits of the edges of the grid (Abbas, Swoboda, NeurIPS 2021, 3.1, A.5).
 
 Features of a decoder of its own and the class costs of the semantic branch, concatenated, pass
 through two 3x3 convolutions (Fig. 7). Then each distance d has a classifier of its own, which gives
-two logits a cell, for the horizontal and for the vertical edge whose middle the cell is (Fig. 8).
+two logits per cell, for the horizontal and for the vertical edge whose middle the cell is (Fig. 8).
 For d = 1 it sees the features, as an edge detector does; for d > 1 the differences of the features
 at the ends of these edges (Eq. 10, 11):
 
@@ -27,8 +27,7 @@ Shapes: N images; K classes; n channels; D distances; h, w cells at stride 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -47,7 +46,7 @@ from cops.modeling.decoder import (
 
 
 def feature_differences(features: torch.Tensor, distance: int) -> torch.Tensor:
-    """Differences of the features at the ends of each edge, at the cell in its middle (Eq. 10, 11).
+    """Subtract the features at the ends of each edge, at the cell in its middle (Eq. 10, 11).
 
     Args:
         features: (N, n, h, w).
@@ -69,14 +68,15 @@ def feature_differences(features: torch.Tensor, distance: int) -> torch.Tensor:
 
 
 class EdgeClassifier(nn.Sequential):
-    """Classifier of the edges of one distance: n or 2 n channels -> 2 logits a cell (Fig. 7)."""
+    """Classifier of the edges of one distance: n or 2 n channels -> 2 logits per cell (Fig. 7).
 
-    def __init__(self, channels: int, distance: int, norm: Norm) -> None:
-        """Args:
+    Args:
         channels: n; a quarter and an eighth of it, but at least 1, are the widths inside.
         distance: d; above 1 there are two groups of channels, each of these widths.
         norm: of the two 3x3 convolutions.
-        """
+    """
+
+    def __init__(self, channels: int, distance: int, norm: Norm) -> None:
         groups = 1 if distance == 1 else 2
         quarter, eighth = (groups * max(channels // part, 1) for part in (4, 8))
         logits = Conv2d(eighth, 2, kernel_size=1)
@@ -89,7 +89,18 @@ class EdgeClassifier(nn.Sequential):
 
 
 class AffinityHead(nn.Module):
-    """Logits of all edges; above zero means cut."""
+    """Logits of all edges; above zero means cut.
+
+    Args:
+        decoder: makes features at stride 4.
+        distances: D distances in cells of the grid, each once.
+        num_classes: K.
+        head_channels: n, width of the two convolutions before the classifiers.
+        norm: see `decoder.normalization`.
+
+    Raises:
+        ValueError: there is no distance, one below 1, or one twice.
+    """
 
     @configurable
     def __init__(
@@ -100,50 +111,34 @@ class AffinityHead(nn.Module):
         num_classes: int,
         head_channels: int,
         norm: str,
-        use_class_costs: bool = True,
     ) -> None:
-        """Args:
-            decoder: makes features at stride 4.
-            distances: D distances in cells of the grid, each once.
-            num_classes: K.
-            head_channels: n, width of the two convolutions before the classifiers.
-            norm: see `decoder.normalization`.
-            use_class_costs: whether the class costs come in.
-
-        Raises:
-            ValueError: there is no distance, one below 1, or one twice.
-        """
         super().__init__()
         distances = tuple(distances)
         if not distances or min(distances) < 1 or len(set(distances)) != len(distances):
-            raise ValueError(
-                f"MODEL.COPS.DISTANCES is {distances}: give positive numbers, each of them once"
-            )
+            raise ValueError(f"distances is {distances}: give positive numbers, each of them once")
         self.decoder = decoder
         self.distances = distances
-        self.use_class_costs = use_class_costs
-        in_channels = decoder.out_channels + (num_classes if use_class_costs else 0)
-        self.head = head_convolutions(in_channels, head_channels, norm)
+        self.head = head_convolutions(decoder.out_channels + num_classes, head_channels, norm)
         self.classifiers = nn.ModuleList(
             EdgeClassifier(head_channels, distance, normalization(norm)) for distance in distances
         )
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.COPS.AFFINITY; `input_shape` is that of the backbone's maps."""
         node = cfg.MODEL.COPS.AFFINITY
         return {
-            "decoder": DeepLabDecoder.from_node(node, input_shape),
+            "decoder": DeepLabDecoder(cfg, input_shape, "AFFINITY"),
             "distances": cfg.MODEL.COPS.DISTANCES,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "head_channels": node.HEAD_CHANNELS,
             "norm": node.NORM,
-            "use_class_costs": node.USE_CLASS_COSTS,
         }
 
     def forward(
         self, features: Mapping[str, torch.Tensor], class_logits: torch.Tensor
     ) -> torch.Tensor:
-        """Logits of the edges.
+        """Compute the logits of the edges.
 
         Args:
             features: maps of the backbone.
@@ -155,9 +150,7 @@ class AffinityHead(nn.Module):
             `cops.grid_graph.GridGraph.valid`.
         """
         x = self.decoder(features)
-        if self.use_class_costs:
-            x = torch.cat((x, -class_logits.detach().to(x.dtype)), dim=1)
-        x = self.head(x)
+        x = self.head(torch.cat((x, -class_logits.detach().to(x.dtype)), dim=1))
         logits = [
             classifier(x if distance == 1 else feature_differences(x, distance))
             for distance, classifier in zip(self.distances, self.classifiers, strict=True)

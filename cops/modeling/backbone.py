@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
@@ -40,14 +38,15 @@ _BLOCKS = {
 
 
 class DeepLabStem(CNNBlockBase):
-    """Three 3x3 convolutions and a pooling, stride 4 in all; the first two have half the width."""
+    """Three 3x3 convolutions and a pooling, stride 4 in all; the first two have half the width.
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
-        """Args:
+    Args:
         in_channels: of the image.
         out_channels: C, an even number.
         norm: as in Detectron2's `get_norm`.
-        """
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__(in_channels, out_channels, 4)
         half = out_channels // 2
         widths = (in_channels, half, half, out_channels)
@@ -66,23 +65,25 @@ class DeepLabStem(CNNBlockBase):
             self.add_module(f"conv{index + 1}", conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) -> (N, C, H / 4, W / 4), rounded up."""
+        """Turn (N, C_in, H, W) into (N, C, H / 4, W / 4), rounded up."""
         x = self.conv3(self.conv2(self.conv1(x)))
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
 class DilatedBasicBlock(BasicBlock):
-    """Detectron2's block of ResNet-18 and 34, which has no dilation of its own."""
+    """Detectron2's block of ResNet-18 and 34, which has no dilation of its own.
+
+    Args:
+        in_channels: width before the block.
+        out_channels: width after it.
+        stride: of the first convolution.
+        norm: as in Detectron2's `get_norm`.
+        dilation: of both 3x3 convolutions.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int, norm: str, dilation: int
     ) -> None:
-        """Args:
-        in_channels, out_channels: widths.
-        stride: of the first convolution.
-        norm: as in Detectron2's `get_norm`.
-        dilation: of both 3x3 convolutions.
-        """
         super().__init__(in_channels, out_channels, stride=stride, norm=norm)
         for conv in (self.conv1, self.conv2):
             conv.dilation = conv.padding = (dilation, dilation)
@@ -90,7 +91,7 @@ class DilatedBasicBlock(BasicBlock):
 
 @BACKBONE_REGISTRY.register()
 def build_cops_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """A ResNet of 18, 34, 50, 101 or 152 layers and of any width.
+    """Build a ResNet of 18, 34, 50, 101 or 152 layers and of any width.
 
     Args:
         cfg: reads MODEL.RESNETS and MODEL.BACKBONE.FREEZE_AT.
@@ -100,82 +101,135 @@ def build_cops_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         ValueError: a key of MODEL.RESNETS has a value that cannot be built.
     """
     node = cfg.MODEL.RESNETS
-    _check(node)
-    stem = {"basic": BasicStem, "deeplab": DeepLabStem}[node.STEM_TYPE](
-        input_shape.channels, node.STEM_OUT_CHANNELS, node.NORM
-    )
-    num_stages = max({"res3": 2, "res4": 3, "res5": 4}.get(name, 1) for name in node.OUT_FEATURES)
-    stages = []
-    in_channels = node.STEM_OUT_CHANNELS
-    for index in range(num_stages):
-        out_channels = node.RES2_OUT_CHANNELS * 2**index
-        stages.append(ResNet.make_stage(**_stage(node, index, in_channels, out_channels)))
-        in_channels = out_channels
-    network = ResNet(stem, stages, out_features=list(node.OUT_FEATURES))
-    return network.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-def _stage(node: CfgNode, index: int, in_channels: int, out_channels: int) -> dict[str, Any]:
-    """Arguments of `ResNet.make_stage` for res2 (index 0) to res5 (index 3)."""
-    num_blocks = _BLOCKS[node.DEPTH][index]
-    dilations = _res5_dilations(node) if index == 3 else [1] * num_blocks
-    # res2 follows the pooling of the stem, and a dilated res5 keeps the stride of res4.
-    stays = index == 0 or (index == 3 and node.RES5_DILATION > 1)
-    arguments = {
-        "num_blocks": num_blocks,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "norm": node.NORM,
-        "stride_per_block": [1 if stays else 2] + [1] * (num_blocks - 1),
-        "dilation_per_block": dilations,
-    }
-    if node.DEPTH < 50:
-        return {"block_class": DilatedBasicBlock, **arguments}
-    return {
-        "block_class": BottleneckBlock,
-        "bottleneck_channels": node.NUM_GROUPS * node.WIDTH_PER_GROUP * 2**index,
-        "num_groups": node.NUM_GROUPS,
-        "stride_in_1x1": node.STRIDE_IN_1X1,
-        **arguments,
-    }
-
-
-def _res5_dilations(node: CfgNode) -> list[int]:
-    """One dilation a block of res5; an empty RES5_MULTI_GRID gives all blocks the same."""
-    num_blocks = _BLOCKS[node.DEPTH][3]
-    factors: Sequence[int] = node.RES5_MULTI_GRID or [1] * num_blocks
-    if len(factors) != num_blocks:
-        raise ValueError(
-            f"MODEL.RESNETS.RES5_MULTI_GRID {list(factors)} has {len(factors)} factors, but res5 "
-            f"of a ResNet-{node.DEPTH} has {num_blocks} blocks: give {num_blocks} factors, or []"
-        )
-    return [node.RES5_DILATION * factor for factor in factors]
-
-
-def _check(node: CfgNode) -> None:
-    """Raise for values of MODEL.RESNETS that would fail later, or be ignored."""
-    choices = (
-        ("STEM_TYPE", ("basic", "deeplab")),
-        ("DEPTH", tuple(_BLOCKS)),
-        ("RES5_DILATION", (1, 2)),
-    )
-    for key, values in choices:
-        if node[key] not in values:
-            raise ValueError(f"MODEL.RESNETS.{key} is {node[key]!r}: use one of {values}")
-    if not node.OUT_FEATURES:
-        raise ValueError("MODEL.RESNETS.OUT_FEATURES is empty: name at least one of res2 to res5")
     if any(node.DEFORM_ON_PER_STAGE):
         raise ValueError(
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE: build_cops_resnet_backbone has no deformable "
             "convolutions; set all four to False"
         )
-    if node.DEPTH < 50 and node.NUM_GROUPS != 1:
-        raise ValueError(
-            f"MODEL.RESNETS.NUM_GROUPS is {node.NUM_GROUPS}: a ResNet-{node.DEPTH} has no "
-            "bottlenecks that could be grouped; use 1"
+    network = cops_resnet(
+        input_shape.channels,
+        depth=node.DEPTH,
+        norm=node.NORM,
+        out_features=node.OUT_FEATURES,
+        stem_type=node.STEM_TYPE,
+        stem_out_channels=node.STEM_OUT_CHANNELS,
+        res2_out_channels=node.RES2_OUT_CHANNELS,
+        num_groups=node.NUM_GROUPS,
+        width_per_group=node.WIDTH_PER_GROUP,
+        stride_in_1x1=node.STRIDE_IN_1X1,
+        res5_dilation=node.RES5_DILATION,
+        res5_multi_grid=node.RES5_MULTI_GRID,
+    )
+    return network.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def cops_resnet(
+    in_channels: int,
+    *,
+    depth: int,
+    norm: str,
+    out_features: Sequence[str],
+    stem_type: str,
+    stem_out_channels: int,
+    res2_out_channels: int,
+    num_groups: int,
+    width_per_group: int,
+    stride_in_1x1: bool,
+    res5_dilation: int,
+    res5_multi_grid: Sequence[int],
+) -> ResNet:
+    """Build a ResNet; each argument is the key of MODEL.RESNETS of that name.
+
+    Args:
+        in_channels: of the image.
+        depth: 18, 34, 50, 101 or 152.
+        norm: as in Detectron2's `get_norm`.
+        out_features: of "res2" to "res5"; stages above the last of them are not built.
+        stem_type: "basic" or "deeplab".
+        stem_out_channels: C of the stem; an even number for "deeplab".
+        res2_out_channels: C of res2; each later stage has twice the width of the one before.
+        num_groups: of the 3x3 convolutions of bottlenecks; 1 for 18 and 34 layers.
+        width_per_group: width of a group in res2; 50 layers and more.
+        stride_in_1x1: whether bottlenecks stride in their first convolution.
+        res5_dilation: 1 or 2.
+        res5_multi_grid: one factor of that dilation per block of res5; empty: all 1.
+
+    Raises:
+        ValueError: a value that cannot be built, or that would be ignored.
+    """
+    _check(depth, out_features, stem_type, stem_out_channels, num_groups, res5_dilation)
+    stem_class = {"basic": BasicStem, "deeplab": DeepLabStem}[stem_type]
+    stem = stem_class(in_channels, stem_out_channels, norm)
+    num_stages = max({"res3": 2, "res4": 3, "res5": 4}.get(name, 1) for name in out_features)
+    stages = []
+    width = stem_out_channels
+    for index, num_blocks in enumerate(_BLOCKS[depth][:num_stages]):
+        is_res5 = index == 3
+        # res2 follows the pooling of the stem, and a dilated res5 keeps the stride of res4.
+        stays = index == 0 or (is_res5 and res5_dilation > 1)
+        block: dict[str, Any] = {"block_class": DilatedBasicBlock}
+        if depth >= 50:
+            block = {
+                "block_class": BottleneckBlock,
+                "bottleneck_channels": num_groups * width_per_group * 2**index,
+                "num_groups": num_groups,
+                "stride_in_1x1": stride_in_1x1,
+            }
+        dilations = [1] * num_blocks
+        if is_res5:
+            dilations = _dilations(num_blocks, res5_dilation, res5_multi_grid, depth)
+        stages.append(
+            ResNet.make_stage(
+                num_blocks=num_blocks,
+                in_channels=width,
+                out_channels=res2_out_channels * 2**index,
+                norm=norm,
+                stride_per_block=[1 if stays else 2] + [1] * (num_blocks - 1),
+                dilation_per_block=dilations,
+                **block,
+            )
         )
-    if node.STEM_TYPE == "deeplab" and node.STEM_OUT_CHANNELS % 2:
+        width = res2_out_channels * 2**index
+    return ResNet(stem, stages, out_features=list(out_features))
+
+
+def _check(
+    depth: int,
+    out_features: Sequence[str],
+    stem_type: str,
+    stem_out_channels: int,
+    num_groups: int,
+    res5_dilation: int,
+) -> None:
+    """Raise for values that would fail later, or be ignored."""
+    choices = (
+        ("stem_type", stem_type, ("basic", "deeplab")),
+        ("depth", depth, tuple(_BLOCKS)),
+        ("res5_dilation", res5_dilation, (1, 2)),
+    )
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}: use one of {known}")
+    if not out_features:
+        raise ValueError("out_features is empty: name at least one of res2 to res5")
+    if depth < 50 and num_groups != 1:
         raise ValueError(
-            f"MODEL.RESNETS.STEM_OUT_CHANNELS is {node.STEM_OUT_CHANNELS}: the first two layers of "
-            "the deeplab stem have half of it; use an even number"
+            f"num_groups is {num_groups}: a ResNet-{depth} has no bottlenecks that could be "
+            "grouped; use 1"
         )
+    if stem_type == "deeplab" and stem_out_channels % 2:
+        raise ValueError(
+            f"stem_out_channels is {stem_out_channels}: the first two layers of the deeplab stem "
+            "have half of it; use an even number"
+        )
+
+
+def _dilations(num_blocks: int, dilation: int, factors: Sequence[int], depth: int) -> list[int]:
+    """Multiply the dilation of res5 by the factor of each block; no factors are all 1."""
+    factors = factors or [1] * num_blocks
+    if len(factors) != num_blocks:
+        raise ValueError(
+            f"res5_multi_grid {list(factors)} has {len(factors)} factors, but res5 of a "
+            f"ResNet-{depth} has {num_blocks} blocks: give {num_blocks} factors, or []"
+        )
+    return [dilation * factor for factor in factors]

@@ -15,7 +15,7 @@ Shapes: N images; K classes; D distances; h, w cells at stride 4.
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -23,52 +23,48 @@ from torch import nn
 
 
 class CostScale(nn.Module):
-    """The learned scales and offsets; they start at 1 and 0, so that costs are minus the logits."""
+    """The learned scales and offsets; they start at 1 and 0, so that costs are minus the logits.
+
+    Args:
+        num_distances: D.
+    """
 
     @configurable
-    def __init__(self, *, num_distances: int, learned: bool) -> None:
-        """Args:
-        num_distances: D.
-        learned: False keeps all scales at 1 and all offsets at 0, without parameters.
-        """
+    def __init__(self, *, num_distances: int) -> None:
         super().__init__()
         self.num_distances = num_distances
-        self.learned = learned
-        if learned:
-            self.class_scale = nn.Parameter(torch.ones(1))
-            self.class_offset = nn.Parameter(torch.zeros(1))
-            self.edge_scale = nn.Parameter(torch.ones(num_distances))
-            self.edge_offset = nn.Parameter(torch.zeros(num_distances))
+        self.class_scale = nn.Parameter(torch.ones(1))
+        self.class_offset = nn.Parameter(torch.zeros(1))
+        self.edge_scale = nn.Parameter(torch.ones(num_distances))
+        self.edge_offset = nn.Parameter(torch.zeros(num_distances))
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
-        return {
-            "num_distances": len(cfg.MODEL.COPS.DISTANCES),
-            "learned": cfg.MODEL.COPS.COST_SCALES,
-        }
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read MODEL.COPS.DISTANCES."""
+        return {"num_distances": len(cfg.MODEL.COPS.DISTANCES)}
 
     def class_costs(self, logits: torch.Tensor) -> torch.Tensor:
-        """(N, K, h, w) class logits -> (N, K, h, w) class costs, in single precision at least."""
-        logits = _at_least_single(logits)
-        return -(self.class_scale * logits + self.class_offset) if self.learned else -logits
+        """Turn (N, K, h, w) class logits into class costs, in single precision at least."""
+        return -(self.class_scale * _at_least_single(logits) + self.class_offset)
 
     def edge_costs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Costs of cutting the edges.
+        """Turn edge logits into the costs of cutting the edges.
 
         Args:
             logits: (N, 2 D, h, w) of `AffinityHead`.
 
         Returns:
             (N, 2 D, h, w), in single precision at least; positive: the ends want to stay together.
+
+        Raises:
+            ValueError: another number of maps.
         """
         if logits.shape[1] != 2 * self.num_distances:
             raise ValueError(
                 f"{logits.shape[1]} maps of edge logits for {self.num_distances} distances: two "
-                "a distance are needed"
+                "per distance are needed"
             )
         logits = _at_least_single(logits)
-        if not self.learned:
-            return -logits
         # Both directions of a distance share its numbers.
         scale = self.edge_scale.abs().repeat_interleave(2)[:, None, None]
         offset = self.edge_offset.repeat_interleave(2)[:, None, None]
@@ -76,5 +72,5 @@ class CostScale(nn.Module):
 
 
 def _at_least_single(x: torch.Tensor) -> torch.Tensor:
-    """Costs in half precision tie, and ties decide what a greedy solver contracts."""
+    """Widen half precision, in which costs tie; ties decide what a greedy solver contracts."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -14,13 +14,12 @@ Shapes: N images; features of (h, w) cells, the finest at stride 4, the coarsest
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, ShapeSpec, get_norm
 from torch import nn
 
@@ -30,7 +29,7 @@ _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
 
 
 def normalization(name: str) -> Norm:
-    """What Detectron2's layers take as `norm`.
+    """Translate a name into what Detectron2's layers take as `norm`.
 
     Its group norm has 32 groups and so needs a multiple of 32 channels. Here each group has at
     least 4 channels, which from 128 channels on is the same (32 groups) and lets thin networks be.
@@ -42,7 +41,7 @@ def normalization(name: str) -> Norm:
         ValueError: another name.
     """
     if name not in _NORMS:
-        raise ValueError(f"NORM is {name!r}: use one of {_NORMS}")
+        raise ValueError(f"norm is {name!r}: use one of {_NORMS}")
     return _group_norm if name == "GN" else name
 
 
@@ -54,7 +53,7 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 def convolution(
     in_channels: int, out_channels: int, kernel_size: int, norm: Norm, groups: int = 1
 ) -> Conv2d:
-    """A convolution that keeps the size of the map, with norm (or else a bias) and ReLU."""
+    """Build a convolution that keeps the size of the map, with norm (or else a bias) and ReLU."""
     conv = Conv2d(
         in_channels,
         out_channels,
@@ -72,7 +71,7 @@ def convolution(
 def separable_convolution(
     in_channels: int, out_channels: int, kernel_size: int, norm: Norm, dilation: int = 1
 ) -> DepthwiseSeparableConv2d:
-    """A depthwise and a 1x1 convolution, each with norm and ReLU; keeps the size of the map."""
+    """Build a depthwise and a 1x1 convolution, each with norm and ReLU; keeps the map's size."""
     return DepthwiseSeparableConv2d(
         in_channels,
         out_channels,
@@ -87,7 +86,17 @@ def separable_convolution(
 
 
 class AtrousPyramid(nn.Module):
-    """ASPP: a 1x1 convolution, dilated 3x3 convolutions and a pooling side by side, then fused."""
+    """ASPP: a 1x1 convolution, dilated 3x3 convolutions and a pooling side by side, then fused.
+
+    Args:
+        in_channels: of the coarsest features.
+        out_channels: of each part and of the result.
+        dilations: of the 3x3 convolutions.
+        pool_window: (rows, columns) of cells that the pooling averages around each cell; a
+            window larger than the map is cut to it. None: the mean of the whole map.
+        dropout: share of the result that is dropped in training.
+        norm: see `normalization`; the pooling has none (in training its map has one cell).
+    """
 
     def __init__(
         self,
@@ -99,15 +108,6 @@ class AtrousPyramid(nn.Module):
         dropout: float,
         norm: Norm,
     ) -> None:
-        """Args:
-        in_channels: of the coarsest features.
-        out_channels: of each part and of the result.
-        dilations: of the 3x3 convolutions.
-        pool_window: (rows, columns) of cells that the pooling averages around each cell; a
-            window larger than the map is cut to it. None: the mean of the whole map.
-        dropout: share of the result that is dropped in training.
-        norm: see `normalization`; the pooling has none (in training its map has one cell).
-        """
         super().__init__()
         self.branches = nn.ModuleList([convolution(in_channels, out_channels, 1, norm)])
         for dilation in dilations:
@@ -120,7 +120,7 @@ class AtrousPyramid(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, h', w') -> (N, C, h', w')."""
+        """Turn (N, C_in, h', w') into (N, C, h', w')."""
         parts = [branch(x) for branch in self.branches]
         pooled = self.pooled(self._pool(x))
         parts.append(F.interpolate(pooled, x.shape[-2:], mode="bilinear", align_corners=False))
@@ -138,8 +138,25 @@ class AtrousPyramid(nn.Module):
 
 
 class DeepLabDecoder(nn.Module):
-    """The decoder of one branch."""
+    """The decoder of one branch.
 
+    Args:
+        input_shape: channels and stride of each feature map of the backbone.
+        in_features: the maps to use, by ascending stride; the last goes into the ASPP.
+        project_channels: width that each of the others is brought to before its fusion.
+        channels: C, width after each fusion.
+        aspp_channels: width of the ASPP.
+        aspp_dilations: see `AtrousPyramid`.
+        aspp_dropout: see `AtrousPyramid`.
+        aspp_pool_size: window of the ASPP's pooling, (height, width) in pixels of the image,
+            multiples of the last map's stride; (0, 0) pools the whole map.
+        norm: see `normalization`.
+
+    Raises:
+        ValueError: the maps, their order, or the numbers given for them do not fit.
+    """
+
+    @configurable
     def __init__(
         self,
         *,
@@ -153,28 +170,13 @@ class DeepLabDecoder(nn.Module):
         aspp_pool_size: tuple[int, int],
         norm: str,
     ) -> None:
-        """Args:
-            input_shape: channels and stride of each feature map of the backbone.
-            in_features: the maps to use, by ascending stride; the last goes into the ASPP.
-            project_channels: width that each of the others is brought to before its fusion.
-            channels: C, width after each fusion.
-            aspp_channels: width of the ASPP.
-            aspp_dilations: see `AtrousPyramid`.
-            aspp_dropout: see `AtrousPyramid`.
-            aspp_pool_size: window of the ASPP's pooling, (height, width) in pixels of the image,
-                multiples of the last map's stride; (0, 0) pools the whole map.
-            norm: see `normalization`.
-
-        Raises:
-            ValueError: the maps, their order, or the numbers given for them do not fit.
-        """
         super().__init__()
         shapes = _shapes_of(input_shape, in_features)
         finer = in_features[:-1]
         if len(project_channels) != len(finer):
             raise ValueError(
-                f"PROJECT_CHANNELS {tuple(project_channels)} needs one number for each of "
-                f"{tuple(finer)}, which are IN_FEATURES but the last"
+                f"project_channels {tuple(project_channels)} needs one number for each of "
+                f"{tuple(finer)}, which are in_features but the last"
             )
         layers = normalization(norm)
         self.in_features = tuple(in_features)
@@ -198,22 +200,31 @@ class DeepLabDecoder(nn.Module):
         self.stride = shapes[0].stride
 
     @classmethod
-    def from_node(cls, node: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> DeepLabDecoder:
-        """Build from MODEL.COPS.SEMANTIC or MODEL.COPS.AFFINITY."""
-        return cls(
-            input_shape=input_shape,
-            in_features=tuple(node.IN_FEATURES),
-            project_channels=tuple(node.PROJECT_CHANNELS),
-            channels=node.DECODER_CHANNELS,
-            aspp_channels=node.ASPP_CHANNELS,
-            aspp_dilations=tuple(node.ASPP_DILATIONS),
-            aspp_dropout=node.ASPP_DROPOUT,
-            aspp_pool_size=tuple(node.ASPP_POOL_SIZE),
-            norm=node.NORM,
-        )
+    def from_config(
+        cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec], branch: str
+    ) -> dict[str, Any]:
+        """Read the section of a branch.
+
+        Args:
+            cfg: a config with the keys of COPS.
+            input_shape: of the backbone's maps, all of which are used.
+            branch: "SEMANTIC" or "AFFINITY", the section of MODEL.COPS.
+        """
+        node = cfg.MODEL.COPS[branch]
+        return {
+            "input_shape": input_shape,
+            "in_features": sorted(input_shape, key=lambda name: (input_shape[name].stride, name)),
+            "project_channels": tuple(node.PROJECT_CHANNELS),
+            "channels": node.DECODER_CHANNELS,
+            "aspp_channels": node.ASPP_CHANNELS,
+            "aspp_dilations": tuple(node.ASPP_DILATIONS),
+            "aspp_dropout": node.ASPP_DROPOUT,
+            "aspp_pool_size": tuple(node.ASPP_POOL_SIZE),
+            "norm": node.NORM,
+        }
 
     def forward(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Maps of the backbone -> (N, C, h, w) at the stride of the finest."""
+        """Turn maps of the backbone into (N, C, h, w) at the stride of the finest."""
         x = self.aspp(features[self.in_features[-1]])
         for name in reversed(self.in_features[:-1]):
             finer = self.project[name](features[name])
@@ -223,7 +234,7 @@ class DeepLabDecoder(nn.Module):
 
 
 def head_convolutions(in_channels: int, channels: int, norm: str) -> nn.Sequential:
-    """The two 3x3 convolutions between a decoder and its classifiers."""
+    """Build the two 3x3 convolutions between a decoder and its classifiers."""
     layers = normalization(norm)
     return nn.Sequential(
         convolution(in_channels, channels, 3, layers), convolution(channels, channels, 3, layers)
@@ -233,13 +244,13 @@ def head_convolutions(in_channels: int, channels: int, norm: str) -> nn.Sequenti
 def _shapes_of(input_shape: Mapping[str, ShapeSpec], names: Sequence[str]) -> list[ShapeSpec]:
     if not names or any(name not in input_shape for name in names):
         raise ValueError(
-            f"IN_FEATURES {tuple(names)} must name maps of the backbone, which gives "
-            f"{tuple(input_shape)} (MODEL.RESNETS.OUT_FEATURES)"
+            f"in_features {tuple(names)} must name maps of the backbone, which gives "
+            f"{tuple(input_shape)}"
         )
     shapes = [input_shape[name] for name in names]
     strides = [shape.stride for shape in shapes]
     if strides != sorted(strides):
-        raise ValueError(f"IN_FEATURES {tuple(names)} have strides {strides}: order them ascending")
+        raise ValueError(f"in_features {tuple(names)} have strides {strides}: order them ascending")
     return shapes
 
 
@@ -249,7 +260,7 @@ def _window_in_cells(size: Sequence[int], stride: int) -> tuple[int, int] | None
         return None
     if len(size) != 2 or any(side <= 0 or side % stride for side in size):
         raise ValueError(
-            f"ASPP_POOL_SIZE {tuple(size)} must be two multiples of {stride}, the stride of the "
-            "last of IN_FEATURES, or (0, 0) to pool the whole image"
+            f"aspp_pool_size {tuple(size)} must be two multiples of {stride}, the stride of the "
+            "last of in_features, or (0, 0) to pool the whole image"
         )
     return size[0] // stride, size[1] // stride

@@ -1,5 +1,6 @@
-"""From the costs of one image to its outputs: solve, then post-process (Abbas, Swoboda, NeurIPS
-2021, 4.2 "Resolution", A.6 to A.8).
+"""From the costs of one image to its outputs: solve, then post-process.
+
+Abbas, Swoboda, NeurIPS 2021, 4.2 "Resolution", A.6 to A.8.
 
 Shapes: K classes; D distances; h, w cells of the network's grid, stride 4; H, W pixels of the
 result.
@@ -10,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import numpy as np
 import torch
@@ -28,17 +27,25 @@ from cops.modeling.postprocess import (
     segments_from_labels,
     semantic_probabilities,
 )
-from cops.modeling.refine import refine_costs
-from cops.solver import Result, solve_amwc
-from cops.targets import CopsTarget, build_target_function
+from cops.modeling.refine import RefinedCosts, refine_costs
+from cops.solver import METHODS, Result, solve_amwc
+from cops.targets import GRID_STRIDE, CopsTarget, build_target_function
 
-STRIDE = 4  # of the network's grid
-AREA_DIVISORS = ("geometric", "authors")
+STRIDE = GRID_STRIDE  # of the network's grid
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How a panoptic map is made; see MODEL.COPS.INFERENCE and SOLVER in `cops.config`."""
+    """How a panoptic map is made.
+
+    Attributes:
+        method: of `cops.solver.solve_amwc`, "greedy" or "multilevel".
+        stride: of the grid that is solved: 4, 2 or 1 (A.7).
+        thing_area_limit: things below this area, in pixels of the result, become void (4.1).
+        stuff_area_limit: stuff likewise.
+        edge_offset: added to every edge cost; above 0 joins more.
+        semantic_oracle: replace the class costs by the truth (Table 9).
+    """
 
     method: str = "greedy"
     stride: int = 4
@@ -49,15 +56,13 @@ class InferenceOptions:
 
     def __post_init__(self) -> None:
         if self.stride not in (1, 2, 4):
-            raise ValueError(f"MODEL.COPS.INFERENCE.STRIDE is {self.stride}: use 4, 2 or 1")
-        if self.method not in ("greedy", "multilevel"):
-            raise ValueError(
-                f"MODEL.COPS.SOLVER.METHOD is {self.method!r}: use 'greedy' or 'multilevel'"
-            )
+            raise ValueError(f"stride is {self.stride}: use 4, 2 or 1")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}: use one of {METHODS}")
 
     @classmethod
-    def from_cfg(cls, cfg: CfgNode) -> InferenceOptions:
-        """The options of a config."""
+    def from_config(cls, cfg: CfgNode) -> InferenceOptions:
+        """Read MODEL.COPS.INFERENCE and MODEL.COPS.SOLVER.METHOD."""
         node = cfg.MODEL.COPS
         return cls(
             method=node.SOLVER.METHOD,
@@ -69,7 +74,7 @@ class InferenceOptions:
         )
 
     def changed(self, changes: Mapping[str, Any]) -> InferenceOptions:
-        """The same options but for some."""
+        """Return the same options but for some."""
         return replace(self, **changes)
 
 
@@ -98,10 +103,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def build_test_target_function(
     cfg: CfgNode,
 ) -> Callable[[np.ndarray, Sequence[dict]], dict] | None:
-    """The target function for test images, if the semantic oracle wants their truth; else None.
+    """Build the target function for test images, if the semantic oracle wants their truth.
 
     Args:
         cfg: a config completed from the class table.
+
+    Returns:
+        That of `build_target_function`, or None.
     """
     chosen = [VARIANTS.get(name, {}) for name in cfg.TEST.PANOPTIC_VARIANTS]
     oracle = cfg.MODEL.COPS.INFERENCE.SEMANTIC_ORACLE
@@ -110,27 +118,19 @@ def build_test_target_function(
     return build_target_function(cfg)
 
 
-def area_limits_on_grid(
-    is_thing: Sequence[bool], thing_limit: int, stuff_limit: int, divisor: str
-) -> tuple[float, ...]:
-    """Rejection areas of the classes in cells of the network's grid.
+class SolvedImage:
+    """One image's costs, and what different options make of them; solutions are kept.
 
     Args:
+        class_logits: (K, h, w), padding included, as the next two.
+        class_costs: (K, h, w).
+        edge_costs: (2 D, h, w).
+        distances: D, in cells.
         is_thing: K flags.
-        thing_limit, stuff_limit: in pixels.
-        divisor: "geometric" divides by the pixels of a cell, 16; "authors" divides that of things
-            by 4, as the authors' training does.
+        input_size: of the network's input without padding, in pixels.
+        output_size: (H, W).
+        truth: for the semantic oracle only.
     """
-    if divisor not in AREA_DIVISORS:
-        raise ValueError(
-            f"MODEL.COPS.INFERENCE.AREA_DIVISOR is {divisor!r}: use one of {AREA_DIVISORS}"
-        )
-    of_things = STRIDE**2 if divisor == "geometric" else STRIDE
-    return tuple(thing_limit / of_things if flag else stuff_limit / STRIDE**2 for flag in is_thing)
-
-
-class SolvedImage:
-    """One image's costs, and what different options make of them; solutions are kept."""
 
     def __init__(
         self,
@@ -144,16 +144,6 @@ class SolvedImage:
         output_size: tuple[int, int],
         truth: CopsTarget | None = None,
     ) -> None:
-        """Args:
-        class_logits: (K, h, w), padding included, as the next two.
-        class_costs: (K, h, w).
-        edge_costs: (2 D, h, w).
-        distances: D, in cells.
-        is_thing: K flags.
-        input_size: of the network's input without padding, in pixels.
-        output_size: (H, W).
-        truth: for the semantic oracle only.
-        """
         self.class_logits = class_logits
         self.class_costs = class_costs.detach().float().cpu()
         self.edge_costs = edge_costs.detach().float().cpu()
@@ -162,10 +152,16 @@ class SolvedImage:
         self.input_size = input_size
         self.output_size = output_size
         self.truth = truth
-        self._solved: dict[tuple[str, int, float, bool], tuple[GridGraph, Any, Result]] = {}
+        self._solved: dict[
+            tuple[str, int, float, bool], tuple[GridGraph, RefinedCosts, Result]
+        ] = {}
 
-    def solve(self, options: InferenceOptions) -> tuple[GridGraph, Any, Result]:
-        """The grid that is solved, its costs (`RefinedCosts`) and the solution."""
+    def solve(self, options: InferenceOptions) -> tuple[GridGraph, RefinedCosts, Result]:
+        """Solve once per kind of problem; returns the grid, its costs and the solution.
+
+        Raises:
+            ValueError: the semantic oracle is asked for, but there is no truth.
+        """
         key = (options.method, options.stride, options.edge_offset, options.semantic_oracle)
         if key in self._solved:
             return self._solved[key]
@@ -173,8 +169,8 @@ class SolvedImage:
         if options.semantic_oracle:
             if self.truth is None:
                 raise ValueError(
-                    "the semantic oracle needs the truth of the image, which only an evaluation "
-                    "on a data set has: set MODEL.COPS.INFERENCE.SEMANTIC_ORACLE False"
+                    "semantic_oracle needs the truth of the image, which only an evaluation on a "
+                    "data set has: switch it off"
                 )
             truth = self.truth.padded((class_costs.shape[-2], class_costs.shape[-1]))
             class_costs = oracle_class_costs(class_costs, edge_costs, truth.sem_seg.cpu())
@@ -193,7 +189,7 @@ class SolvedImage:
         return self._solved[key]
 
     def panoptic(self, options: InferenceOptions) -> Panoptic:
-        """The panoptic map at the size of the result."""
+        """Make the panoptic map at the size of the result."""
         graph, costs, result = self.solve(options)
         classes, clusters = self._labels(graph, result)
         scores = instance_scores(
@@ -212,7 +208,7 @@ class SolvedImage:
         )
 
     def outputs(self, options: InferenceOptions) -> dict[str, Any]:
-        """Everything that the meta-architecture returns of an image but the variants."""
+        """Make all that the meta-architecture returns of an image but the variants."""
         graph, _, result = self.solve(options)
         _, clusters = self._labels(graph, result)
         # Average precision ranks instances by their scores, so even small ones may take part.

@@ -81,7 +81,7 @@ def instance_scores(
 
 
 def _sums(labels: npt.NDArray[Any], values: npt.NDArray[Any], length: int) -> FloatArray:
-    """(2, length): the sum of the values of each label, and how many there are."""
+    """Return (2, length): the sum of the values of each label, and how many there are."""
     return np.stack(
         [
             np.bincount(labels, weights=values, minlength=length),

@@ -9,11 +9,8 @@ Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -25,21 +22,18 @@ from torch import nn
 from cops.finetune import freeze_for_finetuning
 from cops.layers.amwc import AmwcLayer
 from cops.layers.amwc_labels import AmwcLabelsLayer
-from cops.layers.cost_dropout import drop_costs
-from cops.layers.perturbation import SolverSettings
 from cops.losses.gradient_scale import scale_gradient
-from cops.losses.panoptic_quality import PanopticQualityLoss, true_statistics
+from cops.losses.panoptic_quality import PanopticQualityLoss
 from cops.losses.separate import SeparateLosses
 from cops.modeling.affinity_head import AffinityHead
-from cops.modeling.backbone import build_cops_resnet_backbone  # noqa: F401  (registers itself)
 from cops.modeling.cost_scale import CostScale
-from cops.modeling.inference import VARIANTS, InferenceOptions, SolvedImage, area_limits_on_grid
+from cops.modeling.inference import STRIDE, VARIANTS, InferenceOptions, SolvedImage
 from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
-from cops.targets import CopsTarget
+from cops.modeling.solver_training import SolverTraining
+from cops.modeling.stopwatch import Stopwatch
 from panoptic_common.modeling.network_input import normalised_batch
 
-STRIDE = 4
 TRAININGS = ("pretrain", "surrogate", "separate")
 
 
@@ -54,7 +48,28 @@ class Maps(NamedTuple):
 
 @META_ARCH_REGISTRY.register()
 class COPS(nn.Module):
-    """Backbone, semantic branch, affinity branch, and the solver behind them."""
+    """Backbone, semantic branch, affinity branch, and the solver behind them.
+
+    Args:
+        backbone: with features at stride 4 and above.
+        sem_seg_head: features -> (N, K, h, w) logits.
+        affinity_head: features, class logits -> (N, 2 D, h, w) logits.
+        cost_scale: logits -> costs.
+        pretraining: losses on the logits.
+        solver_training: losses on the solver's labels; None trains on the pre-training losses.
+        mix: weight of the pre-training losses beside the loss through the solver, both gradients
+            at the costs scaled to an L1 norm of 1 first; 0 leaves them out.
+        freeze: train the last layers only (4.2).
+        distances: D, in cells.
+        is_thing: K flags.
+        options: how panoptic maps are made.
+        variants: further outputs, keys of `cops.modeling.inference.VARIANTS`.
+        pixel_mean: per channel of the input.
+        pixel_std: per channel of the input.
+
+    Raises:
+        ValueError: an unknown variant, a negative mix, or one without `solver_training`.
+    """
 
     @configurable
     def __init__(
@@ -65,10 +80,8 @@ class COPS(nn.Module):
         affinity_head: nn.Module,
         cost_scale: nn.Module,
         pretraining: PretrainingLosses,
-        amwc: AmwcLayer | AmwcLabelsLayer | None,
-        solver_loss: PanopticQualityLoss | SeparateLosses | None,
+        solver_training: SolverTraining | None,
         mix: float,
-        cost_dropout: float,
         freeze: bool,
         distances: Sequence[int],
         is_thing: Sequence[bool],
@@ -77,72 +90,57 @@ class COPS(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
-        """Args:
-        backbone: with features at stride 4 and above.
-        sem_seg_head: features -> (N, K, h, w) logits.
-        affinity_head: features, class logits -> (N, 2 D, h, w) logits.
-        cost_scale: logits -> costs.
-        pretraining: losses on the logits.
-        amwc: the solver as a layer; None trains on the pre-training losses alone.
-        solver_loss: what is asked of its labels; given with `amwc`.
-        mix: weight of the pre-training losses beside the loss through the solver, both
-            gradients at the costs scaled to an L1 norm of 1 first; 0 leaves them out.
-        cost_dropout: share of the costs that are set to zero in training.
-        freeze: train the last layers only (4.2).
-        distances: D, in cells.
-        is_thing: K flags.
-        options: how panoptic maps are made.
-        variants: further outputs, keys of `cops.modeling.inference.VARIANTS`.
-        pixel_mean, pixel_std: per channel of the input.
-        """
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]
         if unknown:
-            raise ValueError(f"unknown TEST.PANOPTIC_VARIANTS {unknown}: use {sorted(VARIANTS)}")
+            raise ValueError(f"unknown variants {unknown}: use {sorted(VARIANTS)}")
         if mix < 0:
-            raise ValueError(f"MODEL.COPS.MIX is {mix}: give a weight of 0 or more")
+            raise ValueError(f"mix is {mix}: give a weight of 0 or more")
+        if mix and solver_training is None:
+            raise ValueError(f"mix is {mix}, but nothing is trained through the solver: use 0")
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.affinity_head = affinity_head
         self.cost_scale = cost_scale
         self.pretraining = pretraining
-        self.amwc = amwc
-        self.solver_loss = solver_loss
+        self.solver_training = solver_training
         self.mix = mix
-        self.cost_dropout = cost_dropout
         self.distances = tuple(distances)
         self.is_thing = tuple(bool(flag) for flag in is_thing)
         self.options = options
         self.variants = tuple(variants)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        if amwc is None:
+        if solver_training is None:
             # Nothing depends on them yet; several processes would wait for their gradients.
             self.cost_scale.requires_grad_(False)
         if freeze:
             freeze_for_finetuning(self)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build all parts, and read what belongs to none of them.
+
+        Raises:
+            ValueError: an unknown MODEL.COPS.TRAINING.
+        """
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         node = cfg.MODEL.COPS
-        is_thing = tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING)
-        amwc, solver_loss = _build_solver_training(cfg, is_thing)
+        if node.TRAINING not in TRAININGS:
+            raise ValueError(f"MODEL.COPS.TRAINING is {node.TRAINING!r}: use one of {TRAININGS}")
         return {
             "backbone": backbone,
             "sem_seg_head": SemanticHead(cfg, shape),
             "affinity_head": AffinityHead(cfg, shape),
             "cost_scale": CostScale(cfg),
             "pretraining": PretrainingLosses(cfg),
-            "amwc": amwc,
-            "solver_loss": solver_loss,
+            "solver_training": None if node.TRAINING == "pretrain" else SolverTraining(cfg),
             "mix": node.MIX,
-            "cost_dropout": node.LOSS.COST_DROPOUT,
             "freeze": node.FREEZE,
             "distances": node.DISTANCES,
-            "is_thing": is_thing,
-            "options": InferenceOptions.from_cfg(cfg),
+            "is_thing": cfg.MODEL.PANOPTIC.IS_THING,
+            "options": InferenceOptions.from_config(cfg),
             "variants": tuple(cfg.TEST.PANOPTIC_VARIANTS),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -150,10 +148,21 @@ class COPS(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the network lies, and inputs go."""
         return self.pixel_mean.device
 
+    @property
+    def amwc(self) -> AmwcLayer | AmwcLabelsLayer | None:
+        """The solver as a layer, with its settings and statistics; None in pre-training."""
+        return None if self.solver_training is None else self.solver_training.amwc
+
+    @property
+    def solver_loss(self) -> PanopticQualityLoss | SeparateLosses | None:
+        """The loss on the labels of `amwc`; None in pre-training."""
+        return None if self.solver_training is None else self.solver_training.loss
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """Losses in training, panoptic maps at inference.
+        """Compute losses in training, panoptic maps at inference.
 
         Args:
             batched_inputs: one dict per image: "image" (3, H_i, W_i) in the configured channel
@@ -167,7 +176,7 @@ class COPS(nn.Module):
             "panoptic_variants" {name: the same form}, and, to be drawn, "cut_edges" and
             "affinity_map", (h, w) each.
         """
-        start = time.perf_counter()
+        watch = Stopwatch(self.device)
         images = self.preprocess(batched_inputs)
         maps = self.predict_maps(images.tensor)
         if not self.training:
@@ -177,62 +186,41 @@ class COPS(nn.Module):
                     zip(batched_inputs, images.image_sizes, strict=True)
                 )
             ]
-        storage = get_event_storage()
-        storage.put_scalar("time/network_forward", time.perf_counter() - start)
-        truths = [x["cops_target"].to(self.device) for x in batched_inputs]
-        if self.amwc is None:
-            return self.pretraining(maps.class_logits, maps.edge_logits, truths, batched_inputs)
-        losses = {}
-        class_costs, edge_costs = maps.class_costs, maps.edge_costs
-        if self.mix:
-            # Each loss sees the maps through its own copy, whose gradient is scaled on the way
-            # back.
-            logits = scale_gradient((maps.class_logits, maps.edge_logits), self.mix)
-            losses.update(self.pretraining(*logits, truths, batched_inputs))
-            class_costs, edge_costs = scale_gradient((class_costs, edge_costs), 1.0)
-        losses.update(self._solver_losses(class_costs, edge_costs, truths))
+        watch.stop()
+        losses = self._losses(maps, batched_inputs)
+        # Read only now: the losses have waited for the maps anyway, the solver works on the CPU and
+        # the others select by masks.
+        get_event_storage().put_scalar("time/network_forward", watch.seconds())
         return losses
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalised images, padded to one size that the backbone can divide."""
+        """Normalise images, and pad them to one size that the backbone can divide."""
         divisibility = max(self.backbone.size_divisibility, STRIDE)
         return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std, divisibility)
 
     def predict_maps(self, images: torch.Tensor) -> Maps:
-        """Logits and costs of a batch (N, 3, H, W)."""
+        """Compute logits and costs of a batch (N, 3, H, W)."""
         features = self.backbone(images)
         class_logits = self.sem_seg_head(features)
         class_costs = self.cost_scale.class_costs(class_logits)
         edge_logits = self.affinity_head(features, class_logits)  # detaches them (3.1)
         return Maps(class_logits, edge_logits, class_costs, self.cost_scale.edge_costs(edge_logits))
 
-    def _solver_losses(
-        self, class_costs: torch.Tensor, edge_costs: torch.Tensor, truths: list[CopsTarget]
-    ) -> dict[str, torch.Tensor]:
-        """The loss on what the solver makes of the costs."""
-        storage = get_event_storage()
-        for name, value in self.amwc.statistics.summary().items():  # of the last step
-            storage.put_scalar(f"solver/{name}", value)
-        # Drawn from the global generator, which is seeded for each step: a step can be repeated.
-        seed = int(torch.randint(2**31 - 1, ()))
-        generator = torch.Generator().manual_seed(seed)
-        class_costs, edge_costs = drop_costs(
-            class_costs.float(), edge_costs.float(), self.cost_dropout, generator
-        )
-        if isinstance(self.amwc, AmwcLabelsLayer):
-            labels = self.amwc(class_costs, edge_costs, truths, generator)
-            return self.solver_loss(*labels, truths)
-        masks = self.amwc(class_costs, edge_costs, truths, generator)
-        loss, details = self.solver_loss(masks, truths)
-        quality = true_statistics(masks, truths, self.solver_loss.area_limits).quality(
-            self.is_thing
-        )
-        storage.put_scalar("quality/surrogate", float(details.pq.nanmean()))
-        storage.put_scalar("quality/true", quality.all.pq)
-        storage.put_scalar("quality/true_positives", float(details.true_positives.sum()))
-        storage.put_scalar("quality/false_positives", float(details.false_positives.sum()))
-        storage.put_scalar("quality/false_negatives", float(details.false_negatives.sum()))
-        return {"loss_panoptic_quality": loss}
+    def _losses(self, maps: Maps, batched_inputs: list[dict]) -> dict[str, torch.Tensor]:
+        """Compute the losses that are trained, by name."""
+        truths = [x["cops_target"].to(self.device) for x in batched_inputs]
+        if self.solver_training is None:
+            return self.pretraining(maps.class_logits, maps.edge_logits, truths, batched_inputs)
+        losses = {}
+        costs = (maps.class_costs, maps.edge_costs)
+        if self.mix:
+            # Each loss sees the maps through its own copy, whose gradient is scaled on the way
+            # back.
+            logits = scale_gradient((maps.class_logits, maps.edge_logits), self.mix)
+            losses.update(self.pretraining(*logits, truths, batched_inputs))
+            costs = scale_gradient(costs, 1.0)
+        losses.update(self.solver_training(*costs, truths))
+        return losses
 
     def _infer_image(
         self,
@@ -243,7 +231,7 @@ class COPS(nn.Module):
         class_costs: torch.Tensor,
         edge_costs: torch.Tensor,
     ) -> dict:
-        """All outputs of one image."""
+        """Make all outputs of one image."""
         image = SolvedImage(
             class_logits,
             class_costs,
@@ -259,41 +247,3 @@ class COPS(nn.Module):
             name: image.panoptic(self.options.changed(VARIANTS[name])) for name in self.variants
         }
         return output
-
-
-def _build_solver_training(
-    cfg: CfgNode, is_thing: Sequence[bool]
-) -> tuple[AmwcLayer | AmwcLabelsLayer | None, PanopticQualityLoss | SeparateLosses | None]:
-    """The layer around the solver and the loss behind it, by MODEL.COPS.TRAINING."""
-    node = cfg.MODEL.COPS
-    if node.TRAINING not in TRAININGS:
-        raise ValueError(f"MODEL.COPS.TRAINING is {node.TRAINING!r}: use one of {TRAININGS}")
-    if node.TRAINING == "pretrain":
-        if node.MIX:
-            raise ValueError('MODEL.COPS.MIX needs MODEL.COPS.TRAINING "surrogate" or "separate"')
-        return None, None
-    settings = SolverSettings(
-        partitionable=tuple(is_thing),
-        distances=tuple(node.DISTANCES),
-        num_samples=node.BACKWARD.SAMPLES,
-        lambda_range=tuple(node.BACKWARD.LAMBDA_RANGE),
-        method=node.SOLVER.METHOD,
-        num_threads=node.SOLVER.THREADS,
-        warm_start=node.BACKWARD.WARM_START,
-    )
-    if node.TRAINING == "separate":
-        loss = SeparateLosses(weight=node.LOSS.WEIGHT)
-        return AmwcLabelsLayer(settings), loss
-    limits = area_limits_on_grid(
-        is_thing,
-        node.INFERENCE.THING_AREA_LIMIT,
-        node.INFERENCE.STUFF_AREA_LIMIT,
-        node.INFERENCE.AREA_DIVISOR,
-    )
-    loss = PanopticQualityLoss(
-        limits,
-        weight=node.LOSS.WEIGHT,
-        form=node.LOSS.FORM,
-        linear_share=node.LOSS.LINEAR_SHARE,
-    )
-    return AmwcLayer(settings), loss

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,9 +24,7 @@ from detectron2.structures import Boxes, Instances
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
 from panoptic_common.modeling.resampling import resample, resample_nearest
 
-IGNORE_CLASS = 255
-
-# Detectron2's form: (H, W) int32 ids on the CPU with 0 = void, and one dict a segment.
+# Detectron2's form: (H, W) int32 ids on the CPU with 0 = void, and one dict per segment.
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
 
 
@@ -47,7 +43,7 @@ def segments_from_labels(
     thing_area_limit: int = 0,
     stuff_area_limit: int = 0,
 ) -> Panoptic:
-    """Panoptic map at the size of the result; each pixel takes the labels of its cell.
+    """Make the panoptic map at the size of the result; each pixel takes the labels of its cell.
 
     Args:
         node_classes: (h, w) integers, the class of each cell.
@@ -100,7 +96,7 @@ def segments_from_labels(
 def instances_from_segments(
     panoptic: Panoptic, is_thing: Sequence[bool], max_instances: int = 100
 ) -> Instances:
-    """The things of a panoptic map as detections, best first.
+    """Turn the things of a panoptic map into detections, best first.
 
     Args:
         panoptic: of `segments_from_labels`, with scores.
@@ -139,7 +135,7 @@ def semantic_probabilities(
     *,
     stride: int = 4,
 ) -> torch.Tensor:
-    """The semantic output: softmax on the grid, then bilinear interpolation.
+    """Compute the semantic output: softmax on the grid, then bilinear interpolation.
 
     In this order nothing larger than the output is ever made, and each pixel's probabilities still
     sum to 1.
@@ -160,7 +156,7 @@ def semantic_probabilities(
 
 
 def cut_edge_map(clusters: npt.NDArray[Any]) -> torch.Tensor:
-    """Where the solver cut: lines of one cell between the clusters.
+    """Draw where the solver cut: lines of one cell between the clusters.
 
     Args:
         clusters: (h, w) integers, the cluster of each cell.
@@ -179,7 +175,7 @@ def cut_edge_map(clusters: npt.NDArray[Any]) -> torch.Tensor:
 
 
 def cut_probability_map(edge_logits: torch.Tensor) -> torch.Tensor:
-    """The network's belief that a cell is cut from its right or lower neighbour.
+    """Compute the network's belief that a cell is cut from its right or lower neighbour.
 
     Args:
         edge_logits: (2 D, h, w), positive for "cut", those of distance 1 first; edge costs with
@@ -198,33 +194,10 @@ def cut_probability_map(edge_logits: torch.Tensor) -> torch.Tensor:
 # ---- semantic oracle (A.8, Table 9) -------------------------------------------------------------
 
 
-def labels_on_grid(
-    labels: torch.Tensor, input_size: tuple[int, int], grid_size: tuple[int, int], stride: int
-) -> torch.Tensor:
-    """The true class of each cell: that of the pixel at the cell's centre.
-
-    Args:
-        labels: (H, W) integer truth at the image's own size.
-        input_size: (H_in, W_in) to which the image was resized for the network.
-        grid_size: (h, w).
-        stride: of the grid.
-
-    Returns:
-        (h, w) of the same dtype. Cells whose centre lies beyond the input take the outermost pixel.
-    """
-    picked = []
-    for axis in (0, 1):
-        # The centre of cell i, (i + 1/2) stride in the input, in pixels of the truth.
-        doubled = 2 * torch.arange(grid_size[axis], dtype=torch.int64) + 1
-        pixels = (doubled * stride * labels.shape[axis]) // (2 * input_size[axis])
-        picked.append(pixels.clamp(max=labels.shape[axis] - 1).to(labels.device))
-    return labels[picked[0][:, None], picked[1][None, :]]
-
-
 def oracle_class_costs(
     class_costs: torch.Tensor, edge_costs: torch.Tensor, sem_seg: torch.Tensor
 ) -> torch.Tensor:
-    """Class costs as a perfect semantic branch would give them.
+    """Make class costs as a perfect semantic branch would give them.
 
     The true class costs 0, any other one more than all edges of a cell together: no edge can then
     make a cell take a wrong class, and which of its neighbours it joins is up to the edges.
@@ -236,6 +209,9 @@ def oracle_class_costs(
 
     Returns:
         (K, h, w) of the dtype of `class_costs`, which is left as it is.
+
+    Raises:
+        ValueError: truth and costs have different numbers of cells.
     """
     if sem_seg.shape != class_costs.shape[1:]:
         raise ValueError(

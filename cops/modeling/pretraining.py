@@ -1,5 +1,6 @@
-"""The pre-training losses of both branches (Abbas, Swoboda, NeurIPS 2021, 4.2): weighted top-k
-cross entropy of the classes, and of the edges of each distance.
+"""The pre-training losses of both branches (Abbas, Swoboda, NeurIPS 2021, 4.2).
+
+Weighted top-k cross-entropy of the classes, and of the edges of each distance.
 
 Shapes: N images; K classes; D distances; h, w cells of the grid; H, W pixels of the batch.
 """
@@ -7,8 +8,7 @@ Shapes: N images; K classes; D distances; h, w cells of the grid; H, W pixels of
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +16,36 @@ from detectron2.config import CfgNode, configurable
 from torch import nn
 
 from cops.losses.top_k import weighted_top_k_bce, weighted_top_k_cross_entropy
-from cops.targets import IGNORE_CLASS, CopsTarget
+from cops.targets import GRID_STRIDE, IGNORE_CLASS, CopsTarget
 
 
 class PretrainingLosses(nn.Module):
-    """Both losses, with the weights and shares of MODEL.COPS.PRETRAIN."""
+    """Both losses, each with the share of the hardest that it looks at.
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        semantic_weight: float,
-        semantic_top_k: float,
-        affinity_weight: float,
-        affinity_top_k: float,
-        loss_stride: int,
-    ) -> None:
-        """Args:
-        semantic_weight: of the semantic loss.
+    Args:
         semantic_top_k: share of the pixels, the hardest, that count.
-        affinity_weight: of the affinity loss.
         affinity_top_k: share of the edges of each distance that count.
         loss_stride: 1 takes the semantic loss at the size of the images, 4 on the grid.
-        """
+
+    Raises:
+        ValueError: another loss stride.
+    """
+
+    @configurable
+    def __init__(self, *, semantic_top_k: float, affinity_top_k: float, loss_stride: int) -> None:
         super().__init__()
-        if loss_stride not in (1, 4):
-            raise ValueError(f"MODEL.COPS.PRETRAIN.LOSS_STRIDE is {loss_stride}: use 1 or 4")
-        self.semantic_weight = semantic_weight
+        if loss_stride not in (1, GRID_STRIDE):
+            raise ValueError(f"loss_stride is {loss_stride}: use 1 or {GRID_STRIDE}")
         self.semantic_top_k = semantic_top_k
-        self.affinity_weight = affinity_weight
         self.affinity_top_k = affinity_top_k
         self.loss_stride = loss_stride
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read MODEL.COPS.PRETRAIN."""
         node = cfg.MODEL.COPS.PRETRAIN
         return {
-            "semantic_weight": node.SEMANTIC_WEIGHT,
             "semantic_top_k": node.SEMANTIC_TOP_K,
-            "affinity_weight": node.AFFINITY_WEIGHT,
             "affinity_top_k": node.AFFINITY_TOP_K,
             "loss_stride": node.LOSS_STRIDE,
         }
@@ -66,19 +57,22 @@ class PretrainingLosses(nn.Module):
         truths: Sequence[CopsTarget],
         batched_inputs: Sequence[dict],
     ) -> dict[str, torch.Tensor]:
-        """The two losses, times their weights.
+        """Compute the two losses.
 
         Args:
             class_logits: (N, K, h, w).
             edge_logits: (N, 2 D, h, w), positive for "cut".
             truths: of the N images, h x w cells or fewer.
             batched_inputs: "sem_seg" (H_i, W_i) and "pixel_weights" of each; read at loss stride 1.
+
+        Returns:
+            Scalars "loss_semantic" and "loss_affinity".
         """
         device = class_logits.device
         grid = (class_logits.shape[-2], class_logits.shape[-1])
         truths = [truth.padded(grid) for truth in truths]
         if self.loss_stride == 1:
-            size = tuple(4 * extent for extent in class_logits.shape[-2:])
+            size = (GRID_STRIDE * grid[0], GRID_STRIDE * grid[1])
             class_logits = F.interpolate(
                 class_logits.float(), size, mode="bilinear", align_corners=False
             )
@@ -96,10 +90,7 @@ class PretrainingLosses(nn.Module):
             torch.stack([truth.edge_weights for truth in truths]),
             self.affinity_top_k,
         )
-        return {
-            "loss_semantic": semantic * self.semantic_weight,
-            "loss_affinity": affinity * self.affinity_weight,
-        }
+        return {"loss_semantic": semantic, "loss_affinity": affinity}
 
 
 def _stack(maps: Sequence[torch.Tensor], size: tuple[int, int], fill: int) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The costs of a finer grid, to solve without downsampling (Abbas, Swoboda, NeurIPS 2021, A.7).
 
 The network predicts at stride 4. Its costs are interpolated here to a grid of stride 2 or 1, where
-outlines are finer and small objects have more cells. With f cells of the finer grid a cell:
+outlines are finer and small objects have more cells. With f cells of the finer grid along the side
+of a cell:
 
 * Class costs are interpolated between the centres of the cells.
 * An edge of distance d links places 4 d pixels apart, so on the finer grid it has the distance f d.
@@ -31,6 +32,8 @@ from typing import NamedTuple
 
 import torch
 
+from cops.targets import GRID_STRIDE
+
 
 class RefinedCosts(NamedTuple):
     """A problem on a finer grid.
@@ -52,8 +55,6 @@ def refine_costs(
     distances: Sequence[int],
     input_size: tuple[int, int],
     stride: int,
-    *,
-    network_stride: int = 4,
 ) -> RefinedCosts:
     """Interpolate costs to a finer grid.
 
@@ -62,8 +63,7 @@ def refine_costs(
         edge_costs: (2 D, h, w), after scale and offset: `log` above wants log odds.
         distances: D, in cells of the network's grid; 1 must be among them.
         input_size: (H_in, W_in) of the network's input, without padding; the finer grid ends there.
-        stride: of the finer grid; divides the network's.
-        network_stride: pixels a cell of the network's grid.
+        stride: of the finer grid; divides the network's, 4.
 
     Returns:
         Costs of the finer grid, and its distances: 1 and f d for each d. Cells without an edge have
@@ -72,14 +72,11 @@ def refine_costs(
     Raises:
         ValueError: a stride that does not divide the network's, or no distance 1.
     """
-    if stride < 1 or network_stride % stride:
-        raise ValueError(
-            f"MODEL.COPS.INFERENCE.STRIDE is {stride}, which must divide the network's stride of "
-            f"{network_stride}"
-        )
+    if stride < 1 or GRID_STRIDE % stride:
+        raise ValueError(f"stride is {stride}, which must divide the network's, {GRID_STRIDE}")
     height, width = class_costs.shape[1:]
     size = (math.ceil(input_size[0] / stride), math.ceil(input_size[1] / stride))
-    factor = network_stride // stride
+    factor = GRID_STRIDE // stride
     if size[0] > factor * height or size[1] > factor * width:
         raise ValueError(
             f"costs of {height} x {width} cells do not cover an input of {tuple(input_size)} pixels"
@@ -107,7 +104,7 @@ def refine_costs(
 def _edges(
     edge_costs: torch.Tensor, coarse: int, fine: int, size: tuple[int, int], factor: int
 ) -> torch.Tensor:
-    """Costs of the edges of one distance on the finer grid.
+    """Interpolate the costs of the edges of one distance to the finer grid.
 
     Args:
         edge_costs: (2, h, w) of the edges they are taken from.
@@ -139,7 +136,7 @@ def _edges(
 
 
 def _before(distance: int) -> int:
-    """How many cells before its own the edge of a map's entry begins (Eq. 10, 11)."""
+    """Count the cells by which an edge begins before its entry in the map (Eq. 10, 11)."""
     return 0 if distance == 1 else math.ceil(distance / 2)
 
 

@@ -6,8 +6,7 @@ Shapes: N images; K classes, things and stuff; h, w cells at stride 4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -18,18 +17,19 @@ from cops.modeling.decoder import DeepLabDecoder, head_convolutions
 
 
 class SemanticHead(nn.Module):
-    """A decoder of its own, two 3x3 convolutions and a 1x1 classifier over all K classes."""
+    """A decoder of its own, two 3x3 convolutions and a 1x1 classifier over all K classes.
+
+    Args:
+        decoder: makes features at stride 4.
+        num_classes: K.
+        head_channels: width of the two convolutions.
+        norm: of the two convolutions, see `decoder.normalization`.
+    """
 
     @configurable
     def __init__(
         self, *, decoder: DeepLabDecoder, num_classes: int, head_channels: int, norm: str
     ) -> None:
-        """Args:
-        decoder: makes features at stride 4.
-        num_classes: K.
-        head_channels: width of the two convolutions.
-        norm: of the two convolutions, see `decoder.normalization`.
-        """
         super().__init__()
         self.decoder = decoder
         self.head = head_convolutions(decoder.out_channels, head_channels, norm)
@@ -39,15 +39,16 @@ class SemanticHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        """Read MODEL.COPS.SEMANTIC; `input_shape` is that of the backbone's maps."""
         node = cfg.MODEL.COPS.SEMANTIC
         return {
-            "decoder": DeepLabDecoder.from_node(node, input_shape),
+            "decoder": DeepLabDecoder(cfg, input_shape, "SEMANTIC"),
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "head_channels": node.HEAD_CHANNELS,
             "norm": node.NORM,
         }
 
     def forward(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Maps of the backbone -> (N, K, h, w) logits; a greater logit is a smaller cost."""
+        """Turn maps of the backbone into (N, K, h, w) logits; a greater logit is a smaller cost."""
         return self.predictor(self.head(self.decoder(features)))

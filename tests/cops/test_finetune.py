@@ -6,8 +6,6 @@ import copy
 import io
 import logging
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import pickle
 
-import panoptic_common.compat  # noqa: F401
-
 import numpy as np
 import pytest
 import torch

@@ -6,8 +6,6 @@ things, so that contiguous ids, thing indices and stuff classes all differ.
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg

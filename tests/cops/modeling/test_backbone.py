@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -3,8 +3,6 @@ compared with an independent forward pass in test_cops_convert.py."""
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import panoptic_common.compat  # noqa: F401
-
 import pytest
 import torch
 from authors_network import entries
@@ -13,7 +11,6 @@ from detectron2.modeling import build_backbone
 from project import ROOT
 from torch import nn
 
-import cops.modeling.backbone  # noqa: F401  (registers itself)
 from cops.authors_names import SETTINGS, our_name
 from cops.config import add_cops_config
 from cops.grid_graph import grid_graph

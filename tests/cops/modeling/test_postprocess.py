@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from fractions import Fraction
 
-import panoptic_common.compat  # noqa: F401  (before detectron2)
-
 import numpy as np
 import pytest
 import torch

@@ -1,0 +1,145 @@
+"""What is trained through the solver: cost dropout, the layer around it, the loss behind it.
+
+Two ways: the surrogate of panoptic quality on the panoptic labels (Abbas, Swoboda, NeurIPS 2021,
+3.3), and the separate losses on class and edge labels (A.3).
+
+Shapes: N images; K classes; D distances; h, w cells of the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from cops.layers.amwc import AmwcLayer
+from cops.layers.amwc_labels import AmwcLabelsLayer
+from cops.layers.cost_dropout import drop_costs
+from cops.layers.perturbation import SolverSettings
+from cops.losses.panoptic_quality import PanopticQualityLoss, true_statistics
+from cops.losses.separate import SeparateLosses
+from cops.targets import GRID_STRIDE, CopsTarget
+
+
+class SolverTraining(nn.Module):
+    """The losses on what the solver makes of the costs.
+
+    Args:
+        amwc: the solver as a layer.
+        loss: of that layer's labels: `PanopticQualityLoss` behind `AmwcLayer`, `SeparateLosses`
+            behind `AmwcLabelsLayer`.
+        cost_dropout: share of the costs that are set to zero, in 0..1.
+        is_thing: K flags.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        amwc: AmwcLayer | AmwcLabelsLayer,
+        loss: PanopticQualityLoss | SeparateLosses,
+        cost_dropout: float,
+        is_thing: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        self.amwc = amwc
+        self.loss = loss
+        self.cost_dropout = cost_dropout
+        self.is_thing = tuple(is_thing)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read MODEL.COPS.TRAINING, SOLVER, BACKWARD, LOSS, and the area limits of INFERENCE."""
+        node = cfg.MODEL.COPS
+        is_thing = tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING)
+        settings = SolverSettings(
+            partitionable=is_thing,
+            distances=tuple(node.DISTANCES),
+            num_samples=node.BACKWARD.SAMPLES,
+            lambda_range=tuple(node.BACKWARD.LAMBDA_RANGE),
+            method=node.SOLVER.METHOD,
+            num_threads=node.SOLVER.THREADS,
+            warm_start=node.BACKWARD.WARM_START,
+        )
+        if node.TRAINING == "separate":
+            parts = {
+                "amwc": AmwcLabelsLayer(settings),
+                "loss": SeparateLosses(weight=node.LOSS.WEIGHT),
+            }
+        else:
+            limits = area_limits_on_grid(
+                is_thing, node.INFERENCE.THING_AREA_LIMIT, node.INFERENCE.STUFF_AREA_LIMIT
+            )
+            parts = {
+                "amwc": AmwcLayer(settings),
+                "loss": PanopticQualityLoss(
+                    limits,
+                    weight=node.LOSS.WEIGHT,
+                    form=node.LOSS.FORM,
+                    linear_share=node.LOSS.LINEAR_SHARE,
+                ),
+            }
+        return {**parts, "cost_dropout": node.LOSS.COST_DROPOUT, "is_thing": is_thing}
+
+    def forward(
+        self, class_costs: torch.Tensor, edge_costs: torch.Tensor, truths: Sequence[CopsTarget]
+    ) -> dict[str, torch.Tensor]:
+        """Solve, and compare with the truth; logs what happened to the event storage.
+
+        Args:
+            class_costs: (N, K, h, w).
+            edge_costs: (N, 2 D, h, w).
+            truths: of the N images, on the costs' device.
+
+        Returns:
+            Scalars: "loss_panoptic_quality", or "loss_class_labels" and "loss_edge_labels".
+        """
+        storage = get_event_storage()
+        for name, value in self.amwc.statistics.summary().items():  # of the last step
+            storage.put_scalar(f"solver/{name}", value)
+        # Drawn from the global generator, which is seeded for each step: a step can be repeated.
+        seed = int(torch.randint(2**31 - 1, ()))
+        generator = torch.Generator().manual_seed(seed)
+        class_costs, edge_costs = drop_costs(
+            class_costs.float(), edge_costs.float(), self.cost_dropout, generator
+        )
+        labels = self.amwc(class_costs, edge_costs, truths, generator)
+        if isinstance(self.loss, SeparateLosses):
+            return self.loss(*labels, truths)
+        loss, details = self.loss(labels, truths)
+        quality = true_statistics(labels, truths, self.loss.area_limits).quality(self.is_thing)
+        storage.put_scalar("quality/true", quality.all.pq)
+        # Read from the device together: each read on its own would wait for it once more.
+        figures = torch.stack(
+            [
+                details.pq.nanmean(),
+                details.true_positives.sum(),
+                details.false_positives.sum(),
+                details.false_negatives.sum(),
+            ]
+        ).tolist()
+        names = ("surrogate", "true_positives", "false_positives", "false_negatives")
+        for name, figure in zip(names, figures, strict=True):
+            storage.put_scalar(f"quality/{name}", figure)
+        return {"loss_panoptic_quality": loss}
+
+
+def area_limits_on_grid(
+    is_thing: Sequence[bool], thing_limit: float, stuff_limit: float
+) -> tuple[float, ...]:
+    """Convert the areas below which segments are rejected to cells of the network's grid.
+
+    Args:
+        is_thing: K flags.
+        thing_limit: of things, in pixels.
+        stuff_limit: of stuff, in pixels.
+
+    Returns:
+        K areas in cells: a cell has 16 pixels.
+    """
+    pixels = GRID_STRIDE**2
+    return tuple(thing_limit / pixels if flag else stuff_limit / pixels for flag in is_thing)
