@@ -11,6 +11,9 @@ They are the networks of the paper (Abbas and Swoboda, NeurIPS 2021) with conven
 - The number of distances: the paper has 6 on Cityscapes and 5 on COCO. The authors' pre-training
   configs have 5 and 4, the paper's lists without the greatest distance.
 
+What their files say beyond the parameters, and what they do not say, is compared with a config by
+`take_settings`.
+
 Shapes: K classes; D distances.
 """
 
@@ -18,23 +21,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.checkpoint.weight_names import is_counter, listed
 
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
 # Of the greatest network, in cells of the stride-4 grid; smaller ones have the first ones of these.
 DISTANCES = (1, 4, 16, 32, 64, 128)
 
 # What is no parameter of the network: normalisation of the image, and areas below which a segment
-# is rejected, one a class.
+# is rejected, one per class.
 PIXEL_MEAN, PIXEL_STD = "pixel_mean", "pixel_std"
 CLASS_AREAS = "amwc_layer.training_per_class_areas"
 SETTINGS = (PIXEL_MEAN, PIXEL_STD, CLASS_AREAS)
 
 # Settings of their networks that the shapes of the parameters do not show, by our keys.
-HIDDEN_SETTINGS = {
+HIDDEN_SETTINGS: dict[str, Any] = {
     "INPUT.FORMAT": "RGB",
     "MODEL.RESNETS.STRIDE_IN_1X1": False,
     "MODEL.RESNETS.RES5_DILATION": 2,
@@ -59,7 +66,7 @@ _COST_SCALES = ("class_scale", "class_offset", "edge_scale", "edge_offset")
 
 
 def our_name(name: str) -> str | None:
-    """Our name of one of their parameters; None if it is none.
+    """Translate the name of one of their parameters into ours; None if it is none.
 
     They have a parameter for each distance where we have a vector: those names get an index, as in
     "cost_scale.edge_scale[2]".
@@ -81,7 +88,7 @@ def our_name(name: str) -> str | None:
 
 
 def num_classes(weights: Mapping[str, torch.Tensor], path: str) -> int:
-    """K of one of their networks.
+    """Return K of one of their networks.
 
     Args:
         weights: by their names.
@@ -101,13 +108,13 @@ def num_classes(weights: Mapping[str, torch.Tensor], path: str) -> int:
 
 
 def num_distances(weights: Mapping[str, torch.Tensor]) -> int:
-    """D of one of their networks, the number of its classifiers of edges."""
+    """Return D of one of their networks, the number of its classifiers of edges."""
     matches = (re.match(r"AFF_EMBED_head\.classifiers\.(\d+)\.", name) for name in weights)
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def area_limits(areas: torch.Tensor, is_thing: Sequence[bool]) -> tuple[float, float] | None:
-    """Areas in pixels below which a segment is rejected.
+    """Return the areas in pixels below which a segment is rejected.
 
     Args:
         areas: (K,), their `CLASS_AREAS`.
@@ -131,13 +138,117 @@ def area_limits(areas: torch.Tensor, is_thing: Sequence[bool]) -> tuple[float, f
     return None
 
 
+def take_settings(
+    cfg: CfgNode,
+    weights: Mapping[str, torch.Tensor],
+    distances: Sequence[int] | None,
+    path: str,
+) -> list[str]:
+    """Set, in place, what their file says, and check what it does not say.
+
+    Args:
+        cfg: a config of ours for the file's data set, complete.
+        weights: of their file, by their names.
+        distances: of the file's classifiers, in their order; None: see `choose_distances`.
+        path: of the file, for messages.
+
+    Returns:
+        Remarks for the user, one per setting that was changed or not used.
+
+    Raises:
+        CheckpointError: the config, the distances or the classes do not fit the file; says how.
+    """
+    count = num_classes(weights, path)
+    if count != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise CheckpointError(
+            f"{path} has {count} classes, the data set of the config "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the config of the file's data set"
+        )
+    require_hidden_settings(cfg, count)
+    remarks = []
+    configured = tuple(cfg.MODEL.COPS.DISTANCES)
+    chosen = choose_distances(configured, num_distances(weights), distances, path)
+    if chosen != configured:
+        remarks.append(f"MODEL.COPS.DISTANCES becomes {chosen}; the config has {configured}.")
+        cfg.MODEL.COPS.DISTANCES = chosen
+    for name, key in ((PIXEL_MEAN, "PIXEL_MEAN"), (PIXEL_STD, "PIXEL_STD")):
+        if name in weights:
+            cfg.MODEL[key] = [float(value) for value in weights[name].flatten()]
+    if CLASS_AREAS in weights:
+        limits = area_limits(weights[CLASS_AREAS], cfg.MODEL.PANOPTIC.IS_THING)
+        if limits is None:
+            remarks.append(f"{CLASS_AREAS} is not used: it has not one value for all things.")
+        else:
+            node = cfg.MODEL.COPS.INFERENCE
+            node.THING_AREA_LIMIT, node.STUFF_AREA_LIMIT = (round(limit) for limit in limits)
+    return remarks
+
+
+def require_hidden_settings(cfg: CfgNode, num_classes: int) -> None:
+    """Compare a config with the settings that the shapes of their parameters do not show.
+
+    Args:
+        cfg: a config with the keys of COPS.
+        num_classes: K of their network.
+
+    Raises:
+        CheckpointError: names every key that differs.
+    """
+    expected = dict(HIDDEN_SETTINGS)
+    if num_classes in POOL_SIZES:
+        for branch in ("SEMANTIC", "AFFINITY"):
+            expected[f"MODEL.COPS.{branch}.ASPP_POOL_SIZE"] = POOL_SIZES[num_classes]
+    wrong = []
+    for key, value in expected.items():
+        given: Any = cfg
+        for part in key.split("."):
+            given = given[part]
+        both = (given, value)
+        if isinstance(value, (tuple, list)):  # YAML has lists only
+            both = (tuple(given), tuple(value))
+        if both[0] != both[1]:
+            wrong.append(f"{key} is {given}, theirs {value}")
+    if wrong:
+        raise CheckpointError(
+            "the config is for another network than the authors':\n  " + "\n  ".join(wrong)
+        )
+
+
+def choose_distances(
+    configured: Sequence[int], count: int, given: Sequence[int] | None, path: str
+) -> tuple[int, ...]:
+    """Choose the distances of a file's classifiers, of which it has the number only.
+
+    Args:
+        configured: by the config; taken if their number fits.
+        count: D of the file.
+        given: by the user; these have to fit. None: if the configured ones do not, the first D of
+            `DISTANCES`.
+        path: of the file, for the message.
+
+    Returns:
+        D distances, in cells of the stride-4 grid.
+
+    Raises:
+        CheckpointError: another number of distances than classifiers.
+    """
+    distances = tuple(given or configured)
+    if not given and len(distances) != count:
+        distances = DISTANCES[:count]
+    if len(distances) != count:
+        raise CheckpointError(
+            f"{path} has classifiers for {count} distances: name as many by --distances"
+        )
+    return distances
+
+
 def converted_weights(
     weights: Mapping[str, torch.Tensor],
     network: Mapping[str, torch.Tensor],
     distances: Sequence[int],
     path: str,
 ) -> dict[str, torch.Tensor]:
-    """Their parameters under our names and in our conventions.
+    """Convert their parameters to our names and conventions.
 
     Args:
         weights: of their file, by their names; left as they are.
@@ -176,7 +287,7 @@ def converted_weights(
 
 
 def _indexed_shapes(network: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape; a vector over distances becomes D entries of shape (1,)."""
+    """Map names to shapes; a vector over distances becomes D entries of shape (1,)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, value in network.items():
         if name.startswith("cost_scale.edge_"):
@@ -197,7 +308,7 @@ def _joined(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _in_our_convention(name: str, value: torch.Tensor, distances: Sequence[int]) -> torch.Tensor:
-    """A parameter, by our name, with the authors' edges and offsets turned into ours."""
+    """Turn the authors' edges and offsets in a parameter, by our name, into ours."""
     if "_offset" in name and name.startswith("cost_scale."):
         return -value
     match = re.match(r"affinity_head\.classifiers\.(\d+)\.(\d)\.", name)
@@ -222,5 +333,6 @@ def _turn_class_costs(
 
 
 def _halves_exchanged(value: torch.Tensor, dim: int) -> torch.Tensor:
+    """Exchange the halves of a tensor along a dimension."""
     first, second = value.chunk(2, dim)
     return torch.cat((second, first), dim)

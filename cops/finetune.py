@@ -45,8 +45,8 @@ def freeze_for_finetuning(model: nn.Module) -> list[str]:
         fusions = _part(model, f"{branch}.decoder.fuse")
         if not isinstance(fusions, nn.ModuleDict) or len(fusions) == 0:
             raise ValueError(
-                f"{branch}.decoder has no fusion, so no last layer to train: give "
-                "IN_FEATURES of the branch at least two maps, or set MODEL.COPS.FREEZE False"
+                f"{branch}.decoder has no fusion, so no last layer to train: give it at least two "
+                "maps of the backbone, or do not freeze"
             )
         decoders[branch] = decoder
         last_layers[branch] = list(fusions.values())[-1]
@@ -85,12 +85,15 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 def _evaluate(module: nn.Module, inputs: tuple) -> None:
-    """A function of the module, not a closure, so that models can be pickled and copied."""
+    """Keep a layer in evaluation mode.
+
+    It is a function of the module, not a closure, so that models can be pickled and copied.
+    """
     module.training = False
 
 
 def _part(model: nn.Module, name: str) -> nn.Module:
-    """The part of the model with a dotted name."""
+    """Return the part of the model with a dotted name."""
     try:
         return model.get_submodule(name)
     except AttributeError as error:
@@ -100,7 +103,7 @@ def _part(model: nn.Module, name: str) -> nn.Module:
 
 
 def _summary(model: nn.Module) -> str:
-    """Numbers of trained parameters by part, such as "sem_seg_head 1 of 3, cost_scale 12 of 12"."""
+    """Count trained parameters by part, such as "sem_seg_head 1 of 3, cost_scale 12 of 12"."""
     parts = []
     for name, part in model.named_children():
         total = sum(p.numel() for p in part.parameters())

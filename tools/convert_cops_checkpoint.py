@@ -30,7 +30,7 @@ from detectron2.config import CfgNode
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CATEGORIES
 from detectron2.modeling import build_model
 
-from cops import authors_names
+from cops.authors_names import converted_weights, take_settings
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import (
     CheckpointError,
@@ -39,12 +39,10 @@ from panoptic_common.checkpoint.files import (
 )
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
-from panoptic_common.data.catalog import (
-    class_table,
-)
+from panoptic_common.data.catalog import class_table
 from panoptic_common.files import write_atomically
 
-_KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
+KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
 
 
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,7 +87,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def read_their_weights(path: Path, allow_unsafe: bool) -> dict[str, torch.Tensor]:
-    """Parameters of their file by their names; floating-point ones in single precision.
+    """Read the parameters of their file by their names; floats in single precision.
 
     Raises:
         CheckpointError: the file is damaged, unsafe or no file of weights; says what to do.
@@ -109,7 +107,7 @@ def read_their_weights(path: Path, allow_unsafe: bool) -> dict[str, torch.Tensor
 
 
 def complete_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
-    """The config with its classes filled in, and the class table.
+    """Return the config with its classes filled in, and the class table.
 
     Raises:
         ValueError, FileNotFoundError, KeyError: something about the config is wrong; says what.
@@ -123,91 +121,26 @@ def complete_config(args: argparse.Namespace) -> tuple[CfgNode, list[dict]]:
         table = class_table(names[0])
     except FileNotFoundError:
         family = names[0].partition("_")[0]
-        if family not in _KNOWN_CLASSES or args.register:
+        if family not in KNOWN_CLASSES or args.register:
             raise
         print(f"{names[0]} is not on this machine: the class table is Detectron2's.")
-        table = build_class_table(_KNOWN_CLASSES[family], f"Detectron2's classes of {family}")
+        table = build_class_table(KNOWN_CLASSES[family], f"Detectron2's classes of {family}")
         cfg = load_config(args.config_file, args.opts, table=table)
     return cfg, table
-
-
-def take_settings(
-    cfg: CfgNode, weights: dict[str, torch.Tensor], distances: list[int] | None, path: Path
-) -> None:
-    """Set what the file says about the network, and check what it does not say.
-
-    Raises:
-        CheckpointError: the config, the option or the classes do not fit the file; says how.
-    """
-    num_classes = authors_names.num_classes(weights, str(path))
-    if num_classes != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise CheckpointError(
-            f"{path} has {num_classes} classes, the data set of the config "
-            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the config of the file's data set"
-        )
-    _require_hidden_settings(cfg, num_classes)
-    _set_distances(cfg, authors_names.num_distances(weights), distances, path)
-    for name, key in (("pixel_mean", "PIXEL_MEAN"), ("pixel_std", "PIXEL_STD")):
-        if name in weights:
-            cfg.MODEL[key] = [float(value) for value in weights[name].flatten()]
-    areas = weights.get(authors_names.CLASS_AREAS)
-    if areas is None:
-        return
-    limits = authors_names.area_limits(areas, cfg.MODEL.PANOPTIC.IS_THING)
-    if limits is None:
-        print(f"{authors_names.CLASS_AREAS} is not used: it has not one value for all things.")
-        return
-    inference = cfg.MODEL.COPS.INFERENCE
-    inference.THING_AREA_LIMIT, inference.STUFF_AREA_LIMIT = (round(limit) for limit in limits)
-
-
-def _require_hidden_settings(cfg: CfgNode, num_classes: int) -> None:
-    expected = dict(authors_names.HIDDEN_SETTINGS)
-    if num_classes in authors_names.POOL_SIZES:
-        for branch in ("SEMANTIC", "AFFINITY"):
-            key = f"MODEL.COPS.{branch}.ASPP_POOL_SIZE"
-            expected[key] = authors_names.POOL_SIZES[num_classes]
-    wrong = []
-    for key, value in expected.items():
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
-        given = tuple(node) if isinstance(value, (tuple, list)) else node
-        if given != (tuple(value) if isinstance(value, list) else value):
-            wrong.append(f"{key} is {node}, theirs {value}")
-    if wrong:
-        raise CheckpointError(
-            "the config is for another network than the authors':\n  " + "\n  ".join(wrong)
-        )
-
-
-def _set_distances(cfg: CfgNode, count: int, given: list[int] | None, path: Path) -> None:
-    configured = tuple(cfg.MODEL.COPS.DISTANCES)
-    distances = tuple(given) if given else configured
-    if not given and len(configured) != count:
-        distances = authors_names.DISTANCES[:count]
-    if len(distances) != count:
-        raise CheckpointError(
-            f"{path} has classifiers for {count} distances: name as many by --distances"
-        )
-    if distances != configured:
-        print(f"MODEL.COPS.DISTANCES becomes {distances}; the config has {configured}.")
-    cfg.MODEL.COPS.DISTANCES = distances
 
 
 def convert(args: argparse.Namespace) -> None:
     """Read, convert, write, and read back."""
     weights = read_their_weights(args.input, args.allow_unsafe_checkpoint)
     cfg, table = complete_config(args)
-    take_settings(cfg, weights, args.distances, args.input)
+    for remark in take_settings(cfg, weights, args.distances, str(args.input)):
+        print(remark)
     cfg.MODEL.WEIGHTS = str(args.output)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
     model = build_model(on_cpu)
     network = model.state_dict()
-    converted = authors_names.converted_weights(
-        weights, network, cfg.MODEL.COPS.DISTANCES, str(args.input)
-    )
+    converted = converted_weights(weights, network, cfg.MODEL.COPS.DISTANCES, str(args.input))
     model.load_state_dict({**network, **converted})
     folder = args.output.parent
     checkpointer = PanopticCheckpointer(
@@ -226,7 +159,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def run(words: Sequence[str] | None = None) -> None:
-    """The program."""
+    """Run the program; exits with a message if the file cannot be converted."""
     args = parse_args(words)
     try:
         convert(args)

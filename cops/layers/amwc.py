@@ -15,7 +15,7 @@ segments, M predicted ones, J masks of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ from cops.layers.panoptic_masks import PanopticMasks
 from cops.layers.perturbation import LayerStatistics, SolverSettings
 from cops.layers.solved_batch import SolvedBatch
 from cops.solver import Result
-
-if TYPE_CHECKING:
-    from cops.targets import CopsTarget
+from cops.targets import CopsTarget
 
 
 def _match_with_truth(
@@ -39,6 +37,8 @@ def _match_with_truth(
     """Match the M clusters with the S true segments.
 
     Args:
+        solution: of the solver.
+        truth: of the same image.
         classes: (M,) of the clusters.
 
     Returns:
@@ -57,7 +57,7 @@ def _match_with_truth(
 
 
 def _cluster_classes(solution: Result) -> np.ndarray:
-    """(M,) class of each cluster."""
+    """Return the (M,) class of each cluster."""
     classes = np.zeros(int(solution.node_clusters.max()) + 1, dtype=np.int64)
     classes[solution.node_clusters] = solution.node_classes
     return classes

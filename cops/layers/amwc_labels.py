@@ -15,7 +15,7 @@ Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from cops.layers.perturbation import (
 )
 from cops.layers.solved_batch import SolvedBatch, batch_maps
 from cops.solver import solve_amwc
-
-if TYPE_CHECKING:
-    from cops.targets import CopsTarget
+from cops.targets import CopsTarget
 
 
 class _AmwcLabelsFunction(torch.autograd.Function):
@@ -76,7 +74,7 @@ class _AmwcLabelsFunction(torch.autograd.Function):
 
 
 def _crop(gradient: Tensor | None, batch: SolvedBatch, index: int) -> FloatArray | None:
-    """The incoming gradient (C, h, w) of one image, on its own grid."""
+    """Crop the incoming gradient (C, h, w) of one image to its own grid."""
     if gradient is None:
         return None
     graph = batch.problems[index].graph
@@ -89,9 +87,11 @@ def _crop(gradient: Tensor | None, batch: SolvedBatch, index: int) -> FloatArray
 def _reaction(
     batch: SolvedBatch, index: int, class_maps: FloatArray | None, edge_maps: FloatArray | None
 ) -> Callable[[float], SolutionChange]:
-    """The function from lambda to the change of one image's solution.
+    """Build the function from lambda to the change of one image's solution.
 
     Args:
+        batch: the problems and solutions of the forward pass.
+        index: of the image.
         class_maps: (K, h, w) dL/dx; None for zero.
         edge_maps: (2 D, h, w) dL/dy; None for zero.
     """

@@ -30,7 +30,7 @@ def drop_costs(
         ValueError: a share outside 0..1.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"a share of the costs cannot be {share}: MODEL.COPS.LOSS.COST_DROPOUT")
+        raise ValueError(f"share is {share}: give a share of the costs in 0..1")
     if share == 0:
         return class_costs, edge_costs
     num, _, height, width = class_costs.shape

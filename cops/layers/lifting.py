@@ -50,7 +50,7 @@ TIE_BREAK = 2.0**-13
 
 
 def lift_classes(mask_classes: npt.NDArray[np.integer], num_classes: int) -> IntArray:
-    """The map m from labels to classes.
+    """Return the map m from labels to classes.
 
     Args:
         mask_classes: (J,) classes of the loss's labels.
@@ -66,7 +66,7 @@ def lift_classes(mask_classes: npt.NDArray[np.integer], num_classes: int) -> Int
 def perturb(
     lifted_costs: FloatArray, mask_gradient: FloatArray, interpolation: float
 ) -> FloatArray:
-    """Line 1 of Algorithm 1.
+    """Perturb the lifted costs: line 1 of Algorithm 1.
 
     Args:
         lifted_costs: (V, J') float32, c_V(i, m(l)).
@@ -92,7 +92,7 @@ def algorithm_1(
     method: str = "greedy",
     warm_start: bool = False,
 ) -> Callable[[float], SolutionChange]:
-    """Algorithm 1 for one image, up to lambda.
+    """Prepare Algorithm 1 for one image, up to lambda.
 
     What does not depend on lambda is made here, once; the function that comes back may run on
     several threads at a time.

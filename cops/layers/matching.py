@@ -3,7 +3,7 @@
 PQ matches two segments of a class if their IoU is above 1/2, which leaves a poor prediction without
 a partner and so without a direction to improve in. The surrogate therefore matches by a *maximum
 weight bipartite matching* with the IoU as weight (Abbas, Swoboda, NeurIPS 2021, 3.3.2). Stuff needs
-no rule of its own: it has one segment a class on either side.
+no rule of its own: it has one segment per class on either side.
 
 The matching is a step function of the prediction; no gradient passes it.
 
@@ -31,13 +31,11 @@ class SegmentOverlaps(NamedTuple):
         shared: (M, S) cells that predicted segment m and true segment s share.
         predicted: (M,) cells of each predicted segment where the truth is known.
         true: (S,) cells of each true segment.
-        ignored: (M,) cells of each predicted segment in void or crowd.
     """
 
     shared: IntArray
     predicted: IntArray
     true: IntArray
-    ignored: IntArray
 
     def iou(self) -> FloatArray:
         """(M, S) intersection over union, cells without truth left out; 0 where both are empty."""
@@ -77,7 +75,7 @@ def count_segment_overlaps(
     codes = predicted.ravel().astype(np.int64) * columns + (true.ravel() + 1)
     table = np.bincount(codes, minlength=num_predicted * columns).reshape(num_predicted, columns)
     shared = table[:, 1:]
-    return SegmentOverlaps(shared, shared.sum(axis=1), shared.sum(axis=0), table[:, 0])
+    return SegmentOverlaps(shared, shared.sum(axis=1), shared.sum(axis=0))
 
 
 def match_by_iou(
@@ -85,7 +83,7 @@ def match_by_iou(
     predicted_classes: npt.NDArray[np.integer],
     true_classes: npt.NDArray[np.integer],
 ) -> IntArray:
-    """The matching with the largest sum of IoU, each class on its own.
+    """Find the matching with the largest sum of IoU, each class on its own.
 
     Args:
         iou: (M, S).

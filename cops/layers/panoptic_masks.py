@@ -14,7 +14,7 @@ from cops.solver import Result
 
 @dataclass(frozen=True)
 class PanopticMasks:
-    """The panoptic labelling z of one image (Eq. 7), one mask a label.
+    """The panoptic labelling z of one image (Eq. 7), one mask per label.
 
     The first `num_predicted` masks are the segments of the solution, in the order of its clusters.
     An *empty* mask follows for each true segment that no prediction matches: nothing is there yet,

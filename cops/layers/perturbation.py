@@ -5,7 +5,7 @@ instead (Vlastelica et al., "Differentiation of Blackbox Combinatorial Solvers",
 and Swoboda, NeurIPS 2021, Eq. 3): perturb the costs by lambda times the loss's gradient, solve
 again, and divide the change of the solution by lambda. Eq. 4 averages this over several lambdas.
 
-Shapes: N images; S lambdas an image; K classes; D distances; h, w cells of the grid, V = h w
+Shapes: N images; S lambdas per image; K classes; D distances; h, w cells of the grid, V = h w
 nodes; E edges.
 """
 
@@ -35,7 +35,7 @@ class SolverSettings:
         num_samples: S, the number of lambdas (the paper's N).
         lambda_range: lambdas are drawn uniformly from here; positive.
         method: of `cops.solver.solve_amwc`.
-        num_threads: solves that run side by side; 0: one a core. It does not change any result.
+        num_threads: solves that run side by side; 0: one per core. It does not change any result.
         warm_start: the perturbed MWC starts from the forward solution; "multilevel" only.
     """
 
@@ -48,25 +48,23 @@ class SolverSettings:
     warm_start: bool = False
 
     def __post_init__(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            ValueError: names the argument.
+        """
         low, high = self.lambda_range
         if not 0 < low <= high < float("inf"):
             raise ValueError(
-                f"lambda cannot be drawn from {self.lambda_range}: MODEL.COPS.BACKWARD.LAMBDA_RANGE"
-                " needs two positive numbers in ascending order"
+                f"lambda_range is {self.lambda_range}: give two positive numbers in ascending order"
             )
         if self.num_samples < 1:
-            raise ValueError(
-                f"MODEL.COPS.BACKWARD.SAMPLES is {self.num_samples}; at least one lambda is needed"
-            )
-
+            raise ValueError(f"num_samples is {self.num_samples}: at least one lambda is needed")
         if self.warm_start and self.method != "multilevel":
-            raise ValueError(
-                "MODEL.COPS.BACKWARD.WARM_START needs MODEL.COPS.SOLVER.METHOD multilevel, "
-                f"not {self.method}"
-            )
+            raise ValueError(f"warm_start needs the method 'multilevel', not {self.method!r}")
 
     def draw_lambdas(self, generator: torch.Generator) -> npt.NDArray[np.float64]:
-        """(S,) lambdas of one image, uniform in their range."""
+        """Draw the (S,) lambdas of one image, uniformly from their range."""
         low, high = self.lambda_range
         uniform = torch.rand(self.num_samples, generator=generator, dtype=torch.float64)
         return (low + (high - low) * uniform).numpy()
@@ -92,8 +90,8 @@ class LayerStatistics:
     """What the last forward and backward pass of a layer did; overwritten by each pass.
 
     Attributes:
-        forward_seconds: spent in the AMWC solves.
-        backward_seconds: spent in the solves of the perturbed problems.
+        forward_seconds: of the CPU, spent in the AMWC solves.
+        backward_seconds: of the CPU, spent in the solves of the perturbed problems.
         lambdas: (N, S).
         reacted: (N, S) bool, whether the perturbation changed any label that the truth knows.
         class_l1: (N, S) L1 norm of the class costs' gradient of each lambda, before the average.
@@ -108,7 +106,7 @@ class LayerStatistics:
     edge_l1: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def summary(self) -> dict[str, float]:
-        """Figures to log: for all lambdas and for the lower and the upper half of them."""
+        """Return figures to log: for all lambdas, and for the lower and the upper half of them."""
         figures = {"seconds_amwc": self.forward_seconds, "seconds_mwc": self.backward_seconds}
         if not self.lambdas.size:
             return figures
@@ -178,7 +176,7 @@ class SolverGradient(NamedTuple):
 def average_changes(
     before: Result, changes: list[SolutionChange], lambdas: FloatArray, num_classes: int
 ) -> SolverGradient:
-    """Lines 4 and 5 of Algorithm 1 for each lambda, and their mean (Eq. 3, 4).
+    """Average the gradients of all lambdas (lines 4 and 5 of Algorithm 1; Eq. 3, 4).
 
     Args:
         before: the solution of the forward pass.

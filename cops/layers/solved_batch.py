@@ -1,7 +1,7 @@
 """The AMWC problems of a batch between the forward and the backward pass of a layer.
 
 Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges;
-S lambdas an image.
+S lambdas per image.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,18 +27,25 @@ from cops.layers.perturbation import (
 )
 from cops.solver import Result, solve_many
 from cops.solver.parallel import run_all
-
-if TYPE_CHECKING:
-    from cops.targets import CopsTarget
+from cops.targets import CopsTarget
 
 
 class SolvedBatch:
     """The problems of a batch from the forward to the backward pass.
 
+    Args:
+        truths: of the N images.
+        settings: of the layer.
+        statistics: of the layer; overwritten by each pass. The times in it need no synchronising
+            of a GPU: what is timed works on arrays that have been copied to the CPU before.
+        generator: on the CPU; gives the lambdas.
+
     Attributes:
-        problems, solutions: of the N images.
+        problems: of the N images.
+        solutions: of the N images.
         lambdas: N arrays (S,).
-        known_nodes, known_edges: N arrays (V,) and (E,) of bools, where the truth is known.
+        known_nodes: N arrays (V,) of bools, where the truth is known.
+        known_edges: N arrays (E,) of bools, likewise.
     """
 
     def __init__(
@@ -62,11 +68,15 @@ class SolvedBatch:
 
     @property
     def num_threads(self) -> int:
-        """As asked for, or one a core."""
+        """As asked for, or one per core."""
         return self.settings.num_threads or os.cpu_count() or 1
 
     def solve(self, class_costs: Tensor, edge_costs: Tensor) -> None:
-        """The forward pass."""
+        """Run the forward pass on (N, K, h, w) class costs and (N, 2 D, h, w) edge costs.
+
+        Raises:
+            ValueError: shapes that do not fit together, or costs that are not finite.
+        """
         sizes = [(int(t.sem_seg.shape[0]), int(t.sem_seg.shape[1])) for t in self.truths]
         self.problems = build_problems(class_costs, edge_costs, sizes, self.settings)
         began = time.perf_counter()
@@ -100,7 +110,7 @@ class SolvedBatch:
     def differentiate(
         self, reactions: Sequence[Callable[[float], SolutionChange]]
     ) -> list[SolverGradient]:
-        """The backward pass: Eq. 4 of every image.
+        """Run the backward pass: Eq. 4 of every image.
 
         Args:
             reactions: for each image the function from lambda to the change of its solution.
@@ -132,7 +142,7 @@ class SolvedBatch:
     def as_maps(
         self, gradients: Sequence[SolverGradient], class_costs: Tensor, edge_costs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gradients as tensors like the costs."""
+        """Turn gradients into tensors like the costs."""
         graphs = [problem.graph for problem in self.problems]
         pairs = list(zip(graphs, gradients, strict=True))
         nodes = [graph.maps_from_nodes(gradient.node_costs) for graph, gradient in pairs]
@@ -146,7 +156,7 @@ def build_problems(
     sizes: Sequence[tuple[int, int]],
     settings: SolverSettings,
 ) -> list[Problem]:
-    """The problems of a batch.
+    """Build the problems of a batch.
 
     Args:
         class_costs: (N, K, h, w).
@@ -190,14 +200,14 @@ def build_problems(
             if not np.isfinite(costs).all():
                 raise ValueError(
                     f"the {name} costs of image {index} of the batch are not finite: training "
-                    "has diverged; lower SOLVER.BASE_LR"
+                    "has diverged; lower the learning rate"
                 )
         problems.append(problem)
     return problems
 
 
 def batch_maps(maps: Sequence[FloatArray], like: Tensor) -> Tensor:
-    """Maps (C, rows, columns) of the images as one tensor like `like`, 0 elsewhere."""
+    """Put maps (C, rows, columns) of the images into one tensor like `like`, 0 elsewhere."""
     stacked = torch.zeros(like.shape, dtype=torch.float32)
     for target, values in zip(stacked, maps, strict=True):
         target[:, : values.shape[1], : values.shape[2]] = torch.from_numpy(values)

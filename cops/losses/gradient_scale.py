@@ -1,7 +1,7 @@
 """The identity, whose backward pass scales the gradient to a given L1 norm.
 
 Two losses at the same costs, the surrogate through the solver and the pre-training losses, have
-gradients whose sizes tell nothing of their worth: the solver's is 1/lambda a cell, whatever the
+gradients whose sizes tell nothing of their worth: the solver's is 1 / lambda per cell, whatever the
 loss weighs. Each goes through its own copy of the costs, with its gradient brought to a norm that
 is chosen:
 
@@ -33,8 +33,10 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # In float64: the sum of 10^7 float32 values loses digits.
-        total = sum(float(g.abs().sum(dtype=torch.float64)) for g in gradients if g is not None)
+        # In float64: the sum of 10^7 float32 values loses digits. Read from the device together:
+        # each read on its own would wait for it once more.
+        norms = [g.abs().sum(dtype=torch.float64) for g in gradients if g is not None]
+        total = sum(torch.stack(norms).tolist()) if norms else 0.0
         factor = ctx.norm / total if total > 0 else 0.0
         return None, *(None if g is None else g * factor for g in gradients)
 

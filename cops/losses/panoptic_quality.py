@@ -38,19 +38,19 @@ Shapes: N images; K classes; h, w cells of the grid; S true segments; J masks of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cops.layers.panoptic_masks import PanopticMasks
+from cops.targets import CopsTarget
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
-if TYPE_CHECKING:
-    from cops.layers.panoptic_masks import PanopticMasks
-    from cops.targets import CopsTarget
-
 FORMS = ("authors", "literal")
+
+_SLOPE = 0.1  # of sigma, per cell; the paper's, for the stride-4 grid
 
 # Keeps 0/0 away, where no pair of a class has an overlap worth naming; far below any real value.
 _TINY = 1e-6
@@ -73,7 +73,7 @@ class SmoothQuality(NamedTuple):
 
 
 def soft_match(iou: Tensor, linear_share: float = 0.0) -> Tensor:
-    """h(u) = u^4 / (u^4 + (1 - u)^4), blended with u itself.
+    """Compute h(u) = u^4 / (u^4 + (1 - u)^4), blended with u itself.
 
     Args:
         iou: u, in 0..1.
@@ -84,15 +84,14 @@ def soft_match(iou: Tensor, linear_share: float = 0.0) -> Tensor:
     return (1 - linear_share) * hit / (hit + miss) + linear_share * iou
 
 
-def soft_keep(area: Tensor, limit: Tensor, slope: float = 0.1) -> Tensor:
-    """sigma(a) = 1 / (1 + exp(-slope (a - t))), the chance that a segment is not rejected as small.
+def soft_keep(area: Tensor, limit: Tensor) -> Tensor:
+    """Compute sigma(a) = 1 / (1 + exp(-0.1 (a - t))), the chance that a segment is not too small.
 
     Args:
         area: a, in cells.
         limit: t, in cells.
-        slope: per cell; the paper's 0.1 is for the stride-4 grid.
     """
-    return torch.sigmoid(slope * (area - limit))
+    return torch.sigmoid(_SLOPE * (area - limit))
 
 
 class _Pairs(NamedTuple):
@@ -113,9 +112,8 @@ def smooth_panoptic_quality(
     *,
     form: str = "authors",
     linear_share: float = 0.0,
-    slope: float = 0.1,
 ) -> tuple[Tensor, SmoothQuality]:
-    """1 - the mean surrogate PQ over the classes present in the batch.
+    """Compute 1 - the mean surrogate PQ over the classes present in the batch.
 
     Args:
         predictions: the masks of N images, matched with the truth.
@@ -123,7 +121,6 @@ def smooth_panoptic_quality(
         area_limits: (K,) rejection area t of each class, in cells of the grid.
         form: "authors" or "literal", see the module.
         linear_share: of u in h, see `soft_match`.
-        slope: of sigma, per cell.
 
     Returns:
         A scalar in 0..1 (0, still part of the graph, if no class counts), and what it is made of.
@@ -146,11 +143,11 @@ def smooth_panoptic_quality(
         num_truths = torch.zeros(len(limits), dtype=pairs.area.dtype, device=limits.device)
         for truth in truths:
             num_truths += torch.bincount(truth.classes, minlength=len(limits))
-        return _quality_of_classes(pairs, num_truths, limits, form, linear_share, slope)
+        return _quality_of_classes(pairs, num_truths, limits, form, linear_share)
 
 
 def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
-    """Areas of the masks and their IoU with their partners."""
+    """Measure the masks of an image, and their IoU with their partners."""
     masks, match = prediction.masks, prediction.match
     if masks.shape[1:] != truth.segment_map.shape:
         raise ValueError(
@@ -177,15 +174,14 @@ def _quality_of_classes(
     limits: Tensor,
     form: str,
     linear_share: float,
-    slope: float,
 ) -> tuple[Tensor, SmoothQuality]:
-    """The ratio of each class and the mean; `num_truths` is (K,)."""
+    """Take the ratio of each class and the mean; `num_truths` is (K,)."""
 
     def by_class(values: Tensor) -> Tensor:
         return torch.zeros_like(limits).index_add(0, pairs.classes, values)
 
     limit = limits[pairs.classes]
-    keep = soft_keep(pairs.area, limit, slope)
+    keep = soft_keep(pairs.area, limit)
     match = soft_match(pairs.iou, linear_share)
     hit = match * keep * pairs.matched
     spurious = keep * (pairs.predicted & ~pairs.matched & ~pairs.excused)
@@ -212,13 +208,14 @@ def _quality_of_classes(
 def true_statistics(
     predictions: Sequence[PanopticMasks], truths: Sequence[CopsTarget], area_limits: Tensor
 ) -> PanopticStatistics:
-    """What true PQ (Eq. 5) on the grid is made of, for logging beside the surrogate.
+    """Count what true PQ (Eq. 5) on the grid is made of, for logging beside the surrogate.
 
     Segments of fewer cells than their class's limit are rejected first, as at test time. Crowd
     counts as void.
 
     Args:
-        predictions, truths: of N images.
+        predictions: of N images.
+        truths: of the same images.
         area_limits: (K,) in cells of the grid.
 
     Returns:
@@ -253,7 +250,8 @@ class PanopticQualityLoss(nn.Module):
     Args:
         area_limits: (K,) rejection area of each class, in cells of the grid.
         weight: w. It scales the perturbation of the costs too: only lambda times w counts.
-        form, linear_share: see `smooth_panoptic_quality`.
+        form: see `smooth_panoptic_quality`.
+        linear_share: see `smooth_panoptic_quality`.
     """
 
     def __init__(
@@ -276,7 +274,7 @@ class PanopticQualityLoss(nn.Module):
     def forward(
         self, predictions: Sequence[PanopticMasks], truths: Sequence[CopsTarget]
     ) -> tuple[Tensor, SmoothQuality]:
-        """The weighted loss, and the parts of the surrogate (unweighted)."""
+        """Compute the weighted loss, and the parts of the surrogate (unweighted)."""
         loss, details = smooth_panoptic_quality(
             predictions,
             truths,

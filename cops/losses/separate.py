@@ -17,17 +17,15 @@ Shapes: N images; K classes; D distances; h, w cells of the grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from cops.targets import CopsTarget
+from cops.targets import CopsTarget
 
 
 def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Eq. 8: the weighted mean of |x - x_g|_1, 2 for a wrong cell and 0 for a right one.
+    """Compute Eq. 8: the weighted mean of |x - x_g|_1, 2 for a wrong cell, 0 for a right one.
 
     Args:
         labels: (N, K, h, w) x, 1 at the class of each cell.
@@ -36,6 +34,9 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
     Returns:
         Scalar in 0..2; 0, still part of the graph, if every weight is 0.
+
+    Raises:
+        ValueError: a cell that counts has no class.
     """
     labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
     num_classes = labels.shape[1]
@@ -51,7 +52,7 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 
 
 def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
-    """Eq. 9: 1 - F1 of the cut edges, the mean over the distances that have any to find.
+    """Compute Eq. 9: 1 - F1 of the cut edges, the mean over the distances with any to find.
 
     A distance at which neither truth nor solution cuts an edge is perfect, but it is left out: with
     the many empty ones of long distances the mean would say little.
@@ -78,14 +79,6 @@ def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
     return losses.sum() / counted.sum().clamp(min=1)
 
 
-def _stack(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """One tensor of maps (..., h, w); smaller ones are padded with 0 at the bottom and right."""
-    height, width = size
-    return torch.stack(
-        [nn.functional.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in maps]
-    )
-
-
 class SeparateLosses(nn.Module):
     """Both losses from the labels of `AmwcLabelsLayer`, with the weights of pre-training.
 
@@ -100,18 +93,22 @@ class SeparateLosses(nn.Module):
     def forward(
         self, class_labels: Tensor, edge_labels: Tensor, truths: Sequence[CopsTarget]
     ) -> dict[str, Tensor]:
-        """{"loss_class_labels": L_V, "loss_edge_labels": L_E}, each times the weight.
+        """Compute both losses.
 
         Args:
             class_labels: (N, K, h, w) x.
             edge_labels: (N, 2 D, h, w) y.
             truths: of the N images; those of smaller images may have fewer cells.
+
+        Returns:
+            {"loss_class_labels": L_V, "loss_edge_labels": L_E}, each times the weight.
         """
         size = (class_labels.shape[2], class_labels.shape[3])
-        classes = _stack([truth.sem_seg for truth in truths], size)
-        weights = _stack([truth.pixel_weights for truth in truths], size)
-        is_cut = _stack([truth.is_cut for truth in truths], size)
-        edge_weights = _stack([truth.edge_weights for truth in truths], size)
+        truths = [truth.padded(size) for truth in truths]
+        classes = torch.stack([truth.sem_seg for truth in truths])
+        weights = torch.stack([truth.pixel_weights for truth in truths])
+        is_cut = torch.stack([truth.is_cut for truth in truths])
+        edge_weights = torch.stack([truth.edge_weights for truth in truths])
         return {
             "loss_class_labels": self.weight * class_label_loss(class_labels, classes, weights),
             "loss_edge_labels": self.weight * edge_label_loss(edge_labels, is_cut, edge_weights),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 
 def weighted_top_k_cross_entropy(
@@ -26,7 +25,7 @@ def weighted_top_k_cross_entropy(
     top_k_share: float,
     ignore: int = 255,
 ) -> torch.Tensor:
-    """Mean weighted cross-entropy of the pixels where it is largest.
+    """Average the weighted cross-entropy over the pixels where it is largest.
 
     Args:
         logits: (N, K, H, W); half precision is widened to float32.
@@ -54,7 +53,7 @@ def weighted_top_k_cross_entropy(
 def weighted_top_k_bce(
     logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor, top_k_share: float
 ) -> torch.Tensor:
-    """Mean weighted binary cross-entropy of the hardest edges, a selection for each distance.
+    """Average the weighted binary cross-entropy of the hardest edges of each distance.
 
     Each distance has a predictor of its own, whose horizontal and vertical edges compete for one
     selection; the loss is the mean over the distances. A distance of which no edge counts (it does
@@ -98,7 +97,7 @@ def _widen(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_of_largest(losses: torch.Tensor, share: float) -> torch.Tensor:
-    """Mean of the given share of a vector's largest entries; 0 of an empty one."""
+    """Average the given share of a vector's largest entries; 0 of an empty one."""
     if not 0 < share <= 1:
         raise ValueError(f"the share of the hardest pixels or edges must be in (0, 1], got {share}")
     if len(losses) == 0:
@@ -106,32 +105,3 @@ def _mean_of_largest(losses: torch.Tensor, share: float) -> torch.Tensor:
     if share < 1:
         losses = losses.topk(max(round(share * len(losses)), 1), sorted=False).values
     return losses.mean()
-
-
-class TopKCrossEntropy(nn.Module):
-    """`weighted_top_k_cross_entropy` with its share and ignored class bound."""
-
-    def __init__(self, top_k_share: float, ignore: int = 255) -> None:
-        super().__init__()
-        self.top_k_share = top_k_share
-        self.ignore = ignore
-
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """(N, K, H, W), (N, H, W), (N, H, W) -> scalar."""
-        return weighted_top_k_cross_entropy(logits, target, weights, self.top_k_share, self.ignore)
-
-
-class TopKBinaryCrossEntropy(nn.Module):
-    """`weighted_top_k_bce` with its share bound."""
-
-    def __init__(self, top_k_share: float) -> None:
-        super().__init__()
-        self.top_k_share = top_k_share
-
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Three (N, 2 D, h, w) -> scalar."""
-        return weighted_top_k_bce(logits, target, weights, self.top_k_share)
