@@ -74,9 +74,8 @@ class Model(nn.Module):
             distances=DISTANCES,
             head_channels=8,
             norm=norm,
-            use_class_costs=True,
         )
-        self.cost_scale = CostScale(num_distances=len(DISTANCES), learned=True)
+        self.cost_scale = CostScale(num_distances=len(DISTANCES))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.backbone(images)

@@ -20,62 +20,70 @@ State = dict[str, torch.Tensor]
 # ---- names and shapes ---------------------------------------------------------------------------
 
 
-def entries(num_classes: int, num_distances: int) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all entries of their state dict."""
-    table: dict[str, tuple[int, ...]] = {"pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1)}
+class _Table(dict):
+    """Name -> shape, filled layer by layer."""
 
-    def conv(name: str, out: int, into: int, kernel: int, norm: bool = True) -> None:
-        table[f"{name}.weight"] = (out, into, kernel, kernel)
+    def conv(self, name: str, out: int, into: int, kernel: int, norm: bool = True) -> None:
+        self[f"{name}.weight"] = (out, into, kernel, kernel)
         if not norm:
-            table[f"{name}.bias"] = (out,)
+            self[f"{name}.bias"] = (out,)
             return
         for leaf in ("weight", "bias", "running_mean", "running_var"):
-            table[f"{name}.norm.{leaf}"] = (out,)
-        table[f"{name}.norm.num_batches_tracked"] = ()
+            self[f"{name}.norm.{leaf}"] = (out,)
+        self[f"{name}.norm.num_batches_tracked"] = ()
 
-    def separable(name: str, out: int, into: int, kernel: int) -> None:
-        conv(f"{name}.depthwise", into, 1, kernel)
-        conv(f"{name}.pointwise", out, into, 1)
+    def separable(self, name: str, out: int, into: int, kernel: int) -> None:
+        self.conv(f"{name}.depthwise", into, 1, kernel)
+        self.conv(f"{name}.pointwise", out, into, 1)
 
-    for index, (out, into) in enumerate(((64, 3), (64, 64), (128, 64)), 1):
-        conv(f"backbone.stem.conv{index}", out, into, 3)
-    into, width = 128, 64
-    for stage, count in BLOCKS.items():
-        for block in range(count):
-            name = f"backbone.{stage}.{block}"
-            if block == 0:
-                conv(f"{name}.shortcut", 4 * width, into, 1)
-            conv(f"{name}.conv1", width, into, 1)
-            conv(f"{name}.conv2", width, width, 3)
-            conv(f"{name}.conv3", 4 * width, width, 1)
-            into = 4 * width
-        width *= 2
-    for branch, head in (("sem_seg_head", "head"), ("AFF_EMBED_head", "affinity_head")):
+    def backbone(self) -> None:
+        for index, (out, into) in enumerate(((64, 3), (64, 64), (128, 64)), 1):
+            self.conv(f"backbone.stem.conv{index}", out, into, 3)
+        into, width = 128, 64
+        for stage, count in BLOCKS.items():
+            for block in range(count):
+                name = f"backbone.{stage}.{block}"
+                if block == 0:
+                    self.conv(f"{name}.shortcut", 4 * width, into, 1)
+                self.conv(f"{name}.conv1", width, into, 1)
+                self.conv(f"{name}.conv2", width, width, 3)
+                self.conv(f"{name}.conv3", 4 * width, width, 1)
+                into = 4 * width
+            width *= 2
+
+    def branch(self, branch: str, head: str, costs: int) -> None:
         aspp = f"{branch}.decoder.res5.project_conv"
-        conv(f"{aspp}.convs.0", 256, 2048, 1)
+        self.conv(f"{aspp}.convs.0", 256, 2048, 1)
         for index in (1, 2, 3):
-            separable(f"{aspp}.convs.{index}", 256, 2048, 3)
-        conv(f"{aspp}.convs.4.1", 256, 2048, 1, norm=False)
-        conv(f"{aspp}.project", 256, 5 * 256, 1)
+            self.separable(f"{aspp}.convs.{index}", 256, 2048, 3)
+        self.conv(f"{aspp}.convs.4.1", 256, 2048, 1, norm=False)
+        self.conv(f"{aspp}.project", 256, 5 * 256, 1)
         for stage, into, projected in (("res2", 256, 32), ("res3", 512, 64)):
-            conv(f"{branch}.decoder.{stage}.project_conv", projected, into, 1)
-            separable(f"{branch}.decoder.{stage}.fuse_conv", 256, projected + 256, 5)
-        costs = num_classes if head == "affinity_head" else 0
-        conv(f"{branch}.{head}.0", 256, 256 + costs, 3)
-        conv(f"{branch}.{head}.1", 256, 256, 3)
-    conv("sem_seg_head.predictor", num_classes, 256, 1, norm=False)
+            self.conv(f"{branch}.decoder.{stage}.project_conv", projected, into, 1)
+            self.separable(f"{branch}.decoder.{stage}.fuse_conv", 256, projected + 256, 5)
+        self.conv(f"{branch}.{head}.0", 256, 256 + costs, 3)
+        self.conv(f"{branch}.{head}.1", 256, 256, 3)
+
+
+def entries(num_classes: int, num_distances: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all entries of their state dict."""
+    table = _Table(pixel_mean=(3, 1, 1), pixel_std=(3, 1, 1))
+    table.backbone()
+    table.branch("sem_seg_head", "head", 0)
+    table.branch("AFF_EMBED_head", "affinity_head", num_classes)
+    table.conv("sem_seg_head.predictor", num_classes, 256, 1, norm=False)
     for index in range(num_distances):
         groups = 1 if index == 0 else 2
         name = f"AFF_EMBED_head.classifiers.{index}"
-        conv(f"{name}.0", groups * 64, 256, 3)
-        conv(f"{name}.1", groups * 32, 64, 3)
-        conv(f"{name}.2", 2, groups * 32, 1, norm=False)
+        table.conv(f"{name}.0", groups * 64, 256, 3)
+        table.conv(f"{name}.1", groups * 32, 64, 3)
+        table.conv(f"{name}.2", 2, groups * 32, 1, norm=False)
     table["amwc_layer.training_per_class_areas"] = (num_classes,)
     for index in range(2):
         table[f"amwc_layer.seg_cost_weights.{index}"] = (1,)
     for index in range(2 * num_distances):
         table[f"amwc_layer.edge_costs_weights.{index}"] = (1,)
-    return table
+    return dict(table)
 
 
 def random_state(
@@ -188,7 +196,7 @@ def difference(x: torch.Tensor, distance: int, dim: int) -> torch.Tensor:
 def forward(
     state: State, images: torch.Tensor, distances: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
-    """Class logits (N, K, h, w), edge logits (vertical, horizontal) a distance, and their costs."""
+    """Class logits (N, K, h, w), edge logits (vertical, horizontal) per distance, and their costs."""
     features = backbone(state, (images - state["pixel_mean"]) / state["pixel_std"])
     x = decode(state, "sem_seg_head", features)
     for index in range(2):

@@ -1,7 +1,8 @@
-"""Tiny COPS models and random images for the tests.
+"""Tiny COPS models, random images, and random problems on a grid for the tests.
 
 The network is a ResNet-18 of 8 channels with heads of 16; K = 5 classes, of which 1 and 3 are
-things, so that contiguous ids, thing indices and stuff classes all differ.
+things, so that contiguous ids, thing indices and stuff classes all differ. The problems of the
+layers have 3 classes, of which 1 and 2 are things.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from torch import nn
 
 from cops import add_cops_config
-from cops.targets import make_cops_targets
+from cops.layers.perturbation import SolverSettings
+from cops.targets import CopsTarget, make_cops_targets
 from panoptic_common.config import fill_classes
 
 IS_THING = (False, True, False, True, False)
@@ -106,3 +109,79 @@ def perfect_maps(target, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     classes = target.sem_seg.clamp(max=num_classes - 1)
     class_logits = 10.0 * torch.nn.functional.one_hot(classes, num_classes).permute(2, 0, 1)
     return class_logits.float(), 10.0 * (2 * target.is_cut - 1)
+
+
+# ---- parts of the network -----------------------------------------------------------------------
+
+
+HEAD_SHAPES = {
+    "res2": ShapeSpec(channels=6, stride=4),
+    "res3": ShapeSpec(channels=8, stride=8),
+    "res5": ShapeSpec(channels=12, stride=16),
+}
+
+
+def thin_head_config(**changes) -> CfgNode:
+    """Heads of 8 to 16 channels and 3 classes; changes are keys of MODEL.COPS.AFFINITY."""
+    cfg = get_cfg()
+    add_cops_config(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    cfg.MODEL.COPS.DISTANCES = (1, 2, 5)
+    for node in (cfg.MODEL.COPS.SEMANTIC, cfg.MODEL.COPS.AFFINITY):
+        node.PROJECT_CHANNELS = (2, 4)
+        node.DECODER_CHANNELS = node.HEAD_CHANNELS = 16
+        node.ASPP_CHANNELS = 8
+        node.ASPP_DILATIONS = (1, 2)
+        node.ASPP_DROPOUT = 0.0
+    for key, value in changes.items():
+        cfg.MODEL.COPS.AFFINITY[key] = value
+    return cfg
+
+
+def random_features(
+    height: int, width: int, count: int = 2, shapes: dict[str, ShapeSpec] = HEAD_SHAPES
+) -> dict[str, torch.Tensor]:
+    """Maps of an image of that size, each side divided by the stride and rounded up."""
+    torch.manual_seed(0)
+    return {
+        name: torch.randn(
+            count, shape.channels, -(-height // shape.stride), -(-width // shape.stride)
+        )
+        for name, shape in shapes.items()
+    }
+
+
+# ---- problems on a grid -------------------------------------------------------------------------
+
+
+GRID_THINGS = (False, True, True)
+GRID_DISTANCES = (1, 2)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def grid_settings(low: float = 4.0, high: float = 4.0, samples: int = 1, **changes):
+    """Settings with lambda from `low` to `high`."""
+    options = {"partitionable": GRID_THINGS, "distances": GRID_DISTANCES, "num_threads": 1}
+    return SolverSettings(lambda_range=(low, high), num_samples=samples, **(options | changes))
+
+
+def grid_truth(rng, height: int = 3, width: int = 4) -> CopsTarget:
+    """Stuff, two things of class 1, one of class 2, a crowd, and void."""
+    segments = [{"id": i, "category_id": c} for i, c in ((1, 0), (2, 1), (3, 1), (4, 2))]
+    segments.append({"id": 5, "category_id": 1, "iscrowd": 1})
+    id_map = rng.integers(0, 6, (height, width))
+    targets = make_cops_targets(id_map, segments, GRID_THINGS, GRID_DISTANCES, stride=1)
+    return targets["cops_target"]
+
+
+def grid_costs(rng, num: int = 1, height: int = 3, width: int = 4):
+    """Multiples of 1/8: sums are exact in floats, so that the naive solver's fractions agree."""
+    class_costs = rng.integers(-20, 21, (num, 3, height, width)) / 8
+    edge_costs = rng.integers(-8, 17, (num, 2 * len(GRID_DISTANCES), height, width)) / 8
+    return tuple(
+        torch.tensor(costs, dtype=torch.float32, requires_grad=True)
+        for costs in (class_costs, edge_costs)
+    )

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-
-import panoptic_common.compat  # noqa: F401  (before detectron2)
 
 import authors_network
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CATEGORIES
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import build_model
 from project import ROOT
 from torch import nn
 
 from cops import add_cops_config, authors_names
-from cops.modeling.affinity_head import AffinityHead
-from cops.modeling.cost_scale import CostScale
-from cops.modeling.semantic_head import SemanticHead
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.checkpoint.files import CheckpointError, read_checkpoint_metadata
+from panoptic_common.checkpoint.files import read_checkpoint_metadata
 
 CITYSCAPES = str(ROOT / "configs/cops/cityscapes/pretrain.yaml")
 IS_THING = tuple(bool(entry["isthing"]) for entry in CITYSCAPES_CATEGORIES)
@@ -55,26 +49,6 @@ def converted(tool, state, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network() -> authors_network.State:
-    """State dict of ours that the network above fits, without values."""
-    return skeleton(19, DISTANCES)
-
-
-def skeleton(num_classes: int, distances: tuple[int, ...], **changes) -> authors_network.State:
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(CITYSCAPES)
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
-    cfg.MODEL.COPS.DISTANCES = distances
-    cfg.merge_from_list([part for pair in changes.items() for part in pair])
-    with torch.device("meta"):
-        parts = {"backbone": build_backbone(cfg), "cost_scale": CostScale(cfg)}
-        shape = parts["backbone"].output_shape()
-        parts.update(sem_seg_head=SemanticHead(cfg, shape), affinity_head=AffinityHead(cfg, shape))
-        return nn.ModuleDict(parts).state_dict()
-
-
-@pytest.fixture(scope="module")
 def model(converted) -> nn.Module:
     """What the checkpoint alone describes, on the CPU, in double precision."""
     metadata = read_checkpoint_metadata(converted)
@@ -94,25 +68,6 @@ def image() -> torch.Tensor:
     """The grid of 96 x 160 pixels has 24 x 40 cells: d = 32 fits one way, d = 64 neither."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (1, 3, 96, 160), generator=generator).double()
-
-
-# ---- the lists ----------------------------------------------------------------------------------
-
-
-# SHA-256 of the lines "name shape", sorted, of the state dicts that the authors' code makes for
-# Cityscapes and for COCO: names and shapes alone, no weights.
-AUTHORS_ENTRIES = {
-    (19, 5): "947c4e882cc49385a878f92cf818bd8c684b02bff58e57a2e24b891a6801ac16",
-    (133, 4): "f9a4a937578a9cd97b86a58eff074b71d46a9253b607d89818ba332d306b1a1f",
-}
-
-
-@pytest.mark.parametrize("classes, distances", AUTHORS_ENTRIES)
-def test_entries_are_those_of_the_authors_networks(classes, distances):
-    entries = authors_network.entries(classes, distances)
-    lines = "\n".join(f"{name} {shape}" for name, shape in sorted(entries.items()))
-    digest = hashlib.sha256(lines.encode()).hexdigest()
-    assert digest == AUTHORS_ENTRIES[classes, distances]
 
 
 # ---- the conversion -----------------------------------------------------------------------------
@@ -163,103 +118,7 @@ def test_checkpoint_and_config_say_what_the_file_says(converted, state):
     assert not (converted.parent / "last_checkpoint").exists()
 
 
-def test_paper_s_networks_and_coco_s_fit_too():
-    for num_classes, distances in (
-        (19, authors_names.DISTANCES),
-        (133, (1, 4, 16, 32)),
-        (133, (1, 4, 16, 32, 64)),
-    ):
-        with torch.device("meta"):
-            theirs = {
-                name: torch.empty(shape)
-                for name, shape in authors_network.entries(num_classes, len(distances)).items()
-            }
-        network = skeleton(num_classes, distances)
-        ours = authors_names.converted_weights(theirs, network, distances, "theirs.pth")
-        assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in network.items()}
-
-
-def test_the_file_s_own_tensors_stay_as_they_are(state, network):
-    before = {name: value.clone() for name, value in state.items()}
-    authors_names.converted_weights(state, network, DISTANCES, "theirs.pth")
-    assert all(torch.equal(state[name], before[name]) for name in state)
-
-
-def test_counters_of_batch_norm_may_be_absent(state, network):
-    without = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
-    ours = authors_names.converted_weights(without, network, DISTANCES, "theirs.pth")
-    assert {n for n in network if not n.endswith("num_batches_tracked")} == set(ours)
-
-
 # ---- what does not fit --------------------------------------------------------------------------
-
-
-def test_unmatched_entries_of_both_sides_are_named(state, network):
-    changed = dict(state)
-    del changed["backbone.res3.1.conv2.weight"]
-    del changed["amwc_layer.edge_costs_weights.5"]
-    del changed["AFF_EMBED_head.decoder.res2.fuse_conv.pointwise.norm.bias"]
-    changed["sem_seg_head.head.2.weight"] = torch.zeros(1)
-    changed["sem_seg_head.loss.weight"] = torch.zeros(1)
-    changed["ema.decay"] = torch.zeros(1)
-    changed["backbone.stem.conv1.weight"] = torch.zeros(64, 3, 7, 7)
-    with pytest.raises(CheckpointError) as caught:
-        authors_names.converted_weights(changed, network, DISTANCES, "theirs.pth")
-    head, unused, missing, misfits = str(caught.value).split("\nEntries of ")
-    assert head.startswith("theirs.pth does not fit")
-    assert {line.strip() for line in unused.splitlines()[1:]} == {
-        "sem_seg_head.head.2.weight",
-        "sem_seg_head.loss.weight",
-        "ema.decay",
-    }
-    assert {line.strip() for line in missing.splitlines()[1:]} == {
-        "backbone.res3.1.conv2.weight",
-        "cost_scale.edge_offset[2]",
-        "affinity_head.decoder.fuse.res2.pointwise.norm.bias",
-    }
-    shapes = "(there (64, 3, 7, 7), here (64, 3, 3, 3))"
-    assert misfits.splitlines()[1:] == [f"  backbone.stem.conv1.weight {shapes}"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "backbone.res5.2.conv3.norm.running_var",
-        "AFF_EMBED_head.classifiers.3.2.bias",
-        "AFF_EMBED_head.affinity_head.0.weight",
-        "sem_seg_head.decoder.res5.project_conv.convs.4.1.bias",
-        "amwc_layer.seg_cost_weights.1",
-    ],
-)
-def test_one_missing_entry_is_enough_to_refuse(state, network, name):
-    changed = {key: value for key, value in state.items() if key != name}
-    with pytest.raises(CheckpointError, match="not filled") as caught:
-        authors_names.converted_weights(changed, network, DISTANCES, "theirs.pth")
-    leaf = authors_names.our_name(name).rpartition(".")[2]
-    assert leaf in str(caught.value)
-
-
-def test_network_without_cost_scales_is_refused_since_theirs_would_be_lost(state):
-    without = skeleton(19, DISTANCES, **{"MODEL.COPS.COST_SCALES": False})
-    with pytest.raises(CheckpointError, match=r"seg_cost_weights\.\{0, 1\}"):
-        authors_names.converted_weights(state, without, DISTANCES, "theirs.pth")
-
-
-@pytest.mark.parametrize("distances", [(4, 1, 16, 32, 64), (2, 4, 16, 32, 64)])
-def test_distances_in_another_order_do_not_fit(state, distances):
-    """The classifier of distance 1 has another shape than the others."""
-    with pytest.raises(CheckpointError, match=r"classifiers\.0\.0\.weight \(there"):
-        authors_names.converted_weights(state, skeleton(19, distances), distances, "theirs.pth")
-
-
-def test_areas():
-    things = (False, True, True)
-    limits = authors_names.area_limits(torch.tensor([4096.0, 200.0, 200.0]), things)
-    assert limits == (200.0, 4096.0)
-    assert authors_names.area_limits(torch.tensor([0.1, 0.2, 0.3]), things) is None
-    assert authors_names.area_limits(torch.full((3,), 100.0), things) == (100.0, 100.0)
-    with pytest.raises(CheckpointError, match="not for the classes that the data set calls things"):
-        authors_names.area_limits(torch.tensor([200.0, 4096.0, 200.0]), things)
 
 
 # ---- the program --------------------------------------------------------------------------------
@@ -346,23 +205,6 @@ def test_number_of_distances_comes_from_the_file(tool, tmp_path, stub):
     assert "classifiers for 5 distances: name as many by --distances" in text
 
 
-@pytest.mark.parametrize(
-    "count, given, expected",
-    [
-        (6, None, (1, 4, 16, 32, 64, 128)),
-        (5, None, (1, 4, 16, 32, 64)),
-        (4, None, (1, 4, 16, 32)),
-        (3, [1, 8, 24], (1, 8, 24)),
-    ],
-)
-def test_distances_of_a_file(tool, count, given, expected):
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    cfg.merge_from_file(CITYSCAPES)
-    tool._set_distances(cfg, count, given, Path("theirs.pth"))
-    assert expected == cfg.MODEL.COPS.DISTANCES
-
-
 def test_settings_of_a_coco_file(tool):
     """Their COCO network from the built-in class table, without the data set."""
     args = tool.parse_args(
@@ -378,7 +220,7 @@ def test_settings_of_a_coco_file(tool):
             [150.0 if thing else 4096.0 for thing in things]
         ),
     }
-    tool.take_settings(cfg, weights, None, Path("a.pth"))
+    authors_names.take_settings(cfg, weights, None, "a.pth")
     assert cfg.MODEL.COPS.DISTANCES == (1, 4, 16, 32)
     limits = cfg.MODEL.COPS.INFERENCE
     assert (limits.THING_AREA_LIMIT, limits.STUFF_AREA_LIMIT) == (150, 4096)

@@ -5,47 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cops_factory import GRID_DISTANCES, GRID_THINGS, grid_costs, grid_settings, grid_truth, seeded
 from naive_solver import greedy
 
-from cops.grid_graph import grid_graph
 from cops.layers.amwc import AmwcLayer
-from cops.layers.amwc_labels import AmwcLabelsLayer
-from cops.layers.cost_dropout import drop_costs
 from cops.layers.lifting import TIE_BREAK
-from cops.layers.perturbation import SolverSettings
 from cops.losses.panoptic_quality import smooth_panoptic_quality
-from cops.targets import CopsTarget, make_cops_targets
-
-IS_THING = (False, True, True)
-DISTANCES = (1, 2)
-HEIGHT, WIDTH = 3, 4
-
-
-def settings(low: float = 4.0, high: float = 4.0, samples: int = 1, **changes) -> SolverSettings:
-    options = {"partitionable": IS_THING, "distances": DISTANCES, "num_threads": 1} | changes
-    return SolverSettings(lambda_range=(low, high), num_samples=samples, **options)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_truth(rng, height: int = HEIGHT, width: int = WIDTH) -> CopsTarget:
-    """Stuff, two things of class 1, one of class 2, a crowd, and void."""
-    segments = [{"id": i, "category_id": c} for i, c in ((1, 0), (2, 1), (3, 1), (4, 2))]
-    segments.append({"id": 5, "category_id": 1, "iscrowd": 1})
-    id_map = rng.integers(0, 6, (height, width))
-    return make_cops_targets(id_map, segments, IS_THING, DISTANCES, stride=1)["cops_target"]
-
-
-def random_costs(rng, num: int = 1, height: int = HEIGHT, width: int = WIDTH):
-    """Multiples of 1/8: sums are exact in floats, so that the naive solver's fractions agree."""
-    class_costs = rng.integers(-20, 21, (num, 3, height, width)) / 8
-    edge_costs = rng.integers(-8, 17, (num, 2 * len(DISTANCES), height, width)) / 8
-    return tuple(
-        torch.tensor(costs, dtype=torch.float32, requires_grad=True)
-        for costs in (class_costs, edge_costs)
-    )
+from cops.targets import make_cops_targets
 
 
 def linear_loss(predictions, rng) -> tuple[torch.Tensor, list[np.ndarray]]:
@@ -64,7 +30,7 @@ def naive_gradient(class_costs, edge_costs, truth, mask_classes, mask_gradient, 
     cells = [(i, j) for i in range(height) for j in range(width)]
     c_v = [[float(class_costs[k, i, j]) for k in range(num_classes)] for i, j in cells]
     edges, where = [], []
-    for index, d in enumerate(DISTANCES):
+    for index, d in enumerate(GRID_DISTANCES):
         for channel, (down, right) in ((2 * index, (0, d)), (2 * index + 1, (d, 0))):
             for i, j in cells:
                 if i + down < height and j + right < width:
@@ -73,7 +39,7 @@ def naive_gradient(class_costs, edge_costs, truth, mask_classes, mask_gradient, 
                     back = 0 if d == 1 else -(-d // 2)
                     where.append((channel, i + (down > 0) * back, j + (right > 0) * back))
     c_e = [float(edge_costs[place]) for place in where]
-    x, clusters = greedy(c_v, edges, c_e, IS_THING)
+    x, clusters = greedy(c_v, edges, c_e, GRID_THINGS)
 
     labels = list(mask_classes) + [k for k in range(num_classes) if k not in set(mask_classes)]
     void = [int(truth.segment_map[cell]) < 0 for cell in cells]
@@ -110,9 +76,9 @@ def naive_gradient(class_costs, edge_costs, truth, mask_classes, mask_gradient, 
 @pytest.mark.parametrize("seed", range(5))
 def test_against_an_independent_algorithm_1(seed, interpolation):
     rng = np.random.default_rng(seed)
-    class_costs, edge_costs = random_costs(rng)
-    truth = random_truth(rng)
-    layer = AmwcLayer(settings(interpolation, interpolation))
+    class_costs, edge_costs = grid_costs(rng)
+    truth = grid_truth(rng)
+    layer = AmwcLayer(grid_settings(interpolation, interpolation))
     predictions = layer(class_costs, edge_costs, [truth], seeded())
     loss, weights = linear_loss(predictions, rng)
     loss.backward()
@@ -144,7 +110,7 @@ def test_one_node(interpolation, size):
         np.ones((1, 1), int), [{"id": 1, "category_id": 0}], (False, False), (1,), stride=1
     )["cops_target"]
     layer = AmwcLayer(
-        settings(interpolation, interpolation, partitionable=(False, False), distances=(1,))
+        grid_settings(interpolation, interpolation, partitionable=(False, False), distances=(1,))
     )
     (prediction,) = layer(costs, edges, [truth], seeded())
     assert prediction.masks.tolist() == [[[1.0]]] and prediction.classes.tolist() == [0]
@@ -163,7 +129,7 @@ def test_one_edge():
     edge_costs = torch.ones(1, 2, 1, 2, requires_grad=True)
     segments = [{"id": 1, "category_id": 1}, {"id": 2, "category_id": 1}]
     truth = make_cops_targets(np.array([[1, 2]]), segments, (False, True), (1,), stride=1)
-    layer = AmwcLayer(settings(partitionable=(False, True), distances=(1,)))
+    layer = AmwcLayer(grid_settings(partitionable=(False, True), distances=(1,)))
     (prediction,) = layer(class_costs, edge_costs, [truth["cops_target"]], seeded())
     assert prediction.num_predicted == 1
     assert prediction.masks.tolist() == [[[1.0, 1.0]], [[0.0, 0.0]]]
@@ -188,8 +154,8 @@ def gradients(costs, truths, layer_settings, seed=0):
 
 def test_batch_against_loop_of_a_loss_without_common_terms():
     rng = np.random.default_rng(3)
-    costs, truths = random_costs(rng, num=3), [random_truth(rng) for _ in range(3)]
-    layer = AmwcLayer(settings(1.0, 50.0, samples=3))
+    costs, truths = grid_costs(rng, num=3), [grid_truth(rng) for _ in range(3)]
+    layer = AmwcLayer(grid_settings(1.0, 50.0, samples=3))
     predictions = layer(*costs, truths, seeded(5))
     loss, weights = linear_loss(predictions, rng)
     loss.backward()
@@ -204,12 +170,12 @@ def test_batch_against_loop_of_a_loss_without_common_terms():
 
 def test_average_over_lambdas():
     rng = np.random.default_rng(4)
-    costs, truths = random_costs(rng), [random_truth(rng)]
-    averaged = gradients(costs, truths, settings(1.0, 200.0, samples=4))
+    costs, truths = grid_costs(rng), [grid_truth(rng)]
+    averaged = gradients(costs, truths, grid_settings(1.0, 200.0, samples=4))
     lambdas = averaged[2].statistics.lambdas
     assert lambdas.shape == (1, 4) and len(np.unique(lambdas)) == 4
     assert (lambdas >= 1).all() and (lambdas <= 200).all()
-    singles = [gradients(costs, truths, settings(value, value)) for value in lambdas[0]]
+    singles = [gradients(costs, truths, grid_settings(value, value)) for value in lambdas[0]]
     for index in range(2):
         mean = torch.stack([single[index] for single in singles]).mean(dim=0)
         torch.testing.assert_close(averaged[index], mean, rtol=1e-5, atol=1e-7)
@@ -219,11 +185,11 @@ def test_average_over_lambdas():
 
 def test_seeds_and_threads():
     rng = np.random.default_rng(6)
-    costs, truths = random_costs(rng, num=4), [random_truth(rng) for _ in range(4)]
-    one = gradients(costs, truths, settings(1.0, 100.0, samples=3))
-    many = gradients(costs, truths, settings(1.0, 100.0, samples=3, num_threads=4))
-    cores = gradients(costs, truths, settings(1.0, 100.0, samples=3, num_threads=0))
-    other = gradients(costs, truths, settings(1.0, 100.0, samples=3), seed=1)
+    costs, truths = grid_costs(rng, num=4), [grid_truth(rng) for _ in range(4)]
+    one = gradients(costs, truths, grid_settings(1.0, 100.0, samples=3))
+    many = gradients(costs, truths, grid_settings(1.0, 100.0, samples=3, num_threads=4))
+    cores = gradients(costs, truths, grid_settings(1.0, 100.0, samples=3, num_threads=0))
+    other = gradients(costs, truths, grid_settings(1.0, 100.0, samples=3), seed=1)
     assert one[0].abs().sum() > 0 and one[1].abs().sum() > 0
     for index in range(2):
         assert torch.equal(one[index], many[index]) and torch.equal(one[index], cores[index])
@@ -233,26 +199,26 @@ def test_seeds_and_threads():
 def test_values_lie_within_one_over_lambda():
     rng = np.random.default_rng(7)
     for low in (0.5, 10.0):
-        costs, truths = random_costs(rng, num=2), [random_truth(rng) for _ in range(2)]
-        for gradient in gradients(costs, truths, settings(low, 2 * low, samples=3))[:2]:
+        costs, truths = grid_costs(rng, num=2), [grid_truth(rng) for _ in range(2)]
+        for gradient in gradients(costs, truths, grid_settings(low, 2 * low, samples=3))[:2]:
             assert gradient.abs().max() <= 1 / low
 
 
 def test_void_and_crowd_get_no_gradient():
     rng = np.random.default_rng(8)
     for _ in range(5):
-        costs, truths = random_costs(rng), [random_truth(rng)]
-        class_gradient, edge_gradient, _ = gradients(costs, truths, settings(50.0, 50.0))
+        costs, truths = grid_costs(rng), [grid_truth(rng)]
+        class_gradient, edge_gradient, _ = gradients(costs, truths, grid_settings(50.0, 50.0))
         assert (class_gradient[0, :, truths[0].segment_map < 0] == 0).all()
         assert (edge_gradient[0][truths[0].edge_weights == 0] == 0).all()
 
 
 def test_only_costs_get_gradients_and_dtypes_return():
     rng = np.random.default_rng(9)
-    class_costs, edge_costs = random_costs(rng)
-    truth = random_truth(rng)
+    class_costs, edge_costs = grid_costs(rng)
+    truth = grid_truth(rng)
     halves = class_costs.detach().half().requires_grad_(), edge_costs.detach().double()
-    (prediction,) = AmwcLayer(settings())(*halves, [truth], seeded())
+    (prediction,) = AmwcLayer(grid_settings())(*halves, [truth], seeded())
     loss, _ = linear_loss([prediction], rng)
     loss.backward()
     assert halves[0].grad.dtype == torch.float16 and halves[1].grad is None
@@ -260,8 +226,8 @@ def test_only_costs_get_gradients_and_dtypes_return():
 
 def test_no_second_derivative():
     rng = np.random.default_rng(10)
-    class_costs, edge_costs = random_costs(rng)
-    (prediction,) = AmwcLayer(settings())(class_costs, edge_costs, [random_truth(rng)], seeded())
+    class_costs, edge_costs = grid_costs(rng)
+    (prediction,) = AmwcLayer(grid_settings())(class_costs, edge_costs, [grid_truth(rng)], seeded())
     (gradient,) = torch.autograd.grad((prediction.masks**2).sum(), class_costs, create_graph=True)
     with pytest.raises(RuntimeError):
         gradient.sum().backward()
@@ -277,7 +243,7 @@ def test_without_a_gradient_two_cars_stay_two(method):
     segments = [{"id": 1, "category_id": 1}, {"id": 2, "category_id": 1}]
     truth = make_cops_targets(np.array([[1, 1, 2, 2]]), segments, (False, True), (1,), stride=1)
     layer = AmwcLayer(
-        settings(1.0, 1.0, partitionable=(False, True), distances=(1,), method=method)
+        grid_settings(1.0, 1.0, partitionable=(False, True), distances=(1,), method=method)
     )
     (prediction,) = layer(class_costs, edge_costs, [truth["cops_target"]], seeded())
     assert prediction.num_predicted == 2
@@ -291,9 +257,9 @@ def test_without_a_gradient_two_cars_stay_two(method):
 
 def test_smaller_images_of_a_padded_batch():
     rng = np.random.default_rng(12)
-    costs = random_costs(rng, num=2, height=5, width=6)
-    truths = [random_truth(rng, 5, 6), random_truth(rng, 3, 4)]
-    layer = AmwcLayer(settings(50.0, 50.0))
+    costs = grid_costs(rng, num=2, height=5, width=6)
+    truths = [grid_truth(rng, 5, 6), grid_truth(rng, 3, 4)]
+    layer = AmwcLayer(grid_settings(50.0, 50.0))
     predictions = layer(*costs, truths, seeded())
     assert predictions[1].masks.shape[1:] == (3, 4)
     linear_loss(predictions, rng)[0].backward()
@@ -307,13 +273,13 @@ def test_degenerate_images(case):
     rng = np.random.default_rng(13)
     shape = (1, 1) if case == "one cell" else (3, 4)
     id_map = np.zeros(shape, int) if case == "all void" else np.ones(shape, int)
-    is_thing = (True,) if case == "one class" else IS_THING
-    truth = make_cops_targets(id_map, [{"id": 1, "category_id": 0}], is_thing, DISTANCES, stride=1)[
-        "cops_target"
-    ]
-    class_costs, edge_costs = random_costs(rng, 1, *shape)
+    is_thing = (True,) if case == "one class" else GRID_THINGS
+    truth = make_cops_targets(
+        id_map, [{"id": 1, "category_id": 0}], is_thing, GRID_DISTANCES, stride=1
+    )["cops_target"]
+    class_costs, edge_costs = grid_costs(rng, 1, *shape)
     class_costs = class_costs.detach()[:, : len(is_thing)].requires_grad_()
-    layer = AmwcLayer(settings(partitionable=is_thing))
+    layer = AmwcLayer(grid_settings(partitionable=is_thing))
     predictions = layer(class_costs, edge_costs, [truth], seeded())
     limits = torch.zeros(len(is_thing))
     smooth_panoptic_quality(predictions, [truth], limits)[0].backward()
@@ -324,9 +290,9 @@ def test_degenerate_images(case):
 
 def test_bad_input_is_refused():
     rng = np.random.default_rng(14)
-    class_costs, edge_costs = random_costs(rng)
-    truth = random_truth(rng)
-    layer = AmwcLayer(settings())
+    class_costs, edge_costs = grid_costs(rng)
+    truth = grid_truth(rng)
+    layer = AmwcLayer(grid_settings())
     with pytest.raises(ValueError, match="class costs of image 0 .* not finite"):
         layer(class_costs.detach() * float("nan"), edge_costs, [truth], seeded())
     with pytest.raises(ValueError, match="edge costs of image 0 .* not finite"):
@@ -338,83 +304,17 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="costs of 1 images, truths of 2"):
         layer(class_costs, edge_costs, [truth, truth], seeded())
     with pytest.raises(ValueError, match="4 x 5 cells of truth"):
-        layer(class_costs, edge_costs, [random_truth(rng, 4, 5)], seeded())
+        layer(class_costs, edge_costs, [grid_truth(rng, 4, 5)], seeded())
     (prediction,) = layer(class_costs, edge_costs, [truth], seeded())
     with pytest.raises(ValueError, match="gradient at the masks of image 0"):
         (prediction.masks * float("nan")).sum().backward()
 
 
-def test_bad_settings_are_refused():
-    for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, float("inf")), (float("nan"), 1.0)):
-        with pytest.raises(ValueError, match="LAMBDA_RANGE"):
-            settings(*bounds)
-    with pytest.raises(ValueError, match="SAMPLES"):
-        settings(samples=0)
-    with pytest.raises(ValueError, match="WARM_START"):
-        settings(warm_start=True)
-
-
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_multilevel_solves_both_passes(warm_start):
     rng = np.random.default_rng(15)
-    costs, truths = random_costs(rng, num=2), [random_truth(rng) for _ in range(2)]
-    options = settings(50.0, 50.0, method="multilevel", warm_start=warm_start)
+    costs, truths = grid_costs(rng, num=2), [grid_truth(rng) for _ in range(2)]
+    options = grid_settings(50.0, 50.0, method="multilevel", warm_start=warm_start)
     first, second = (gradients(costs, truths, options) for _ in range(2))
     assert first[0].abs().sum() > 0
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-
-
-# ---- labels, and dropout ------------------------------------------------------------------------
-
-
-def test_labels_and_their_gradient_on_one_edge():
-    # Both costs have labels here. dL/dy = -1 at the only edge: lambda = 4 lowers its cost from 1 to
-    # -3, so it is cut: the gradient is +1/4.
-    class_costs = torch.tensor([5.0, 0.0]).reshape(1, 2, 1, 1).repeat(1, 1, 1, 2).requires_grad_()
-    edge_costs = torch.ones(1, 2, 1, 2, requires_grad=True)
-    truth = make_cops_targets(
-        np.ones((1, 2), int), [{"id": 1, "category_id": 1}], (False, True), (1,), stride=1
-    )["cops_target"]
-    layer = AmwcLabelsLayer(settings(partitionable=(False, True), distances=(1,)))
-    x, y = layer(class_costs, edge_costs, [truth], seeded())
-    assert x.tolist() == [[[[0.0, 0.0]], [[1.0, 1.0]]]] and y.abs().sum() == 0
-    (-y[0, 0, 0, 0]).backward(retain_graph=True)
-    assert edge_costs.grad.flatten().tolist() == [0.25, 0.0, 0.0, 0.0]
-    assert class_costs.grad.abs().sum() == 0
-    edge_costs.grad = None
-    # dL/dx = 4 at class 1 of both cells: 0 + 16 > 5, so both change to class 0.
-    (4 * x[:, 1].sum()).backward()
-    assert class_costs.grad.flatten().tolist() == [0.25, 0.25, -0.25, -0.25]
-
-
-def test_labels_of_a_padded_batch_keep_within_their_grid():
-    rng = np.random.default_rng(16)
-    costs = random_costs(rng, num=2, height=5, width=6)
-    truths = [random_truth(rng, 5, 6), random_truth(rng, 3, 4)]
-    x, y = AmwcLabelsLayer(settings(8.0, 8.0))(*costs, truths, seeded())
-    assert (x[0].sum(dim=0) == 1).all() and (x[1, :, :3, :4].sum(dim=0) == 1).all()
-    assert x[1, :, 3:].sum() == x[1, :, :, 4:].sum() == 0
-    assert (y[1][:, :3, :4][torch.tensor(~grid_graph(3, 4, DISTANCES).valid)] == 0).all()
-    (x * torch.randn(x.shape, generator=seeded())).sum().backward()
-    known = truths[1].pixel_weights > 0
-    assert costs[0].grad[1, :, :3, :4][:, known].abs().sum() > 0
-    assert costs[0].grad[1, :, :3, :4][:, ~known].abs().sum() == 0
-    assert costs[0].grad[1, :, 3:].abs().sum() == 0
-
-
-def test_dropped_costs():
-    class_costs = torch.ones(2, 3, 40, 50, requires_grad=True)
-    edge_costs = torch.ones(2, 4, 40, 50, requires_grad=True)
-    nodes, edges = drop_costs(class_costs, edge_costs, 0.1, seeded())
-    # All classes of a cell together; nothing is scaled up.
-    assert ((nodes.sum(dim=1) == 0) | (nodes.sum(dim=1) == 3)).all()
-    assert set(edges.unique().tolist()) == {0.0, 1.0}
-    assert abs(float((nodes == 0).float().mean()) - 0.1) < 0.02
-    assert abs(float((edges == 0).float().mean()) - 0.1) < 0.02
-    (nodes.sum() + edges.sum()).backward()
-    assert torch.equal(class_costs.grad, nodes) and torch.equal(edge_costs.grad, edges)
-    again = drop_costs(class_costs, edge_costs, 0.1, seeded())
-    assert torch.equal(again[0], nodes) and torch.equal(again[1], edges)
-    assert drop_costs(class_costs, edge_costs, 0.0, seeded())[0] is class_costs
-    with pytest.raises(ValueError, match="COST_DROPOUT"):
-        drop_costs(class_costs, edge_costs, 1.5, seeded())

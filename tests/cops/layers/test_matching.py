@@ -61,7 +61,6 @@ def test_overlaps_against_loops():
     predicted, true = rng.integers(0, 4, (5, 7)), rng.integers(-1, 3, (5, 7))
     overlaps = count_segment_overlaps(predicted, true, 4, 3)
     for m in range(4):
-        assert overlaps.ignored[m] == ((predicted == m) & (true == -1)).sum()
         assert overlaps.predicted[m] == ((predicted == m) & (true >= 0)).sum()
         for s in range(3):
             shared = ((predicted == m) & (true == s)).sum()
@@ -73,7 +72,7 @@ def test_overlaps_against_loops():
 
 def test_all_void_has_no_overlap():
     overlaps = count_segment_overlaps(np.zeros((2, 3), int), np.full((2, 3), -1), 1, 0)
-    assert overlaps.shared.shape == (1, 0) and overlaps.ignored.tolist() == [6]
+    assert overlaps.shared.shape == (1, 0)
     assert overlaps.predicted.tolist() == [0]
 
 

@@ -7,12 +7,7 @@ import math
 import pytest
 import torch
 
-from cops.losses.top_k import (
-    TopKBinaryCrossEntropy,
-    TopKCrossEntropy,
-    weighted_top_k_bce,
-    weighted_top_k_cross_entropy,
-)
+from cops.losses.top_k import weighted_top_k_bce, weighted_top_k_cross_entropy
 
 
 def semantic_case(seed: int = 0, dtype=torch.float64):
@@ -73,8 +68,6 @@ def test_semantic_loss_equals_one_pixel_at_a_time(seed, share):
                     losses.append(float(-picked * weights[n, i, j]))
     loss = weighted_top_k_cross_entropy(logits, target, weights, share)
     assert loss.item() == pytest.approx(mean_of_hardest(losses, share))
-    module = TopKCrossEntropy(share)
-    assert module(logits, target, weights).item() == loss.item()
 
 
 def test_ignored_pixels_change_nothing():
@@ -97,11 +90,8 @@ def test_another_class_can_be_ignored():
     target[target == 255] = 4
     renamed = torch.where(target == 4, 255, target)
     expected = weighted_top_k_cross_entropy(logits, renamed, weights, 0.5)
-    for loss in (
-        weighted_top_k_cross_entropy(logits, target, weights, 0.5, ignore=4),
-        TopKCrossEntropy(0.5, ignore=4)(logits, target, weights),
-    ):
-        assert loss.item() == expected.item()
+    loss = weighted_top_k_cross_entropy(logits, target, weights, 0.5, ignore=4)
+    assert loss.item() == expected.item()
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
@@ -162,7 +152,6 @@ def test_affinity_loss_equals_one_edge_at_a_time(seed, share):
     assert len(means) == 2
     loss = weighted_top_k_bce(logits, target, weights, share)
     assert loss.item() == pytest.approx(sum(means) / 2)
-    assert TopKBinaryCrossEntropy(share)(logits, target, weights).item() == loss.item()
 
 
 def test_distance_without_an_edge_is_not_counted():
@@ -207,13 +196,13 @@ def test_half_precision_is_widened(dtype):
     edge_logits, edge_target, edge_weights = edge_case(dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for loss, x, t, w in [
-            (TopKCrossEntropy(0.2), logits, target, weights),
-            (TopKBinaryCrossEntropy(0.25), edge_logits, edge_target, edge_weights),
+            (weighted_top_k_cross_entropy, logits, target, weights),
+            (weighted_top_k_bce, edge_logits, edge_target, edge_weights),
         ]:
             half = x.to(dtype)
-            computed = loss(half, t, w)
+            computed = loss(half, t, w, 0.25)
             assert computed.dtype == torch.float32
-            assert computed.item() == pytest.approx(loss(half.double(), t, w.double()).item())
+            assert computed.item() == pytest.approx(loss(half.double(), t, w.double(), 0.25).item())
 
 
 def test_large_logits_stay_finite():

@@ -168,12 +168,12 @@ def test_freeze_at_freezes_stem_and_stages():
     [
         (18, {"RES5_MULTI_GRID": [1, 2, 4]}, r"3 factors, but res5 of a ResNet-18 has 2 blocks"),
         (50, {"RES5_MULTI_GRID": [1, 2]}, r"2 factors, but res5 of a ResNet-50 has 3 blocks"),
-        (50, {"STEM_TYPE": "patch"}, r"STEM_TYPE is 'patch': use one of"),
-        (26, {}, r"DEPTH is 26: use one of"),
-        (50, {"RES5_DILATION": 4}, r"RES5_DILATION is 4"),
-        (50, {"OUT_FEATURES": []}, r"OUT_FEATURES is empty"),
+        (50, {"STEM_TYPE": "patch"}, r"stem_type is 'patch': use one of"),
+        (26, {}, r"depth is 26: use one of"),
+        (50, {"RES5_DILATION": 4}, r"res5_dilation is 4"),
+        (50, {"OUT_FEATURES": []}, r"out_features is empty"),
         (50, {"DEFORM_ON_PER_STAGE": [False, False, False, True]}, r"DEFORM_ON_PER_STAGE"),
-        (34, {"NUM_GROUPS": 2}, r"NUM_GROUPS is 2"),
+        (34, {"NUM_GROUPS": 2}, r"num_groups is 2"),
         (50, {"STEM_TYPE": "deeplab", "STEM_OUT_CHANNELS": 33}, r"use an even number"),
     ],
 )

@@ -12,16 +12,15 @@ from cops.modeling.cost_scale import CostScale
 
 def scale_of(*edges: tuple[float, float], classes: tuple[float, float] = (1.0, 0.0)) -> CostScale:
     """With these (scale, offset) of each distance and of the classes."""
-    scale = CostScale(num_distances=len(edges), learned=True)
+    scale = CostScale(num_distances=len(edges))
     scale.class_scale.data[:], scale.class_offset.data[:] = classes
     scale.edge_scale.data, scale.edge_offset.data = torch.tensor(edges).T.clone()
     return scale
 
 
-@pytest.mark.parametrize("learned", [True, False])
-def test_costs_start_as_minus_the_logits(learned):
-    scale = CostScale(num_distances=2, learned=learned)
-    assert len(list(scale.parameters())) == (4 if learned else 0)
+def test_costs_start_as_minus_the_logits():
+    scale = CostScale(num_distances=2)
+    assert len(list(scale.parameters())) == 4
     classes, edges = torch.randn(2, 5, 3, 4), torch.randn(2, 4, 3, 4)
     torch.testing.assert_close(scale.class_costs(classes), -classes, rtol=0, atol=0)
     torch.testing.assert_close(scale.edge_costs(edges), -edges, rtol=0, atol=0)
@@ -58,7 +57,6 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(costs, (classes, edges, *parameters))
 
 
-@pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize(
     "dtype, expected",
     [
@@ -68,15 +66,15 @@ def test_gradcheck():
         (torch.float64, torch.float64),
     ],
 )
-def test_costs_are_at_least_in_single_precision(learned, dtype, expected):
-    scale = CostScale(num_distances=1, learned=learned)
+def test_costs_are_at_least_in_single_precision(dtype, expected):
+    scale = CostScale(num_distances=1)
     assert scale.class_costs(torch.ones(1, 3, 2, 2, dtype=dtype)).dtype == expected
     assert scale.edge_costs(torch.ones(1, 2, 2, 2, dtype=dtype)).dtype == expected
 
 
 def test_maps_of_another_number_of_distances_are_refused():
     with pytest.raises(ValueError, match="6 maps of edge logits for 2 distances"):
-        CostScale(num_distances=2, learned=True).edge_costs(torch.zeros(1, 6, 2, 2))
+        CostScale(num_distances=2).edge_costs(torch.zeros(1, 6, 2, 2))
 
 
 def test_config():
@@ -84,5 +82,3 @@ def test_config():
     add_cops_config(cfg)
     cfg.MODEL.COPS.DISTANCES = (1, 4, 16)
     assert CostScale(cfg).edge_scale.numel() == 3
-    cfg.MODEL.COPS.COST_SCALES = False
-    assert not CostScale(cfg).state_dict()

@@ -1,10 +1,14 @@
-"""The DeepLabV3+ decoder: pooling windows, sizes, widths and norms; its arithmetic as a whole is
-compared with an independent forward pass in test_cops_convert.py."""
+"""The DeepLabV3+ decoder: pooling windows, sizes, widths and norms.
+
+Its arithmetic as a whole is compared with an independent forward pass in
+tests/tools/test_convert_cops_checkpoint.py.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from cops_factory import thin_head_config
 from detectron2.layers import ShapeSpec
 from torch import nn
 
@@ -161,9 +165,20 @@ def test_groups_divide_the_channels_and_have_at_least_four_of_them(channels, gro
         ({"project_channels": (2,)}, r"needs one number for each of \('res2', 'res3'\)"),
         ({"aspp_pool_size": (30, 32)}, r"must be two multiples of 16"),
         ({"aspp_pool_size": (0, 32)}, r"must be two multiples of 16"),
-        ({"norm": "IN"}, r"NORM is 'IN': use one of"),
+        ({"norm": "IN"}, r"norm is 'IN': use one of"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         decoder(**changes)
+
+
+def test_a_branch_takes_all_maps_of_the_backbone_the_last_one_of_the_greatest_stride():
+    cfg = thin_head_config()
+    cfg.MODEL.COPS.SEMANTIC.PROJECT_CHANNELS = (2, 4, 3)
+    backwards = dict(reversed(SHAPES.items()))
+    built = DeepLabDecoder(cfg, backwards, "SEMANTIC")
+    assert built.in_features == ("res2", "res3", "res4", "res5")
+    assert [built.project[name].out_channels for name in ("res2", "res3", "res4")] == [2, 4, 3]
+    with pytest.raises(ValueError, match="project_channels"):
+        DeepLabDecoder(cfg, backwards, "AFFINITY")

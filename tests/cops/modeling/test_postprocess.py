@@ -15,7 +15,6 @@ from cops.modeling.postprocess import (
     cut_edge_map,
     cut_probability_map,
     instances_from_segments,
-    labels_on_grid,
     oracle_class_costs,
     segments_from_labels,
     semantic_probabilities,
@@ -195,15 +194,6 @@ def test_cut_probability_takes_the_larger_of_two_edges():
 
 
 # ---- oracle -------------------------------------------------------------------------------------
-
-
-def test_truth_on_the_grid_is_that_of_the_cells_centres():
-    """A truth of 16 x 24 that was halved for the network: the cells of 4 are 8 true pixels wide."""
-    truth = torch.arange(16 * 24).reshape(16, 24)
-    found = labels_on_grid(truth, (8, 12), (2, 3), 4)
-    assert found.tolist() == truth[4::8, 4::8].tolist()
-    # Padding: a cell beyond the input takes the last pixels.
-    assert labels_on_grid(truth, (8, 12), (3, 4), 4)[2, 3] == truth[15, 23]
 
 
 def test_oracle_costs_make_the_truth_the_only_choice():

@@ -103,8 +103,8 @@ def test_a_distance_that_does_not_fit_stays_empty():
 @pytest.mark.parametrize(
     ("distances", "size", "stride", "message"),
     [
-        ((1, 4), (16, 16), 3, "STRIDE is 3"),
-        ((1, 4), (16, 16), 8, "STRIDE is 8"),
+        ((1, 4), (16, 16), 3, "stride is 3"),
+        ((1, 4), (16, 16), 8, "stride is 8"),
         ((2, 4), (16, 16), 1, "lack 1"),
         ((1, 4), (17, 16), 1, "do not cover"),
     ],

@@ -1,0 +1,60 @@
+"""Settings, changes of solutions, their average over lambdas, and what is logged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cops_factory import grid_settings
+
+from cops.layers.perturbation import LayerStatistics, average_changes, solution_change
+from cops.solver import Result
+
+
+def test_bad_settings_are_refused():
+    for bounds in ((0.0, 1.0), (2.0, 1.0), (1.0, float("inf")), (float("nan"), 1.0)):
+        with pytest.raises(ValueError, match="lambda_range"):
+            grid_settings(*bounds)
+    with pytest.raises(ValueError, match="num_samples"):
+        grid_settings(samples=0)
+    with pytest.raises(ValueError, match="warm_start"):
+        grid_settings(warm_start=True)
+
+
+def before() -> Result:
+    return Result(
+        np.array([0, 0, 1], np.int32), np.array([0, 0, 1], np.int32), np.array([False, True]), 0.0
+    )
+
+
+def test_average_by_hand():
+    known = np.ones(3, bool), np.ones(2, bool)
+    changes = [
+        solution_change(before(), np.array([0, 1, 1]), np.array([True, False]), *known),
+        solution_change(before(), np.array([0, 0, 1]), np.array([False, True]), *known),
+    ]
+    result = average_changes(before(), changes, np.array([2.0, 8.0]), 2)
+    # (x_p - x) / 2, halved by the mean over two lambdas of which the second changes nothing.
+    assert result.node_costs.tolist() == [[0, 0], [-0.25, 0.25], [0, 0]]
+    assert result.edge_costs.tolist() == [0.25, -0.25]
+    assert result.reacted.tolist() == [True, False]
+    assert result.class_l1.tolist() == [1.0, 0.0] and result.edge_l1.tolist() == [1.0, 0.0]
+
+
+def test_what_the_truth_does_not_know_does_not_change():
+    known = np.array([True, False, True]), np.array([False, True])
+    change = solution_change(before(), np.array([1, 1, 1]), np.array([True, True]), *known)
+    assert change.nodes.tolist() == [0] and change.new_classes.tolist() == [1]
+    assert change.edges.tolist() == []
+
+
+def test_summary_of_statistics():
+    statistics = LayerStatistics(1.0, 2.0)
+    assert statistics.summary() == {"seconds_amwc": 1.0, "seconds_mwc": 2.0}
+    statistics.lambdas = np.array([[1.0, 10.0], [2.0, 20.0]])
+    statistics.reacted = np.array([[False, True], [False, False]])
+    statistics.class_l1 = statistics.edge_l1 = np.array([[0.0, 4.0], [0.0, 0.0]])
+    figures = statistics.summary()
+    assert figures["unreacted"] == 0.75
+    assert figures["unreacted_small_lambda"] == 1.0  # lambdas 1 and 2
+    assert figures["unreacted_large_lambda"] == 0.5
+    assert figures["class_gradient_l1"] == pytest.approx(1.0)
