@@ -111,7 +111,7 @@ def test_names_map_one_to_one_to_the_authors_and_shapes_are_theirs(name, num_cla
 )
 def test_number_of_parameters(num_classes, num_distances, count):
     """34 M, the paper's Table 3; summed here from the list of shapes, with which the networks agree
-    (see above). The lists hold K more: areas, one a class, which are settings in our config."""
+    (see above). The lists hold K more: areas, one per class, which are settings in our config."""
     buffers = ("running_mean", "running_var", "num_batches_tracked", *SETTINGS)
     shapes = [s for n, s in entries(num_classes, num_distances).items() if not n.endswith(buffers)]
     assert sum(torch.Size(shape).numel() for shape in shapes) == count

@@ -196,7 +196,7 @@ def difference(x: torch.Tensor, distance: int, dim: int) -> torch.Tensor:
 def forward(
     state: State, images: torch.Tensor, distances: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
-    """Class logits (N, K, h, w), edge logits (vertical, horizontal) per distance, and their costs."""
+    """Class logits (N, K, h, w), edge logits (vertical, horizontal) per distance, their costs."""
     features = backbone(state, (images - state["pixel_mean"]) / state["pixel_std"])
     x = decode(state, "sem_seg_head", features)
     for index in range(2):

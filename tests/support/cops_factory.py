@@ -185,3 +185,14 @@ def grid_costs(rng, num: int = 1, height: int = 3, width: int = 4):
         torch.tensor(costs, dtype=torch.float32, requires_grad=True)
         for costs in (class_costs, edge_costs)
     )
+
+
+def mode_by_loop(id_map: np.ndarray, stride: int) -> np.ndarray:
+    """One block at a time; `np.unique` sorts, and `argmax` takes the first of equal counts."""
+    height, width = id_map.shape
+    reduced = np.empty((-(-height // stride), -(-width // stride)), dtype=id_map.dtype)
+    for i, j in np.ndindex(reduced.shape):
+        block = id_map[i * stride : (i + 1) * stride, j * stride : (j + 1) * stride]
+        ids, counts = np.unique(block, return_counts=True)
+        reduced[i, j] = ids[counts.argmax()]
+    return reduced
