@@ -12,10 +12,10 @@ from detectron2.config import CfgNode as CN
 
 from panoptic_common.config import add_panoptic_config
 
-# Keys of earlier versions that nothing turned. The configs inside old checkpoints hold them;
-# merging such a config warns and leaves them out. Whatever was set there is now always so:
-# class costs enter the affinity branch, costs have scales, the decoders take all maps of the
-# backbone, both pre-training losses weigh 1, and areas are divided by the squared stride.
+# Keys of earlier versions that nothing turned. The configs inside old checkpoints hold them:
+# merging such a config warns and leaves them out. Their defaults are now the only way: class costs
+# enter the affinity branch, costs have scales, the decoders take all maps of the backbone, both
+# pre-training losses weigh 1, and areas are divided by the squared stride.
 REMOVED_KEYS = (
     "MODEL.COPS.AFFINITY.IN_FEATURES",
     "MODEL.COPS.AFFINITY.USE_CLASS_COSTS",
