@@ -61,17 +61,17 @@ class InferenceOptions:
             raise ValueError(f"method is {self.method!r}: use one of {METHODS}")
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> InferenceOptions:
         """Read MODEL.COPS.INFERENCE and MODEL.COPS.SOLVER.METHOD."""
         node = cfg.MODEL.COPS
-        return {
-            "method": node.SOLVER.METHOD,
-            "stride": node.INFERENCE.STRIDE,
-            "thing_area_limit": node.INFERENCE.THING_AREA_LIMIT,
-            "stuff_area_limit": node.INFERENCE.STUFF_AREA_LIMIT,
-            "edge_offset": node.INFERENCE.EDGE_OFFSET,
-            "semantic_oracle": node.INFERENCE.SEMANTIC_ORACLE,
-        }
+        return cls(
+            method=node.SOLVER.METHOD,
+            stride=node.INFERENCE.STRIDE,
+            thing_area_limit=node.INFERENCE.THING_AREA_LIMIT,
+            stuff_area_limit=node.INFERENCE.STUFF_AREA_LIMIT,
+            edge_offset=node.INFERENCE.EDGE_OFFSET,
+            semantic_oracle=node.INFERENCE.SEMANTIC_ORACLE,
+        )
 
     def changed(self, changes: Mapping[str, Any]) -> InferenceOptions:
         """Return the same options but for some."""

@@ -140,7 +140,7 @@ class COPS(nn.Module):
             "freeze": node.FREEZE,
             "distances": node.DISTANCES,
             "is_thing": cfg.MODEL.PANOPTIC.IS_THING,
-            "options": InferenceOptions(**InferenceOptions.from_config(cfg)),
+            "options": InferenceOptions.from_config(cfg),
             "variants": tuple(cfg.TEST.PANOPTIC_VARIANTS),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

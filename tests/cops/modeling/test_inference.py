@@ -108,4 +108,4 @@ def test_options_come_from_the_config():
         }
     )
     expected = InferenceOptions("multilevel", 2, 3, 5, 0.5, True)
-    assert InferenceOptions(**InferenceOptions.from_config(cfg)) == expected
+    assert InferenceOptions.from_config(cfg) == expected
