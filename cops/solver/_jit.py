@@ -5,11 +5,12 @@
 * `nogil=True`: a solve releases the interpreter, so many solves run side by side on plain Python
   threads (`cops.solver.parallel`). `parallel=True` is not used: such functions abort when several
   Python threads call them under Numba's "workqueue" layer, the only one that is always there.
-* `fastmath` stays off: the order of contractions hangs on exact comparisons, and +inf has meaning.
+* `fastmath` is off in `jit`: the order of contractions hangs on exact comparisons, and +inf has
+  meaning.
 * `error_model="numpy"`: no branch for a division by zero in the inner loops; none divides.
 
-With NUMBA_DISABLE_JIT=1 in the environment, `jit` returns the function itself, and everything runs
-as (slow) Python with numpy scalars: the tests run both ways, so kernels must not rely on integers
+With NUMBA_DISABLE_JIT=1 in the environment, the decorators return the function itself, and all runs
+as (slow) Python with numpy scalars. The tests run both ways, so kernels must not rely on integers
 that wrap around.
 """
 
@@ -24,32 +25,74 @@ from typing import Any
 
 import numba
 
-_njit = numba.njit(cache=True, nogil=True, error_model="numpy")
+Kernel = Callable[..., Any]
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+# LLVM may assume that there is no NaN and that -0 = 0. Where both hold, as in minima over classes,
+# the result is the same to the last bit.
+_NO_NAN: dict[str, Any] = {"fastmath": {"nnan", "nsz"}}
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a kernel."""
-    kernel = _njit(function)
+def jit(function: Kernel) -> Kernel:
+    """Compile a kernel that may allocate."""
+    return _compile(function, {})
+
+
+def jit_minimum(function: Kernel) -> Kernel:
+    """Compile a kernel that takes minima of numbers of which none is NaN."""
+    return _compile(function, _NO_NAN)
+
+
+def jit_pass(function: Kernel) -> Kernel:
+    """Compile a pass over many nodes, without NaN: it allocates nothing and returns numbers only.
+
+    Numba counts references to arrays even where an array only changes its name, with atomic
+    instructions. For a row of a graph that takes ten times as long as to read it. So passes are
+    compiled without the memory manager ("_nrt"). They may read, write and slice arrays, also those
+    of a tuple, but what they need is allocated by their callers.
+    """
+    return _compile(function, _NO_NAN | {"_nrt": False})
+
+
+def jit_inline(function: Kernel) -> Kernel:
+    """Compile a step as a part of each kernel that calls it, with the options of that kernel."""
+    inlined: Kernel = numba.njit(inline="always", error_model="numpy")(function)
+    return inlined
+
+
+def _compile(function: Kernel, options: dict[str, Any]) -> Kernel:
+    kernel: Any = numba.njit(**_OPTIONS, **options)(function)
     if hasattr(kernel, "stats"):  # not with NUMBA_DISABLE_JIT
-        _forget_stale_kernels(Path(function.__code__.co_filename).parent, kernel.stats.cache_path)
-    return kernel
+        _forget_stale_kernels(kernel.stats.cache_path)
+    decorated: Kernel = kernel
+    return decorated
 
 
 @cache
-def _forget_stale_kernels(sources: Path, cache_path: str | None) -> None:
-    """Drop cached kernels that are older than any source file beside theirs.
+def _newest_source() -> float:
+    """Return when a file of the solver was last changed; kernels import from no other package."""
+    return max(file.stat().st_mtime for file in Path(__file__).parent.rglob("*.py"))
+
+
+@cache
+def _forget_stale_kernels(cache_path: str | None) -> None:
+    """Drop the cached kernels of one folder that are older than any source file of the solver.
 
     Numba compares a cached kernel with the file that defines it, and with no other. But a kernel
-    holds the code and the constants that it imports: after an update of one file, the kernels of
-    another would go on with what the first one said before, and give wrong results without a word.
+    holds the code and the constants that it imports, from other folders of the solver, too. After
+    an update of one file, the kernels of another would go on with what the first one said before,
+    and give wrong results without a word.
+
+    Args:
+        cache_path: of a folder's kernels. Each folder with kernels has its own, which is looked at
+            when the first kernel of the folder is decorated, hence before any of them is loaded.
     """
     if cache_path is None:
         return
     # A folder that cannot be read or written is no reason not to solve.
     with contextlib.suppress(OSError):
-        newest = max(file.stat().st_mtime for file in sources.glob("*.py"))
         for index in Path(cache_path).glob("*.nbi"):
-            if index.stat().st_mtime < newest:
+            if index.stat().st_mtime < _newest_source():
                 index.unlink(missing_ok=True)
                 # Numba writes an index first and then what it names. Whoever is killed between the
                 # two must not leave an index that names a kernel of the past.

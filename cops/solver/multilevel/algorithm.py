@@ -1,6 +1,6 @@
 """Multilevel local moving for AMWC and MWC: many times faster than greedy contraction, and as good.
 
-Greedy contraction (greedy.py) makes the best of all contractions, then the next: a long sequence of
+Greedy contraction (the other folder) makes the best of all contractions, then the next: a long sequence of
 small steps, each with random memory accesses. Here all nodes decide in one pass over the graph, and
 what was decided badly is mended later:
 
@@ -35,26 +35,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.multilevel.certificate import finish_best
-from cops.solver.multilevel.chain import chain_budget, move_chains
-from cops.solver.multilevel.graph import contract, find_components
-from cops.solver.multilevel.refine import (
-    find_restless,
-    labelling_cost,
-    move_constrained,
-    move_parts,
-)
-from cops.solver.multilevel.rows import (
-    Graph,
+from cops.solver.multilevel.build import (
     find_scale,
     make_graph,
     make_stencil_graph,
     reduce_node_costs,
 )
+from cops.solver.multilevel.certificate import finish_best
+from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.parts import move_parts
+from cops.solver.multilevel.refine import find_restless, labelling_cost, move_constrained
+from cops.solver.multilevel.rows import Graph
 from cops.solver.multilevel.split import split_clusters
 from cops.solver.multilevel.sweep import first_sweep, move_freely
 from cops.solver.parallel import run_all
-from cops.solver.problem import Problem, Result, Survey, energy, survey_costs
+from cops.solver.problem import Problem, Result, Survey, energy
 
 # Bounds on passes, reached on hard problems only; all passes but the first visit few nodes.
 FREE_PASSES = 4
@@ -128,42 +124,6 @@ def solve_multilevel(
         if given.energy < result.energy:
             return given
     return result
-
-
-def multilevel_amwc(
-    node_costs: npt.NDArray[Any],
-    edges: npt.NDArray[np.int32],
-    edge_costs: npt.NDArray[Any],
-    partitionable: npt.NDArray[np.bool_],
-    refine: int = 1,
-    num_threads: int = 1,
-) -> tuple[Labels, Labels]:
-    """Class (V,) int32 and cluster (V,) int32 of each node: `solve_multilevel` for checked arrays.
-
-    The clusters are numbered 0 .. M-1 by their first nodes, each has one class, and each class
-    outside P has one at most.
-    """
-    problem = Problem(node_costs, edges, edge_costs, partitionable)
-    survey = survey_costs(problem)
-    return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)[:2]
-
-
-def multilevel_mwc(
-    node_costs: npt.NDArray[Any],
-    edges: npt.NDArray[np.int32],
-    edge_costs: npt.NDArray[Any],
-    start: Labels | None = None,
-    refine: int = 1,
-    num_threads: int = 1,
-) -> Labels:
-    """(V,) int32 class of each node of an MWC problem: AMWC with P empty."""
-    nowhere = np.zeros(node_costs.shape[1], dtype=bool)
-    problem = Problem(node_costs, edges, edge_costs, nowhere)
-    first = None if start is None else np.array(start, dtype=np.int32)
-    survey = survey_costs(problem)
-    return solve_multilevel(
-        problem, survey, start=first, refine=refine, num_threads=num_threads
-    ).node_classes
 
 
 def _check_counts(refine: int, num_threads: int) -> None:

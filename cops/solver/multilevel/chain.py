@@ -21,18 +21,28 @@ Chains first go between clusters of one class (two persons side by side), then b
 Source of the idea: Kernighan, Lin, "An efficient heuristic procedure for partitioning graphs"
 (1970).
 
-Shapes: n nodes of a graph, K classes.
+Shapes: n nodes of a graph, K classes, C cluster numbers, L links of the longest row.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from cops.solver._jit import jit
-from cops.solver.multilevel.rows import jit_pass, load_labels, row_capacity
-from cops.solver.multilevel.sweep import RELATIVE_GAIN
+from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver.multilevel.rows import (
+    Row,
+    Tally,
+    add_up,
+    load_labels,
+    load_whole_row,
+    make_row,
+    make_tally,
+)
+from cops.solver.multilevel.sums import RELATIVE_GAIN
 
 # A node is a seed if its move costs less than this share of all its edges, in absolute terms.
 SEED_SHARE = 0.2
@@ -44,9 +54,52 @@ BUDGET_FLOOR = 100_000
 
 @jit
 def chain_budget(graph):
-    """How many links `move_chains` may visit in the graph of an input."""
+    """Bound the links that `move_chains` may visit in the graph of an input."""
     num_edges = max(graph.run_costs.size, graph.link_node.size // 2)
     return np.int64(BUDGET_SHARE * num_edges) + BUDGET_FLOOR
+
+
+class Chain(NamedTuple):
+    """The chain that is being grown, and room for the next; changed in place.
+
+    Attributes:
+        stay: (n,) float64, see the head of this file.
+        join: (n,) float64.
+        met: (n,) int32, the chain that has last set `stay` and `join`.
+        visited: (n,) bool, whether a chain of this stage has taken the node.
+        moved: (n,) int32, the nodes of the chain in their order.
+        origin: (n,) int32, the clusters that they came from.
+        changed: (L,) int32, the neighbours of the last node whose change is another now.
+        nodes: (n,) int32, 0 .. n - 1, what `load_labels` calls the neighbours.
+        row: room for the neighbours of the last node.
+    """
+
+    stay: npt.NDArray[np.float64]
+    join: npt.NDArray[np.float64]
+    met: npt.NDArray[np.int32]
+    visited: npt.NDArray[np.bool_]
+    moved: npt.NDArray[np.int32]
+    origin: npt.NDArray[np.int32]
+    changed: npt.NDArray[np.int32]
+    nodes: npt.NDArray[np.int32]
+    row: Row
+
+
+class Wish(NamedTuple):
+    """Where one node would rather be: index 0 among clusters of its own class, 1 among all.
+
+    Attributes:
+        target: (2,) int64 cluster; -1 where none has edges to the node that are worth it.
+        lack: (2,) float64, what the move costs; inf where there is no target.
+        row, tally: room for the node's neighbours; the tally is for cluster numbers.
+        count: (1,) int64, how often `_find_targets` was called.
+    """
+
+    target: npt.NDArray[np.int64]
+    lack: npt.NDArray[np.float64]
+    row: Row
+    tally: Tally
+    count: npt.NDArray[np.int64]
 
 
 @jit
@@ -67,162 +120,228 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
         What the chains have gained in sum; 0 if there was none.
     """
     num_nodes = graph.node_costs.shape[0]
-    capacity = row_capacity(graph)
-    row = np.empty(capacity, np.int32)
-    row_costs = np.empty(capacity, np.float32)
-    labels = np.empty(capacity, np.int32)
-    costs = np.empty(capacity, np.float32)
-    weight = np.empty(class_of.size, np.float64)
+    wish = _make_wish(graph, class_of.size)
     seeds = np.empty(num_nodes, np.int32)
     lacks = np.empty((2, num_nodes), np.float64)
-    num_seeds = find_chain_seeds(
-        graph, clusters, class_of, waiting, labels, costs, weight, seeds, lacks
-    )
+    num_seeds = _find_seeds(graph, clusters, class_of, waiting, wish, seeds, lacks)
     if num_seeds == 0:
         return 0.0
 
-    nodes = np.arange(num_nodes).astype(np.int32)
-    stay = np.empty(num_nodes, np.float64)
-    join = np.empty(num_nodes, np.float64)
-    met = np.full(num_nodes, -1, np.int32)  # which chain has last set stay and join
-    visited = np.zeros(num_nodes, np.bool_)
-    chain = np.empty(num_nodes, np.int32)
-    origin = np.empty(num_nodes, np.int32)
-    targets = np.empty(2, np.int64)
-    lack = np.empty(2, np.float64)
+    chain = _make_chain(graph)
     total = 0.0
     visits = 0
     for stage in range(2):
-        visited[:] = False
+        chain.visited[:] = False
         limit = budget if stage == 1 else budget // 2
         for place in np.argsort(lacks[stage, :num_seeds], kind="mergesort"):
             if visits >= limit or lacks[stage, place] == np.inf:
                 break
             seed = seeds[place]
-            if visited[seed]:
+            if chain.visited[seed]:
                 continue
             # The chains before may have changed what is next to the seed.
-            visits += find_targets(
-                graph, clusters, class_of, seed, labels, costs, weight, targets, lack
-            )
-            target = targets[stage]
-            if target < 0:
+            visits += _find_targets(graph, clusters, class_of, seed, wish)
+            if wish.target[stage] < 0:
                 continue
             number = stage * num_seeds + place
-            source = clusters[seed]
-            met[seed] = number
-            stay[seed] = lack[stage]
-            join[seed] = 0.0
-            # Invariant: the heap holds each node that can follow under its current change, and
-            # perhaps under old ones, which are passed over.
-            heap = [(lack[stage], np.int64(seed))]
-            gain = 0.0
-            mass = 0.0
-            best_gain = 0.0
-            best_size = 0
-            count = 0
-            while len(heap) > 0 and count - best_size < patience:
-                change, u = heappop(heap)
-                own = clusters[u]
-                if own == target or change != stay[u] - join[u]:
-                    continue
-                visited[u] = True
-                clusters[u] = target
-                chain[count] = u
-                origin[count] = own
-                count += 1
-                gain -= change
-                mass += abs(stay[u]) + abs(join[u])
-                if gain > best_gain + RELATIVE_GAIN * mass:
-                    best_gain = gain
-                    best_size = count
-                num_links = load_labels(graph, u, 0, True, nodes, row, row_costs)
-                visits += num_links
-                for i in range(num_links):
-                    v = row[i]
-                    if clusters[v] != target and met[v] == number:
-                        join[v] += row_costs[i]
-                        if clusters[v] == own:
-                            stay[v] -= row_costs[i]
-                        heappush(heap, (stay[v] - join[v], np.int64(v)))
-                # Only now, as there may be a second link to the same node, which is summed here.
-                for i in range(num_links):
-                    v = row[i]
-                    if met[v] == number or row_costs[i] <= 0.0 or clusters[v] == target:
-                        continue
-                    if one_source and clusters[v] != source:
-                        continue
-                    met[v] = number
-                    visits += sum_sides(
-                        graph, clusters, class_of, v, target, labels, costs, stay, join
-                    )
-                    heappush(heap, (stay[v] - join[v], np.int64(v)))
-            for p in range(best_size, count):
-                clusters[chain[p]] = origin[p]
-            total += best_gain
+            _begin_chain(chain, seed, number, wish.lack[stage])
+            target = wish.target[stage]
+            source = clusters[seed] if one_source else np.int32(-1)
+            gain, links = _grow_chain(
+                graph, clusters, class_of, seed, target, source, number, patience, chain, wish
+            )
+            total += gain
+            visits += links
     return total
 
 
+@jit
+def _make_wish(graph, num_numbers):
+    """Allocate for a graph and so many numbers of clusters."""
+    row = make_row(graph)
+    tally = make_tally(row, np.empty(num_numbers, np.float64))
+    return Wish(np.empty(2, np.int64), np.empty(2, np.float64), row, tally, np.zeros(1, np.int64))
+
+
+@jit
+def _make_chain(graph):
+    """Allocate for a graph; no node is met."""
+    num_nodes = graph.node_costs.shape[0]
+    row = make_row(graph)
+    return Chain(
+        np.empty(num_nodes, np.float64),
+        np.empty(num_nodes, np.float64),
+        np.full(num_nodes, -1, np.int32),
+        np.zeros(num_nodes, np.bool_),
+        np.empty(num_nodes, np.int32),
+        np.empty(num_nodes, np.int32),
+        np.empty_like(row.labels),
+        np.arange(num_nodes).astype(np.int32),
+        row,
+    )
+
+
+@jit_inline
+def _begin_chain(chain, seed, number, lack):
+    """Let the chain of this number begin with a seed, whose move costs `lack`."""
+    chain.met[seed] = number
+    chain.stay[seed] = lack
+    chain.join[seed] = 0.0
+
+
+@jit
+def _grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, wish):
+    """Grow one chain, and leave in the target what of it gains most; the rest moves back.
+
+    Args:
+        graph, clusters, class_of, patience: as for `move_chains`.
+        seed: a node that has been met.
+        target: the cluster that the nodes of the chain move into.
+        source: the cluster that they must come from; -1: any.
+        number: that of the chain, which no other has.
+        chain: changed.
+        wish: room for a row.
+
+    Returns:
+        What the chain has gained, >= 0, and how many links were visited.
+    """
+    stay, join, changed = chain.stay, chain.join, chain.changed
+    # Invariant: the heap holds each node that can follow under its current change, and perhaps
+    # under old ones, which are passed over.
+    heap = [(stay[seed], np.int64(seed))]
+    gain = 0.0
+    mass = 0.0
+    best_gain = 0.0
+    best_size = 0
+    count = 0
+    visits = 0
+    while len(heap) > 0 and count - best_size < patience:
+        change, u = heappop(heap)
+        own = clusters[u]
+        if own == target or change != stay[u] - join[u]:
+            continue
+        chain.visited[u] = True
+        chain.moved[count] = u
+        chain.origin[count] = own
+        count += 1
+        gain -= change
+        mass += abs(stay[u]) + abs(join[u])
+        if gain > best_gain + RELATIVE_GAIN * mass:
+            best_gain = gain
+            best_size = count
+        clusters[u] = target
+        num_links = load_whole_row(graph, u, chain.nodes, chain.row)
+        num_changed = _update_met(clusters, own, target, number, num_links, chain)
+        num_changed, links = _meet(
+            graph, clusters, class_of, target, source, number, num_links, num_changed, chain, wish
+        )
+        visits += num_links + links
+        for i in range(num_changed):
+            v = changed[i]
+            heappush(heap, (stay[v] - join[v], np.int64(v)))
+    for p in range(best_size, count):
+        clusters[chain.moved[p]] = chain.origin[p]
+    return best_gain, visits
+
+
 @jit_pass
-def sum_sides(graph, clusters, class_of, v, target, labels, costs, stay, join):
-    """Set stay[v] and join[v]; returns the number of links."""
+def _update_met(clusters, own, target, number, num_links, chain):
+    """Node u has moved from `own` to `target`: update its neighbours that the chain has met.
+
+    Returns:
+        How many neighbours are listed in `chain.changed`; one with two links is there twice.
+    """
+    row = chain.row
+    num_changed = 0
+    # Invariant: for each node met and not moved, `stay` and `join` are the sums over its links.
+    for i in range(num_links):
+        v = row.labels[i]
+        if clusters[v] != target and chain.met[v] == number:
+            chain.join[v] += row.costs[i]
+            if clusters[v] == own:
+                chain.stay[v] -= row.costs[i]
+            chain.changed[num_changed] = v
+            num_changed += 1
+    return num_changed
+
+
+@jit_pass
+def _meet(graph, clusters, class_of, target, source, number, num_links, num_changed, chain, wish):
+    """Meet the neighbours of the last node that gain by an edge to it, and list them as changed.
+
+    To be called after `_update_met`: there may be a second link to the same node, and all of its
+    links are summed here.
+
+    Returns:
+        How many neighbours are listed now, and how many links were visited.
+    """
+    row = chain.row
+    visits = 0
+    for i in range(num_links):
+        v = row.labels[i]
+        if chain.met[v] == number or row.costs[i] <= 0.0 or clusters[v] == target:
+            continue
+        if source >= 0 and clusters[v] != source:
+            continue
+        chain.met[v] = number
+        visits += _sum_both(graph, clusters, class_of, v, target, chain, wish.row)
+        chain.changed[num_changed] = v
+        num_changed += 1
+    return num_changed, visits
+
+
+@jit_inline
+def _sum_both(graph, clusters, class_of, v, target, chain, row):
+    """Set stay[v] and join[v]; return the number of links."""
     own = clusters[v]
     inside = np.float64(0.0)
     towards = np.float64(0.0)
-    num_links = load_labels(graph, v, 0, True, clusters, labels, costs)
+    num_links = load_labels(graph, v, 0, True, clusters, row)
     for i in range(num_links):
-        cost = np.float64(costs[i])
-        inside += cost if labels[i] == own else 0.0
-        towards += cost if labels[i] == target else 0.0
-    stay[v] = inside - graph.node_costs[v, class_of[own]]
-    join[v] = towards - graph.node_costs[v, class_of[target]]
+        cost = np.float64(row.costs[i])
+        inside += cost if row.labels[i] == own else 0.0
+        towards += cost if row.labels[i] == target else 0.0
+    chain.stay[v] = inside - graph.node_costs[v, class_of[own]]
+    chain.join[v] = towards - graph.node_costs[v, class_of[target]]
     return num_links
 
 
 @jit_pass
-def find_targets(graph, clusters, class_of, v, labels, costs, weight, targets, lack):
-    """The clusters to which v would rather move: of its own class, and of any.
-
-    Args:
-        labels, costs: room for a row.
-        weight: room for a number per cluster.
-        targets: (2,) int64, filled; -1 where no such cluster has edges to v that are worth it.
-        lack: (2,) float64, filled with what these moves cost; inf where there is none.
-
-    Returns:
-        The number of links.
-    """
+def _find_targets(graph, clusters, class_of, v, wish):
+    """Find the clusters to which v would rather move; return the number of its links."""
     own = clusters[v]
-    num_links = load_labels(graph, v, 0, True, clusters, labels, costs)
-    weight[own] = 0.0
-    for i in range(num_links):
-        weight[labels[i]] = 0.0
-    for i in range(num_links):
-        weight[labels[i]] += costs[i]
-    stay = weight[own] - graph.node_costs[v, class_of[own]]
-    targets[:] = -1
+    tally, lack, target = wish.tally, wish.lack, wish.target
+    num_links = load_labels(graph, v, 0, True, clusters, wish.row)
+    now = wish.count[0]
+    wish.count[0] += 1
+    tally.stamp[own] = now  # so that it is not listed
+    tally.weight[own] = 0.0
+    num_touched = add_up(wish.row, num_links, now, tally)
+    stay = tally.weight[own] - graph.node_costs[v, class_of[own]]
+    target[:] = -1
     lack[:] = np.inf
-    for i in range(num_links):
-        c = labels[i]
-        if c == own or weight[c] <= 0.0:
+    for t in range(num_touched):
+        c = tally.touched[t]
+        if tally.weight[c] <= 0.0:
             continue
-        cost = stay - (weight[c] - graph.node_costs[v, class_of[c]])
+        cost = stay - (tally.weight[c] - graph.node_costs[v, class_of[c]])
         if cost < lack[1]:
             lack[1] = cost
-            targets[1] = c
+            target[1] = c
         if cost < lack[0] and class_of[c] == class_of[own]:
             lack[0] = cost
-            targets[0] = c
+            target[0] = c
     return num_links
 
 
 @jit_pass
-def find_chain_seeds(graph, clusters, class_of, waiting, labels, costs, weight, seeds, lacks):
+def _find_seeds(graph, clusters, class_of, waiting, wish, seeds, lacks):
     """List the seeds.
 
     Args:
+        graph, clusters, class_of: as for `move_chains`.
         waiting: (n,) bool, False for nodes that cannot be one.
-        labels, costs, weight: as in `find_targets`.
+        wish: changed.
         seeds: (n,) int32, filled from the front.
         lacks: (2, n) float64, filled with what moves of the seeds cost, to clusters of their class
             and to any; inf where that is too much.
@@ -234,29 +353,14 @@ def find_chain_seeds(graph, clusters, class_of, waiting, labels, costs, weight, 
     for v in range(waiting.size):
         if not waiting[v]:
             continue
-        own = clusters[v]
-        num_links = load_labels(graph, v, 0, True, clusters, labels, costs)
+        num_links = _find_targets(graph, clusters, class_of, v, wish)
         mass = np.float64(0.0)
-        weight[own] = 0.0
         for i in range(num_links):
-            weight[labels[i]] = 0.0
-        for i in range(num_links):
-            weight[labels[i]] += costs[i]
-            mass += abs(costs[i])
-        stay = weight[own] - graph.node_costs[v, class_of[own]]
-        lack_same = np.float64(np.inf)
-        lack_any = np.float64(np.inf)
-        for i in range(num_links):
-            c = labels[i]
-            if c == own or weight[c] <= 0.0:
-                continue
-            cost = stay - (weight[c] - graph.node_costs[v, class_of[c]])
-            lack_any = min(lack_any, cost)
-            if class_of[c] == class_of[own]:
-                lack_same = min(lack_same, cost)
-        if lack_any < SEED_SHARE * mass:
+            mass += abs(wish.row.costs[i])
+        same, anywhere = wish.lack[0], wish.lack[1]
+        if anywhere < SEED_SHARE * mass:
             seeds[num_seeds] = v
-            lacks[0, num_seeds] = lack_same if lack_same < SEED_SHARE * mass else np.inf
-            lacks[1, num_seeds] = lack_any
+            lacks[0, num_seeds] = same if same < SEED_SHARE * mass else np.inf
+            lacks[1, num_seeds] = anywhere
             num_seeds += 1
     return num_seeds

@@ -10,15 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cops.solver._jit import jit
-from cops.solver.multilevel.rows import (
-    MISSING,
-    jit_inline,
-    jit_pass,
-    load_labels,
-    make_graph,
-    row_capacity,
-)
+from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver.multilevel.build import make_graph
+from cops.solver.multilevel.rows import MISSING, load_labels, make_row
 
 # From this many nodes a cluster on, contraction goes along the runs of a stencil: neighbouring
 # edges then mostly join the same two clusters.
@@ -26,8 +20,8 @@ NODES_FOR_RUNS = 48
 
 
 @jit
-def group_members(clusters, num_clusters):
-    """Nodes by cluster: those of cluster c are members[first[c]] .. members[first[c + 1] - 1]."""
+def _group_members(clusters, num_clusters):
+    """List nodes by cluster: those of c are members[first[c]] .. members[first[c + 1] - 1]."""
     num_nodes = clusters.size
     first = np.zeros(num_clusters + 1, np.int64)
     for v in range(num_nodes):
@@ -45,7 +39,7 @@ def group_members(clusters, num_clusters):
 
 @jit
 def contract(graph, clusters, num_clusters):
-    """The graph in which each cluster is one node, and edges between two clusters are summed.
+    """Make a graph in which each cluster is one node, and edges between two clusters are summed.
 
     For each cluster the links of its members are gone through; `slot[c]` says where the sum towards
     cluster c is kept. No sort and no hash table. Each edge is met once, in a backward row, so two
@@ -62,34 +56,32 @@ def contract(graph, clusters, num_clusters):
         The graph, and the sum of what its node costs were reduced by.
     """
     num_classes = graph.node_costs.shape[1]
-    first, members = group_members(clusters, num_clusters)
+    first, members = _group_members(clusters, num_clusters)
     reduced = np.empty((num_clusters, num_classes), np.float32)
     best = np.empty(num_clusters, np.int32)
-    taken = reduce_members(graph, first, members, np.empty(num_classes, np.float64), reduced, best)
+    taken = _reduce_members(graph, first, members, np.empty(num_classes, np.float64), reduced, best)
     # Memory that is not written costs nothing, so there is room for as many edges as there are.
     capacity = max(graph.link_node.size, graph.run_costs.size)
     ends = np.empty((capacity, 2), np.int32)
     costs = np.empty(capacity, np.float64)
     slot = np.full(num_clusters, -1, np.int64)
     if graph.offsets.size > 0 and clusters.size >= NODES_FOR_RUNS * num_clusters:
-        count = sum_runs(graph, clusters, ends, costs)
-        first, members = group_members(ends[:count, 0], num_clusters)
+        count = _sum_runs(graph, clusters, ends, costs)
+        first, members = _group_members(ends[:count, 0], num_clusters)
         merged = np.empty((count, 2), np.int32)
         merged_costs = np.empty(count, np.float64)
-        count = merge_edges(ends, costs, first, members, slot, merged, merged_costs)
+        count = _merge_edges(ends, costs, first, members, slot, merged, merged_costs)
         ends = merged
         costs = merged_costs
     else:
-        size = row_capacity(graph)
-        labels = np.empty(size, np.int32)
-        row_costs = np.empty(size, np.float32)
-        count = sum_links(graph, clusters, first, members, labels, row_costs, slot, ends, costs)
+        row = make_row(graph)
+        count = _sum_links(graph, clusters, first, members, row, slot, ends, costs)
     return make_graph(ends[:count], costs[:count], 1.0, reduced, best, True), taken
 
 
 @jit_pass
-def sum_runs(graph, clusters, ends, costs):
-    """Edges between clusters of a graph with a stencil; a pair of clusters may come several times.
+def _sum_runs(graph, clusters, ends, costs):
+    """Sum edges between clusters of a graph with a stencil; a pair may come several times.
 
     Along a run, the two clusters of an edge are mostly those of the edge before. So costs are added
     up until one of them changes.
@@ -111,25 +103,27 @@ def sum_runs(graph, clusters, ends, costs):
             if clusters[v] == a and clusters[v + offset] == b:
                 total += cost
                 continue
-            if a != b:
-                ends[count, 0] = max(a, b)
-                ends[count, 1] = min(a, b)
-                costs[count] = total
-                count += 1
+            count += _write_edge(ends, costs, count, a, b, total)
             a = clusters[v]
             b = clusters[v + offset]
             total = np.float64(cost)
-        if a != b:
-            ends[count, 0] = max(a, b)
-            ends[count, 1] = min(a, b)
-            costs[count] = total
-            count += 1
+        count += _write_edge(ends, costs, count, a, b, total)
     return count
 
 
+@jit_inline
+def _write_edge(ends, costs, count, a, b, total):
+    """Write an edge of this cost, unless both ends are one cluster; return how many that are."""
+    if a != b:
+        ends[count, 0] = max(a, b)
+        ends[count, 1] = min(a, b)
+        costs[count] = total
+    return 1 if a != b else 0
+
+
 @jit_pass
-def merge_edges(ends, costs, first, members, slot, merged, merged_costs):
-    """Add up the costs of edges with the same ends; returns how many edges are left.
+def _merge_edges(ends, costs, first, members, slot, merged, merged_costs):
+    """Add up the costs of edges with the same ends; return how many edges are left.
 
     Args:
         first, members: edges grouped by ends[:, 0].
@@ -153,8 +147,8 @@ def merge_edges(ends, costs, first, members, slot, merged, merged_costs):
 
 
 @jit_pass
-def reduce_members(graph, first, members, sums, reduced, best):
-    """Sum and reduce the node costs of each cluster; returns by how much in sum."""
+def _reduce_members(graph, first, members, sums, reduced, best):
+    """Sum and reduce the node costs of each cluster; return by how much in sum."""
     taken = np.float64(0.0)
     num_classes = sums.size
     for c in range(best.size):
@@ -177,15 +171,24 @@ def reduce_members(graph, first, members, sums, reduced, best):
 
 
 @jit_pass
-def sum_links(graph, clusters, first, members, labels, row_costs, slot, ends, costs):
-    """Write the edges between clusters and their costs; returns how many there are."""
+def _sum_links(graph, clusters, first, members, row, slot, ends, costs):
+    """Write the edges between clusters and their costs; return how many there are.
+
+    Args:
+        graph, clusters: as for `contract`.
+        first, members: nodes grouped by clusters.
+        row: room for a row.
+        slot: (M,), all -1.
+        ends: (E, 2) int32, written.
+        costs: (E,) float64, written.
+    """
     num_edges = 0
     for c in range(slot.size):
         begin = num_edges
         for m in range(first[c], first[c + 1]):
-            count = load_labels(graph, members[m], 0, False, clusters, labels, row_costs)
+            count = load_labels(graph, members[m], 0, False, clusters, row)
             for i in range(count):
-                other = labels[i]
+                other = row.labels[i]
                 if other == c:
                     continue
                 # A slot below `begin` was used by an earlier cluster.
@@ -195,13 +198,13 @@ def sum_links(graph, clusters, first, members, labels, row_costs, slot, ends, co
                     ends[num_edges, 1] = other
                     costs[num_edges] = 0.0
                     num_edges += 1
-                costs[slot[other]] += row_costs[i]
+                costs[slot[other]] += row.costs[i]
     return num_edges
 
 
 @jit
 def find_components(graph, clusters, by_best_class):
-    """Connected parts of the clusters (disjoint sets over the uncut edges).
+    """Find the connected parts of clusters (disjoint sets over the uncut edges).
 
     Args:
         graph: backward rows suffice.
@@ -219,7 +222,7 @@ def find_components(graph, clusters, by_best_class):
             key[v] = key[v] * num_classes + graph.best[v]
     # Invariant: parent[v] <= v, and roots are the smallest nodes of their sets.
     parent = np.arange(num_nodes).astype(np.int32)
-    join_rows(graph, key, parent)
+    _join_rows(graph, key, parent)
     components = np.empty(num_nodes, np.int32)
     count = 0
     for v in range(num_nodes):
@@ -233,27 +236,27 @@ def find_components(graph, clusters, by_best_class):
 
 
 @jit_pass
-def join_rows(graph, key, parent):
+def _join_rows(graph, key, parent):
     """Join the sets of all neighbours with the same key."""
     for v in range(key.size):
         root = np.int32(v)
         if graph.offsets.size > 0:
             for r in range(graph.offsets.size):
                 u = v - graph.offsets[r]
-                if u >= 0 and key[u] == key[v] and parent[u] != root:
-                    if graph.run_costs[r, u] > MISSING:
-                        root = join_sets(parent, np.int32(u), root)
+                joined = u >= 0 and key[u] == key[v] and parent[u] != root
+                if joined and graph.run_costs[r, u] > MISSING:
+                    root = _join_sets(parent, np.int32(u), root)
         else:
             for i in range(graph.first[v], graph.middle[v]):
                 other = graph.link_node[i]
                 if key[other] == key[v] and parent[other] != root:
-                    root = join_sets(parent, other, root)
+                    root = _join_sets(parent, other, root)
     return 0
 
 
 @jit_inline
-def join_sets(parent, node, root):
-    """Join the set of `node` with that of `root`; returns the common root, the smaller one."""
+def _join_sets(parent, node, root):
+    """Join the set of `node` with that of `root`; return the common root, the smaller one."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]

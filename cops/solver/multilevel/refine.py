@@ -25,24 +25,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from cops.solver._jit import jit
-from cops.solver.multilevel.chain import chain_budget, move_chains
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
-    jit_pass,
+    add_up,
     load_labels,
-    row_capacity,
+    make_row,
+    make_tally,
+    sum_sides,
     wake_neighbours,
 )
-from cops.solver.multilevel.sweep import RELATIVE_GAIN
+from cops.solver.multilevel.sums import RELATIVE_GAIN
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024
-# A chain of parts (chain.py) ends when so many have brought nothing better. In a round,
-# chains of parts may visit this share of the links that those of nodes may.
-PART_PATIENCE = 8
-PART_BUDGET = 0.3
 
 
 @jit
@@ -62,39 +59,14 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):
     """
     num_nodes, num_classes = graph.node_costs.shape
     num_numbers = num_classes + num_nodes
-    size = np.zeros(num_numbers, np.int32)
-    for v in range(num_nodes):
-        size[clusters[v]] += 1
-    unused = np.empty(num_nodes, np.int32)
-    num_unused = np.zeros(1, np.int64)
-    for c in range(num_numbers - 1, num_classes - 1, -1):
-        if size[c] == 0:
-            unused[num_unused[0]] = c
-            num_unused[0] += 1
-    weight = np.empty(num_numbers, np.float32)
-    stamp = np.full(num_numbers, -1, np.int64)
-    capacity = row_capacity(graph)
-    labels = np.empty(capacity, np.int32)
-    costs = np.empty(capacity, np.float32)
-    touched = np.empty(capacity, np.int32)
+    numbers = count_sizes(clusters, num_classes, num_numbers)
+    row = make_row(graph)
+    tally = make_tally(row, np.empty(num_numbers, np.float32))
     waiting = find_restless(graph, clusters, class_of)
     total = np.float64(0.0)
     for number in range(max_passes):
-        gain = pass_constrained(
-            graph,
-            partitionable,
-            number,
-            clusters,
-            class_of,
-            size,
-            unused,
-            num_unused,
-            waiting,
-            weight,
-            stamp,
-            labels,
-            costs,
-            touched,
+        gain = _pass_constrained(
+            graph, partitionable, number, clusters, class_of, numbers, waiting, row, tally
         )
         total += gain
         if gain == 0.0:
@@ -103,25 +75,14 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):
 
 
 @jit_pass
-def pass_constrained(
-    graph,
-    partitionable,
-    number,
-    clusters,
-    class_of,
-    size,
-    unused,
-    num_unused,
-    waiting,
-    weight,
-    stamp,
-    labels,
-    costs,
-    touched,
+def _pass_constrained(
+    graph, partitionable, number, clusters, class_of, numbers, waiting, row, tally
 ):
-    """One pass of `move_constrained`; returns what its moves have gained."""
+    """Do one pass of `move_constrained`; return what its moves have gained."""
     num_nodes, num_classes = graph.node_costs.shape
     total = np.float64(0.0)
+    # Invariant: the labelling is feasible and costs `total` less than at first, and a node that
+    # does not wait gains by no move.
     for v in range(num_nodes):
         if not waiting[v]:
             continue
@@ -129,75 +90,72 @@ def pass_constrained(
         own = clusters[v]
         # Deep inside a segment the node stays: nothing can gain more than the sum of the other
         # positive edges, and nothing without contact more than 0.
-        count = load_labels(graph, v, 0, True, clusters, labels, costs)
-        inside = np.float32(0.0)
-        outside = np.float32(0.0)
-        for i in range(count):
-            if labels[i] == own:
-                inside += costs[i]
-            else:
-                outside += max(costs[i], np.float32(0.0))
+        count = load_labels(graph, v, 0, True, clusters, row)
+        inside, outside = sum_sides(row, count, own)
         stay = inside - graph.node_costs[v, class_of[own]]
         if stay >= outside:
             continue
 
         now = number * num_nodes + v
-        num_touched = 0
-        stamp[own] = now
-        for i in range(count):
-            c = labels[i]
-            if stamp[c] != now:
-                stamp[c] = now
-                weight[c] = costs[i]
-                touched[num_touched] = c
-                num_touched += 1
-            else:
-                weight[c] += costs[i]
-        best = own
+        tally.stamp[own] = now  # so that it is not listed
+        num_touched = add_up(row, count, now, tally)
         threshold = stay + np.float32(RELATIVE_GAIN) * abs(stay)
-        for t in range(num_touched):
-            c = touched[t]
-            if weight[c] > threshold:
-                gain = weight[c] - graph.node_costs[v, class_of[c]]
-                if gain > threshold:
-                    threshold = gain
-                    best = c
+        best, gain = _find_contact(graph, v, class_of, tally, num_touched, own, threshold)
         alone = -1
-        if threshold < 0.0:
-            for k in range(num_classes):
-                gain = -graph.node_costs[v, k]
-                if gain > threshold and (partitionable[k] or stamp[k] != now):
-                    threshold = gain
-                    alone = k
-        if alone >= 0:
-            if not partitionable[alone]:
-                best = alone
-            elif size[own] == 1 and own >= num_classes:
-                # Alone already: a change of class.
-                class_of[own] = alone
-                total += threshold - stay
-                wake_neighbours(graph, v, clusters, waiting)
-                continue
-            else:
-                num_unused[0] -= 1
-                best = unused[num_unused[0]]
-                class_of[best] = alone
+        if gain < 0.0:
+            alone, gain = _find_class(graph, v, partitionable, tally, now, gain)
+        if alone >= 0 and not partitionable[alone]:
+            best = alone
+        elif alone >= 0 and numbers.size[own] == 1 and own >= num_classes:
+            # Alone already: a change of class.
+            class_of[own] = alone
+            total += gain - stay
+            wake_neighbours(graph, v, clusters, waiting)
+            continue
+        elif alone >= 0:
+            best = take_unused(numbers)
+            class_of[best] = alone
         if best == own:
             continue
-        total += threshold - stay
-        size[own] -= 1
-        if size[own] == 0 and own >= num_classes:
-            unused[num_unused[0]] = own
-            num_unused[0] += 1
-        size[best] += 1
+        total += gain - stay
+        leave(numbers, own, num_classes)
+        numbers.size[best] += 1
         clusters[v] = best
         wake_neighbours(graph, v, clusters, waiting)
     return total
 
 
+@jit_inline
+def _find_contact(graph, v, class_of, tally, num_touched, best, threshold):
+    """Find the neighbouring cluster where v gains most, and more than `threshold`; else `best`."""
+    for t in range(num_touched):
+        c = tally.touched[t]
+        if tally.weight[c] > threshold:
+            gain = tally.weight[c] - graph.node_costs[v, class_of[c]]
+            if gain > threshold:
+                threshold = gain
+                best = c
+    return best, threshold
+
+
+@jit_inline
+def _find_class(graph, v, partitionable, tally, now, threshold):
+    """Find the class for which v gains most without contact, and more than `threshold`; else -1.
+
+    The cluster of a class outside P is only meant where v does not touch it (its stamp).
+    """
+    best = -1
+    for k in range(partitionable.size):
+        gain = -graph.node_costs[v, k]
+        if gain > threshold and (partitionable[k] or tally.stamp[k] != now):
+            threshold = gain
+            best = k
+    return best, threshold
+
+
 @jit
 def find_restless(graph, clusters, class_of):
-    """(n,) bool: False for nodes that stay where they are as long as no neighbour moves.
+    """Mark (n,) nodes by False if they stay where they are as long as no neighbour moves.
 
     That is the first test of `move_constrained`, for a graph with a stencil for many nodes at a
     time, run by run, in loops that compilers make vector instructions of. The terms of a node are
@@ -210,13 +168,13 @@ def find_restless(graph, clusters, class_of):
         return restless
     inside = np.empty(RESTLESS_BLOCK, np.float32)
     outside = np.empty(RESTLESS_BLOCK, np.float32)
-    mark_restless(graph, clusters, class_of, inside, outside, restless)
+    _mark_restless(graph, clusters, class_of, inside, outside, restless)
     return restless
 
 
 @jit_pass
-def mark_restless(graph, clusters, class_of, inside, outside, restless):
-    """The pass of `find_restless`."""
+def _mark_restless(graph, clusters, class_of, inside, outside, restless):
+    """Do the pass of `find_restless`."""
     num_nodes = restless.size
     zero = np.float32(0.0)
     for begin in range(0, num_nodes, RESTLESS_BLOCK):
@@ -237,7 +195,7 @@ def mark_restless(graph, clusters, class_of, inside, outside, restless):
             costs = costs[shift + low : shift + high]
             others = begin - offset if backward else begin + offset
             other = clusters[others + low : others + high]
-            add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
+            _add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
         for v in range(begin, end):
             i = v - begin
             restless[v] = inside[i] - graph.node_costs[v, class_of[own[i]]] < outside[i]
@@ -245,7 +203,7 @@ def mark_restless(graph, clusters, class_of, inside, outside, restless):
 
 
 @jit_pass
-def add_sides(own, other, costs, inside, outside):
+def _add_sides(own, other, costs, inside, outside):
     """Add costs[i] to inside[i] where own[i] == other[i], else its positive part to outside[i]."""
     zero = np.float32(0.0)
     for i in range(own.size):
@@ -256,96 +214,18 @@ def add_sides(own, other, costs, inside, outside):
 
 
 @jit
-def renumber(clusters, class_of, num_classes, capacity):
-    """The same labelling with its instances numbered K, K + 1, ... by their first nodes.
-
-    Returns:
-        clusters (n,) int32 and class_of (K + capacity,) int32.
-    """
-    new = np.full(class_of.size, -1, np.int32)
-    compact = np.empty(clusters.size, np.int32)
-    classes = np.zeros(num_classes + capacity, np.int32)
-    for k in range(num_classes):
-        new[k] = k
-        classes[k] = k
-    count = num_classes
-    for v in range(clusters.size):
-        c = clusters[v]
-        if new[c] < 0:
-            new[c] = count
-            classes[count] = class_of[c]
-            count += 1
-        compact[v] = new[c]
-    return compact, classes
-
-
-@jit
-def move_parts(graph, partitionable, clusters, class_of, max_rounds):
-    """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
-
-    In the first round a part is a connected set of nodes that have one cluster *and* one best class
-    of their own: where a segment has swallowed another, this is what its class costs still show.
-    Later rounds take the connected parts of the clusters that have come out.
-
-    Args:
-        graph: backward rows suffice.
-        partitionable: (K,) bool.
-        clusters: (n,) int32, changed in place.
-        class_of: (K + n,) int32, changed in place.
-        max_rounds: how often at most to contract.
-
-    Returns:
-        What the moves have gained in sum; 0 if there was none.
-    """
-    num_nodes, num_classes = graph.node_costs.shape
-    # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
-    # are the labelling of the latter.
-    small = graph
-    parts = np.arange(num_nodes).astype(np.int32)
-    coarse = clusters.copy()
-    classes = class_of.copy()
-    total = np.float64(0.0)
-    budget = np.int64(PART_BUDGET * chain_budget(graph))
-    for number in range(max_rounds):
-        joined, num_parts = find_components(small, coarse, number == 0)
-        representative = np.empty(num_parts, np.int32)
-        for v in range(joined.size):
-            representative[joined[v]] = coarse[v]
-        for v in range(num_nodes):
-            parts[v] = joined[parts[v]]
-        small, _ = contract(small, joined, num_parts)
-        coarse, classes = renumber(representative, classes, num_classes, num_parts)
-        gain = move_constrained(small, partitionable, coarse, classes, 20)
-        chained = move_chains(
-            small, coarse, classes, np.ones(num_parts, np.bool_), PART_PATIENCE, budget, False
-        )
-        if chained > 0.0:
-            gain += chained + move_constrained(small, partitionable, coarse, classes, 20)
-        total += gain
-        if gain == 0.0 and number > 0:
-            break
-    for v in range(num_nodes):
-        clusters[v] = coarse[parts[v]]
-    class_of[: classes.size] = classes
-    return total
-
-
-@jit
 def labelling_cost(graph, clusters, class_of):
-    """The cost of a labelling in reduced node costs, summed in float64."""
-    capacity = row_capacity(graph)
-    labels = np.empty(capacity, np.int32)
-    costs = np.empty(capacity, np.float32)
-    return sum_labelling(graph, clusters, class_of, labels, costs)
+    """Sum the cost of a labelling in reduced node costs, in float64."""
+    return _sum_labelling(graph, clusters, class_of, make_row(graph))
 
 
 @jit_pass
-def sum_labelling(graph, clusters, class_of, labels, costs):
-    """The pass of `labelling_cost`."""
+def _sum_labelling(graph, clusters, class_of, row):
+    """Do the pass of `labelling_cost`."""
     cost = np.float64(0.0)
     for v in range(clusters.size):
         cost += graph.node_costs[v, class_of[clusters[v]]]
-        count = load_labels(graph, v, 0, False, clusters, labels, costs)
+        count = load_labels(graph, v, 0, False, clusters, row)
         for i in range(count):
-            cost += costs[i] if labels[i] != clusters[v] else 0.0
+            cost += row.costs[i] if row.labels[i] != clusters[v] else 0.0
     return cost

@@ -18,18 +18,20 @@ cluster. Clusters of a class outside P are left alone, as that class cannot have
 Source of the idea: Kernighan, Lin, "An efficient heuristic procedure for partitioning graphs"
 (1970).
 
-Shapes: n nodes of a graph, K classes.
+Shapes: n nodes of a graph, K classes, C cluster numbers, L links of the longest row.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from cops.solver._jit import jit
-from cops.solver.multilevel.rows import jit_pass, load_labels, row_capacity
-from cops.solver.multilevel.sweep import RELATIVE_GAIN
+from cops.solver._jit import jit, jit_pass
+from cops.solver.multilevel.rows import Row, load_labels, load_whole_row, make_row
+from cops.solver.multilevel.sums import RELATIVE_GAIN
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
 SEED_SHARE = 0.1
@@ -37,6 +39,30 @@ SEED_SHARE = 0.1
 SEEDS_PER_CLUSTER = 32
 # A part grows until so many nodes have brought nothing better.
 PATIENCE = 64
+
+
+class Part(NamedTuple):
+    """The part that is being grown, and room for the next; changed in place.
+
+    Attributes:
+        inside: (n,) float64, edges between each node and its cluster in sum.
+        towards: (n,) float64, those of them that lead into the part.
+        met: (n,) int32, the part that has last set `towards`.
+        taken: (n,) int32, the part that has last taken the node.
+        members: (n,) int32, the nodes of the part in their order.
+        changed: (L,) int32, the neighbours of the last node whose change is another now.
+        nodes: (n,) int32, 0 .. n - 1, what `load_labels` calls the neighbours.
+        row: room for the neighbours of the last node.
+    """
+
+    inside: npt.NDArray[np.float64]
+    towards: npt.NDArray[np.float64]
+    met: npt.NDArray[np.int32]
+    taken: npt.NDArray[np.int32]
+    members: npt.NDArray[np.int32]
+    changed: npt.NDArray[np.int32]
+    nodes: npt.NDArray[np.int32]
+    row: Row
 
 
 @jit
@@ -56,27 +82,19 @@ def split_clusters(graph, clusters, class_of, budget):
         What the splits have gained in sum; 0 if there was none.
     """
     num_nodes, num_classes = graph.node_costs.shape
-    capacity = row_capacity(graph)
-    row = np.empty(capacity, np.int32)
-    costs = np.empty(capacity, np.float32)
+    row = make_row(graph)
     inside = np.empty(num_nodes, np.float64)
     seeds = np.empty(num_nodes, np.int32)
-    num_seeds = find_seeds(graph, clusters, row, costs, inside, seeds)
+    num_seeds = _find_seeds(graph, clusters, row, inside, seeds)
     if num_seeds == 0:
         return 0.0
 
-    nodes = np.arange(num_nodes).astype(np.int32)
+    part = _make_part(row, inside)
     size = np.zeros(class_of.size, np.int32)
     for v in range(num_nodes):
         size[clusters[v]] += 1
     unused = num_classes  # no number from here on is known to be free before it is looked at
     grown = np.zeros(class_of.size, np.int32)
-    visited = np.zeros(num_nodes, np.bool_)
-    towards = np.empty(num_nodes, np.float64)
-    # Which growth has last set `towards`, and which has last taken the node.
-    met = np.full(num_nodes, -1, np.int32)
-    taken = np.full(num_nodes, -1, np.int32)
-    part = np.empty(num_nodes, np.int32)
     total = 0.0
     visits = 0
     for number in np.argsort(inside[seeds[:num_seeds]], kind="mergesort"):
@@ -84,71 +102,132 @@ def split_clusters(graph, clusters, class_of, budget):
         own = clusters[seed]
         if visits >= budget:
             break
-        if visited[seed] or grown[own] == SEEDS_PER_CLUSTER:
+        # A seed that an earlier part has tried is not tried again.
+        if part.taken[seed] >= 0 or grown[own] == SEEDS_PER_CLUSTER:
             continue
         grown[own] += 1
-        # Invariant: the heap holds each node next to the part under its current change, and
-        # perhaps under old ones, which are passed over.
-        heap = [(inside[seed], np.int64(seed))]
-        met[seed] = number
-        towards[seed] = 0.0
-        gain = 0.0
-        mass = 0.0
-        best_gain = 0.0
-        best_size = 0
-        count = 0
-        while len(heap) > 0 and count < size[own] - 1 and count - best_size < PATIENCE:
-            change, u = heappop(heap)
-            if taken[u] == number or change != inside[u] - 2.0 * towards[u]:
-                continue
-            taken[u] = number
-            visited[u] = True
-            part[count] = u
-            count += 1
-            gain -= change
-            mass += abs(inside[u])
-            if gain > best_gain + RELATIVE_GAIN * mass:
-                best_gain = gain
-                best_size = count
-            num_links = load_labels(graph, u, 0, True, nodes, row, costs)
-            visits += num_links
-            for i in range(num_links):
-                other = row[i]
-                if clusters[other] != own or taken[other] == number:
-                    continue
-                if met[other] != number:
-                    met[other] = number
-                    towards[other] = 0.0
-                towards[other] += costs[i]
-                heappush(heap, (inside[other] - 2.0 * towards[other], np.int64(other)))
-        if best_size == 0:
+        gain, count, links = _grow_part(graph, clusters, seed, size[own], number, part)
+        visits += links
+        if count == 0:
             continue
+        # Invariant: all numbers from K to `unused`, which is the first free one, are used.
         while size[unused] > 0:
             unused += 1
-        total += best_gain
+        total += gain
         class_of[unused] = class_of[own]
-        for p in range(best_size):
-            clusters[part[p]] = unused
-        size[unused] = best_size
-        size[own] -= best_size
-        for p in range(best_size):
-            u = part[p]
-            inside[u] = 0.0
-            for i in range(load_labels(graph, u, 0, True, nodes, row, costs)):
-                other = row[i]
-                if clusters[other] == unused:
-                    inside[u] += costs[i]
-                elif clusters[other] == own:
-                    inside[other] -= costs[i]
+        size[unused] = count
+        size[own] -= count
+        _take_off(graph, clusters, own, unused, count, part)
     return total
 
 
+@jit
+def _make_part(row, inside):
+    """Allocate for a graph with these longest rows; no node is met or taken."""
+    num_nodes = inside.size
+    return Part(
+        inside,
+        np.empty(num_nodes, np.float64),
+        np.full(num_nodes, -1, np.int32),
+        np.full(num_nodes, -1, np.int32),
+        np.empty(num_nodes, np.int32),
+        np.empty_like(row.labels),
+        np.arange(num_nodes).astype(np.int32),
+        row,
+    )
+
+
+@jit
+def _grow_part(graph, clusters, seed, size, number, part):
+    """Grow a part from a seed, and find how much of it gains most.
+
+    Args:
+        graph, clusters: as for `split_clusters`.
+        seed: a node.
+        size: the nodes of its cluster, one of which must be left.
+        number: that of the part, which no other has.
+        part: changed.
+
+    Returns:
+        What taking off the first nodes of the part gains; how many nodes these are, 0 if there is
+        no gain; and how many links were visited.
+    """
+    inside, towards, taken = part.inside, part.towards, part.taken
+    own = clusters[seed]
+    part.met[seed] = number
+    towards[seed] = 0.0
+    # Invariant: the heap holds each node next to the part under its current change, and perhaps
+    # under old ones, which are passed over.
+    heap = [(inside[seed], np.int64(seed))]
+    gain = 0.0
+    mass = 0.0
+    best_gain = 0.0
+    best_size = 0
+    count = 0
+    visits = 0
+    while len(heap) > 0 and count < size - 1 and count - best_size < PATIENCE:
+        change, u = heappop(heap)
+        if taken[u] == number or change != inside[u] - 2.0 * towards[u]:
+            continue
+        taken[u] = number
+        part.members[count] = u
+        count += 1
+        gain -= change
+        mass += abs(inside[u])
+        if gain > best_gain + RELATIVE_GAIN * mass:
+            best_gain = gain
+            best_size = count
+        num_links = load_whole_row(graph, u, part.nodes, part.row)
+        visits += num_links
+        for i in range(_update_neighbours(clusters, own, number, num_links, part)):
+            v = part.changed[i]
+            heappush(heap, (inside[v] - 2.0 * towards[v], np.int64(v)))
+    return best_gain, best_size, visits
+
+
 @jit_pass
-def find_seeds(graph, clusters, labels, costs, inside, seeds):
+def _update_neighbours(clusters, own, number, num_links, part):
+    """Update `towards` of the neighbours of the last node; return how many are in `changed`."""
+    num_changed = 0
+    for i in range(num_links):
+        v = part.row.labels[i]
+        if clusters[v] != own or part.taken[v] == number:
+            continue
+        if part.met[v] != number:
+            part.met[v] = number
+            part.towards[v] = 0.0
+        part.towards[v] += part.row.costs[i]
+        part.changed[num_changed] = v
+        num_changed += 1
+    return num_changed
+
+
+@jit_pass
+def _take_off(graph, clusters, own, new, count, part):
+    """Give the first `count` nodes of the part the cluster `new`, and renew `inside`."""
+    for p in range(count):
+        clusters[part.members[p]] = new
+    # Invariant: `inside` is right for the nodes of the part before p, and that of the nodes left
+    # behind no longer counts their edges to these.
+    for p in range(count):
+        u = part.members[p]
+        part.inside[u] = 0.0
+        for i in range(load_labels(graph, u, 0, True, part.nodes, part.row)):
+            v = part.row.labels[i]
+            if clusters[v] == new:
+                part.inside[u] += part.row.costs[i]
+            elif clusters[v] == own:
+                part.inside[v] -= part.row.costs[i]
+    return 0
+
+
+@jit_pass
+def _find_seeds(graph, clusters, row, inside, seeds):
     """Sum the edges of each node into its cluster, and list the seeds.
 
     Args:
-        labels, costs: room for a row.
+        graph, clusters: as for `split_clusters`.
+        row: room for a row.
         inside: (n,) float64, filled.
         seeds: (n,) int32, filled from the front.
 
@@ -164,8 +243,8 @@ def find_seeds(graph, clusters, labels, costs, inside, seeds):
             continue
         pays_uncut = np.float64(0.0)
         pays_cut = np.float64(0.0)
-        for i in range(load_labels(graph, v, 0, True, clusters, labels, costs)):
-            cost = np.float64(costs[i]) if labels[i] == own else 0.0
+        for i in range(load_labels(graph, v, 0, True, clusters, row)):
+            cost = np.float64(row.costs[i]) if row.labels[i] == own else 0.0
             pays_uncut += max(cost, 0.0)
             pays_cut += max(-cost, 0.0)
         inside[v] = pays_uncut - pays_cut

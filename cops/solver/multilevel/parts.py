@@ -1,0 +1,97 @@
+"""Moving parts of clusters as wholes: what mends a segment that has swallowed another.
+
+A part becomes one node of a contracted graph (graph.py), on which the moves of refine.py and the
+chains of chain.py go on.
+
+Shapes: n nodes of a graph, K classes, M parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cops.solver._jit import jit
+from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.refine import move_constrained
+
+# Bounds on passes over one contracted graph.
+PART_PASSES = 20
+# A chain of parts (chain.py) ends when so many have brought nothing better. In a round,
+# chains of parts may visit this share of the links that those of nodes may.
+PART_PATIENCE = 8
+PART_BUDGET = 0.3
+
+
+@jit
+def move_parts(graph, partitionable, clusters, class_of, max_rounds):
+    """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
+
+    In the first round a part is a connected set of nodes that have one cluster *and* one best class
+    of their own: where a segment has swallowed another, this is what its class costs still show.
+    Later rounds take the connected parts of the clusters that have come out.
+
+    Args:
+        graph: backward rows suffice.
+        partitionable: (K,) bool.
+        clusters: (n,) int32, changed in place.
+        class_of: (K + n,) int32, changed in place.
+        max_rounds: how often at most to contract.
+
+    Returns:
+        What the moves have gained in sum; 0 if there was none.
+    """
+    num_nodes, num_classes = graph.node_costs.shape
+    # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
+    # are the labelling of the latter.
+    small = graph
+    parts = np.arange(num_nodes).astype(np.int32)
+    coarse = clusters.copy()
+    classes = class_of.copy()
+    total = np.float64(0.0)
+    budget = np.int64(PART_BUDGET * chain_budget(graph))
+    for number in range(max_rounds):
+        joined, num_parts = find_components(small, coarse, number == 0)
+        representative = np.empty(num_parts, np.int32)
+        for v in range(joined.size):
+            representative[joined[v]] = coarse[v]
+        for v in range(num_nodes):
+            parts[v] = joined[parts[v]]
+        small, _ = contract(small, joined, num_parts)
+        coarse, classes = renumber(representative, classes, num_classes, num_parts)
+        gain = move_constrained(small, partitionable, coarse, classes, PART_PASSES)
+        all_parts = np.ones(num_parts, np.bool_)
+        chained = move_chains(small, coarse, classes, all_parts, PART_PATIENCE, budget, False)
+        if chained > 0.0:
+            gain += chained + move_constrained(small, partitionable, coarse, classes, PART_PASSES)
+        total += gain
+        if gain == 0.0 and number > 0:
+            break
+    for v in range(num_nodes):
+        clusters[v] = coarse[parts[v]]
+    class_of[: classes.size] = classes
+    return total
+
+
+@jit
+def renumber(clusters, class_of, num_classes, capacity):
+    """Number the instances of a labelling K, K + 1, ... by their first nodes.
+
+    Returns:
+        clusters (n,) int32 and class_of (K + capacity,) int32.
+    """
+    new = np.full(class_of.size, -1, np.int32)
+    compact = np.empty(clusters.size, np.int32)
+    classes = np.zeros(num_classes + capacity, np.int32)
+    for k in range(num_classes):
+        new[k] = k
+        classes[k] = k
+    count = num_classes
+    for v in range(clusters.size):
+        c = clusters[v]
+        if new[c] < 0:
+            new[c] = count
+            classes[count] = class_of[c]
+            count += 1
+        compact[v] = new[c]
+    return compact, classes
