@@ -1,9 +1,8 @@
-"""The graph of an image's grid: between maps, which the network makes, and edge lists, which the
-solver reads.
+"""The graph of an image's grid: from maps, as a network makes them, to edge lists and back.
 
 COPS solves on the cells of a stride-4 grid, joined by horizontal and vertical edges at a few
-distances (Abbas, Swoboda, NeurIPS 2021, 3.1). The network predicts one map of edge costs a distance
-and direction, in which each edge sits at the cell in its middle (Eq. 10, 11, Fig. 8):
+distances (Abbas, Swoboda, NeurIPS 2021, 3.1). The network predicts one map of edge costs per
+distance and direction, in which each edge sits at the cell in its middle (Eq. 10, 11, Fig. 8):
 
     d = 1   horizontal (i, j) - (i, j + 1)                  vertical (i, j) - (i + 1, j)
     d > 1   horizontal (i, j - ceil(d/2)) - (i, j + floor(d/2))       vertical likewise on rows
@@ -36,8 +35,10 @@ DIRECTIONS = ("horizontal", "vertical")
 
 
 class ChannelEdges(NamedTuple):
-    """Where the edges of one channel are; each item of `cells`, `first` and `second` is a pair of
-    slices, of rows and of columns, and all three have the same extent.
+    """Where the edges of one channel are.
+
+    Each of `cells`, `first` and `second` is a pair of slices, of rows and of columns, and all three
+    have the same extent.
 
     Attributes:
         channel: index into the first axis of a (2 D, h, w) map.
@@ -134,7 +135,7 @@ class GridGraph:
         return valid
 
     def edge_costs_from_maps(self, maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The values of all edges, in the order of `edges`.
+        """Read the values of all edges, in the order of `edges`.
 
         Args:
             maps: (2 D, h, w) values; those of cells without an edge are not read.
@@ -153,7 +154,7 @@ class GridGraph:
         return values
 
     def maps_from_edges(self, values: npt.NDArray[Any], fill: float = 0) -> npt.NDArray[Any]:
-        """The inverse of `edge_costs_from_maps`.
+        """Invert `edge_costs_from_maps`.
 
         Args:
             values: (E,) a value of each edge.
@@ -163,7 +164,7 @@ class GridGraph:
             (2 D, h, w) of the same dtype.
 
         Raises:
-            ValueError: there is not one value an edge.
+            ValueError: there is not one value per edge.
         """
         self._check("edge values", values.shape, (self.num_edges,))
         shape = (self.num_channels, self.height, self.width)
@@ -174,7 +175,7 @@ class GridGraph:
         return maps
 
     def node_costs_from_maps(self, maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(V, K) C-contiguous node values from (K, h, w) maps; each cell is a node.
+        """Make (V, K) C-contiguous node values of (K, h, w) maps; each cell is a node.
 
         Raises:
             ValueError: the maps are not of this grid.
@@ -183,10 +184,10 @@ class GridGraph:
         return np.ascontiguousarray(maps.reshape(len(maps), self.num_nodes).T)
 
     def maps_from_nodes(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The inverse of `node_costs_from_maps`: (V, K) -> (K, h, w), C-contiguous.
+        """Invert `node_costs_from_maps`: (V, K) -> (K, h, w), C-contiguous.
 
         Raises:
-            ValueError: there is not one row a node.
+            ValueError: there is not one row per node.
         """
         self._check("node values", values.shape, (self.num_nodes, *values.shape[1:2]))
         if values.ndim != 2:
@@ -211,13 +212,14 @@ def _shifted(extent: Sequence[int], axis: int, offset: int) -> tuple[slice, slic
 
 
 def grid_graph(height: int, width: int, distances: Sequence[int]) -> GridGraph:
-    """The graph of a grid, from a small cache.
+    """Make the graph of a grid, or take it from a small cache.
 
-    A distance that does not fit into the grid gets no edges, and is logged once a grid size: a crop
-    of 512 pixels has 128 rows at stride 4, so no vertical edge of distance 128.
+    A distance that does not fit into the grid gets no edges, and is logged once per grid size. A
+    crop of 512 pixels has 128 rows at stride 4, so no vertical edge of distance 128.
 
     Args:
-        height, width: h and w, in cells.
+        height: h, in cells.
+        width: w, in cells.
         distances: D distances of edges, in cells, in the order of the edge maps.
 
     Raises:
@@ -226,10 +228,7 @@ def grid_graph(height: int, width: int, distances: Sequence[int]) -> GridGraph:
     if height < 1 or width < 1:
         raise ValueError(f"a grid needs at least one cell, got {height} x {width}")
     if any(int(d) != d or d < 1 for d in distances) or len(set(distances)) < len(distances):
-        raise ValueError(
-            f"the distances {tuple(distances)} are not different positive integers: "
-            "check MODEL.COPS.DISTANCES"
-        )
+        raise ValueError(f"the distances {tuple(distances)} are not different positive integers")
     return _cached_graph(int(height), int(width), tuple(int(d) for d in distances))
 
 
@@ -246,7 +245,7 @@ def _cached_graph(height: int, width: int, distances: tuple[int, ...]) -> GridGr
 
 @lru_cache(maxsize=1024)
 def _log_missing(height: int, width: int, distance: int, missing: tuple[str, ...]) -> None:
-    """Cached, so that each grid size and distance is logged once."""
+    """Log it, by a cache so that each grid size and distance is logged once."""
     logger.info(
         "a grid of %d x %d cells has no %s edges of distance %d: they are left out",
         height,

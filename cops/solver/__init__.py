@@ -31,16 +31,9 @@ import numpy.typing as npt
 
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.grid import solve_amwc_grid
+from cops.solver.labelling import Result, energy, finish, is_feasible
 from cops.solver.parallel import call_beside, run_all
-from cops.solver.problem import (
-    Problem,
-    Result,
-    check_problem,
-    energy,
-    finish,
-    is_feasible,
-    survey_problem,
-)
+from cops.solver.problem import Problem, check_problem, survey_problem
 
 __all__ = [
     "METHODS",
@@ -77,8 +70,8 @@ def solve_amwc(
         edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together.
         partitionable: (K,) bools, True for classes that may have several clusters.
-        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy.algorithm`); "multilevel" = local
-            moves on coarser and coarser graphs (`cops.solver.multilevel.algorithm`).
+        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
+            moves on coarser and coarser graphs (`cops.solver.multilevel`).
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend
             on it. For many problems at once `solve_many` is the better use of threads.
@@ -150,7 +143,7 @@ def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[
     """Solve problems side by side on threads; the results do not depend on how many there are.
 
     Args:
-        problems: keyword arguments, one mapping a problem: those of `solve_amwc` where there is a
+        problems: keyword arguments, one mapping per problem: those of `solve_amwc` where there is a
             "partitionable", else those of `solve_mwc`.
         num_threads: how many are solved at a time, >= 1.
 
@@ -177,7 +170,7 @@ def _check_start(start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32
     classes = np.asarray(start)
     if classes.shape != (num_nodes,) or classes.dtype.kind not in "iu":
         raise ValueError(
-            f"start must be {num_nodes} integers, one class a node, but has shape "
+            f"start must be {num_nodes} integers, one class per node, but has shape "
             f"{classes.shape} and type {classes.dtype}"
         )
     if classes.min() < 0 or classes.max() >= num_classes:

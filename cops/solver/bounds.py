@@ -42,7 +42,8 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, mi
 from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from cops.solver.problem import Problem, Result, check_problem, finish
+from cops.solver.labelling import Result, finish
+from cops.solver.problem import Problem, check_problem
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +69,7 @@ class Bound(NamedTuple):
     seconds: float
 
     def gap_percent(self, cost: float) -> float:
-        """By how much a labelling's cost may exceed the optimum, in percent of the bound."""
+        """Return by how much a cost may exceed the optimum, in percent of the bound."""
         return 100.0 * (cost - self.lower) / max(abs(self.lower), 1e-30)
 
 
@@ -84,8 +85,10 @@ def find_bound(
     """Bound the least cost of a problem from below, and find it if that is possible in the time.
 
     Args:
-        node_costs, edges, edge_costs, partitionable: as for `cops.solver.check_problem`; without
-            `partitionable` the problem is MWC.
+        node_costs: (V, K), as for `cops.solver.check_problem`.
+        edges: (E, 2), as there.
+        edge_costs: (E,), as there.
+        partitionable: (K,) bools; without them the problem is MWC.
         time_limit: seconds after which no further step is begun, and HiGHS stops.
         integral: whether to go on from the relaxation to integers.
 
@@ -144,7 +147,7 @@ class _Program:
     # ---- solving --------------------------------------------------------------------------------
 
     def relax(self) -> float:
-        """The best certified bound of the linear relaxation."""
+        """Find the best certified bound of the linear relaxation."""
         best = self._lagrangian(np.zeros(0))
         while self._time_left() > 0:
             found = linprog(
@@ -167,7 +170,7 @@ class _Program:
         return best
 
     def solve(self, relaxation: float) -> tuple[float, Result | None]:
-        """The bound after branch and bound, and the optimum if it was found."""
+        """Find the bound after branch and bound, and the optimum if it was found."""
         best = relaxation
         while self._time_left() > 0:
             found: OptimizeResult = milp(
@@ -195,7 +198,7 @@ class _Program:
         return best, None
 
     def _lagrangian(self, multipliers: Array) -> float:
-        """The least of costs plus multipliers times violations, over one class a node, y in [0, 1].
+        """Minimise costs plus multipliers times violations, over one class per node, y in [0, 1].
 
         No labelling violates a row, so for multipliers >= 0 this is below the cost of each.
         """
@@ -210,7 +213,7 @@ class _Program:
         return float(of_nodes + of_edges - weights @ self.limits + self.constant)
 
     def _labelling(self, solution: Array) -> Result:
-        """The labelling of an integral solution."""
+        """Make the labelling of an integral solution."""
         classes = solution[: self.num_x].reshape(self.num_nodes, self.num_classes).argmax(axis=1)
         clusters = components(self.ends, solution[self.num_x :] > 0.5, self.num_nodes)
         return finish(self.problem, classes, clusters)
@@ -218,7 +221,7 @@ class _Program:
     # ---- separation -----------------------------------------------------------------------------
 
     def _separate(self, solution: Array) -> bool:
-        """Add the constraints that a solution violates; whether there was any."""
+        """Add the constraints that a solution violates; tell whether there was any."""
         x = solution[: self.num_x].reshape(self.num_nodes, self.num_classes)
         y = solution[self.num_x :]
         found = (self._classes_differ(x, y), self._one_cluster(x, y), self._cycles(y))
@@ -229,7 +232,7 @@ class _Program:
         return bool(added)
 
     def _classes_differ(self, x: Array, y: Array) -> tuple[csr_matrix, Array] | None:
-        """Sum over S of (x_u - x_v) - y <= 0 for the S of each edge that is violated most."""
+        """Find violated sums over S of (x_u - x_v) - y <= 0, for the worst S of each edge."""
         difference = x[self.ends[:, 0]] - x[self.ends[:, 1]]
         positive = difference > 0
         violated = np.flatnonzero((difference * positive).sum(axis=1) - y > VIOLATION)
@@ -251,7 +254,7 @@ class _Program:
         ), np.zeros(len(violated))
 
     def _one_cluster(self, x: Array, y: Array) -> tuple[csr_matrix, Array] | None:
-        """Y + x_u + x_v <= 2 for an edge and a class outside P."""
+        """Find violated y + x_u + x_v <= 2 for an edge and a class outside P."""
         both = x[self.ends[:, 0]] + x[self.ends[:, 1]]
         both[:, self.problem.partitionable] = 0.0
         edges, classes = np.nonzero(both + y[:, None] > 2.0 + VIOLATION)
@@ -269,7 +272,7 @@ class _Program:
         ), np.full(len(edges), 2.0)
 
     def _cycles(self, y: Array) -> tuple[csr_matrix, Array] | None:
-        """y_e - sum of y over a shortest path between the ends of e <= 0."""
+        """Find violated y_e - sum of y over a shortest path between the ends of e <= 0."""
         candidates = np.flatnonzero(y > VIOLATION)
         if not len(candidates):
             return None
@@ -304,14 +307,14 @@ class _Program:
 
 
 def components(edges: Array, is_cut: Array, num_nodes: int) -> Array:
-    """(V,) number of the component of each node in the graph of the edges that are not cut."""
+    """Find the components (V,) of the graph of the edges that are not cut."""
     kept = np.asarray(edges)[~np.asarray(is_cut, dtype=bool)]
     graph = csr_matrix((np.ones(len(kept)), (kept[:, 0], kept[:, 1])), shape=(num_nodes,) * 2)
     return connected_components(graph, directed=False)[1]
 
 
 def _merge_parallel(problem: Problem) -> tuple[Array, Array]:
-    """(E', 2) edges u < v, each pair once, and their summed costs in float64."""
+    """List edges u < v (E', 2), each pair once, and their summed costs in float64."""
     ends = np.sort(problem.edges.astype(np.int64), axis=1)
     ends, inverse = np.unique(ends, axis=0, return_inverse=True)
     costs = np.bincount(

@@ -15,14 +15,9 @@ from functools import lru_cache
 import numpy.typing as npt
 
 from cops.grid_graph import GridGraph, grid_graph
+from cops.solver.labelling import Result
 from cops.solver.parallel import call_beside
-from cops.solver.problem import (
-    Problem,
-    Result,
-    check_partitionable,
-    float_array,
-    survey_values,
-)
+from cops.solver.problem import Problem, check_partitionable, float_array, survey_values
 from cops.solver.stencil import Stencil, find_stencil
 
 
@@ -44,7 +39,8 @@ def solve_amwc_grid(
             vertical ones. Cells without an edge are not read.
         distances: D distances, in cells.
         partitionable: (K,) bools.
-        refine, num_threads: as for `solve_amwc`.
+        refine: as for `solve_amwc`.
+        num_threads: as there.
 
     Returns:
         A result whose edges are those of `grid_graph(h, w, distances).edges`, in that order.

@@ -27,7 +27,7 @@ NOISE_WIDTH = 2.0  # standard deviation of the smoothing, in cells
 
 
 def grid_edges(height: int, width: int, distances: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    """(E, 2) pairs of cells of a grid that are a distance apart in a row or in a column.
+    """List pairs (E, 2) of cells of a grid that are a distance apart in a row or in a column.
 
     By distance, then horizontal before vertical, then raster order; a distance that does not fit
     has no edge.
@@ -53,7 +53,7 @@ def planted_problem(
     variant: str = "smooth",
     num_things: int = 40,
 ) -> Problem:
-    """A problem with a planted layout; the upper half of the classes is partitionable.
+    """Make a problem with a planted layout; the upper half of the classes is partitionable.
 
     Args:
         seed: the same seed and arguments give the same problem.
@@ -105,7 +105,7 @@ def planted_problem(
 def _layout(
     generator: np.random.Generator, height: int, width: int, num_classes: int, num_things: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """(h, w) class and (h, w) segment of each cell; stuff segments are numbered as their class."""
+    """Draw (h, w) classes and (h, w) segments; stuff segments are numbered as their class."""
     num_stuff = num_classes // 2
     rows, columns = np.mgrid[:height, :width]
     # Stuff: each cell belongs to the nearest of some centres.
@@ -129,7 +129,7 @@ def _layout(
 def _noise_field(
     generator: np.random.Generator, height: int, width: int, smooth: float
 ) -> npt.NDArray[Any]:
-    """(height, width) Gaussian noise of unit variance, smoothed by a Gaussian of width `smooth`."""
+    """Draw (height, width) noise of unit variance, smoothed by a Gaussian of width `smooth`."""
     field = generator.standard_normal((height, width), dtype=np.float32)
     if smooth == 0.0:
         return field

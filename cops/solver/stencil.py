@@ -4,7 +4,7 @@ On a grid, all edges of one distance and direction join nodes whose numbers diff
 offset. Such a list is described by a few *pieces*: edges e, e + 1, e + 2 ... join v and v + offset,
 v + 1 and v + 1 + offset, and so on. Pieces of one offset with growing nodes are one *run* (a row of
 a grid ends a piece of its horizontal edges, not the run). What is known this way needs no rows of
-neighbours, no sort and no second look at the list: costs lie in one array a run, and a pass over
+neighbours, no sort and no second look at the list: costs lie in one array per run, and a pass over
 them is a pass over contiguous memory.
 
 Nothing has to be said about a list for this; `find_stencil` looks for it while it checks that all
@@ -44,13 +44,13 @@ class Stencil(NamedTuple):
 
 
 def no_stencil() -> Stencil:
-    """That of a list without order."""
+    """Return that of a list without order."""
     nothing = np.zeros(0, np.int64)
     return Stencil(np.zeros(1, np.int64), nothing, nothing, nothing)
 
 
 def find_stencil(edges: npt.NDArray[np.int32], num_nodes: int) -> tuple[Stencil, bool]:
-    """The pieces of a list, and whether all of its edges join two different existing nodes.
+    """Find the pieces of a list, and whether all of its edges join two different existing nodes.
 
     Args:
         edges: (E, 2) int32, C-contiguous, with any content.
@@ -77,7 +77,7 @@ def find_stencil(edges: npt.NDArray[np.int32], num_nodes: int) -> tuple[Stencil,
 
 @jit
 def _find_pieces(edges, max_pieces):
-    """Edge (S + 1,), node (S,), offset (S,), and whether there are more than `max_pieces`."""
+    """Find edge (S + 1,), node (S,), offset (S,), and whether S is more than `max_pieces`."""
     num_edges = edges.shape[0]
     edge = np.empty(max_pieces + 1, np.int64)
     node = np.empty(max_pieces, np.int64)

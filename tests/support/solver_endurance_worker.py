@@ -1,4 +1,4 @@
-"""What test_cops_solver_endurance.py does in other processes: `python FILE FUNCTION ARGUMENT...`.
+"""What test_endurance.py does in other processes: `python FILE FUNCTION ARGUMENT...`.
 
 Memory, threads, signals, forks and the cache of compiled kernels belong to a process, and the one
 that runs the tests has much else in it. Each function prints one line of JSON at its end, and one
@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cops.solver import METHODS, Result, solve_amwc, solve_many, solve_mwc
-from cops.solver import problem as problem_module
+from cops.solver import METHODS, Result, counting, solve_amwc, solve_many, solve_mwc
 from cops.solver.greedy import algorithm as greedy
 from cops.solver.greedy import contraction
 from cops.solver.planted import planted_problem
@@ -156,7 +155,7 @@ def solve_cold(method: str, types: str) -> dict[str, Any]:
             problem[key] = np.round(problem[key]).astype(name)
         results.append(solve_amwc(**problem, method=method))
     seconds = time.monotonic() - begun
-    kernels = (contraction._fill, greedy._contract_all, problem_module._number_clusters)
+    kernels = (contraction._fill, greedy._contract_all, counting.number_clusters)
     loaded = sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels)
     return {"digest": digest(results), "seconds": seconds, "loaded": loaded}
 

@@ -130,7 +130,7 @@ def _reduce(node_costs, clusters):
 
 @jit
 def _contract_all(graph, queue, clusters):
-    """Lines 3 to 18: contract until no similarity is left that is not negative."""
+    """Do lines 3 to 18: contract until no similarity is left that is not negative."""
     links, costs = graph.links, graph.costs
     heap_key, heap_tie, bucket_head, entries, scale, waiting = queue
     classes, largest_bound = clusters.classes, clusters.largest_bound
@@ -173,7 +173,7 @@ def _write_labels(clusters):
 
 @jit
 def _penalty(reduced, i, j):
-    """What joining two clusters costs for want of a class that is best for both."""
+    """Return what joining two clusters costs for want of a class that is best for both."""
     lowest = np.inf
     for k in range(reduced.shape[1]):
         lowest = min(lowest, reduced[i, k] + reduced[j, k])
@@ -182,7 +182,7 @@ def _penalty(reduced, i, j):
 
 @jit
 def _contract(graph, queue, clusters, window, contracted, i, j):
-    """Cluster i takes in cluster j, which has no more edges, along the edge `contracted`."""
+    """Join cluster j, which has no more edges, to cluster i along the edge `contracted`."""
     links = graph.links
     limit_i, limit_j = _join_node_costs(clusters, i, j)
     links[contracted, PLACE] = DEAD
@@ -201,7 +201,7 @@ def _contract(graph, queue, clusters, window, contracted, i, j):
 
 @jit
 def _move_edges(graph, queue, window, i, j, limit):
-    """Lines 12 to 17 for all edges (j, h), whose bounds may not exceed `limit` from now on."""
+    """Do lines 12 to 17 for all edges (j, h), whose bounds may not exceed `limit` from now on."""
     links, costs, halves, degree = graph.links, graph.costs, graph.halves, graph.degree
     table, mask = graph.table, graph.sizes[TABLE_MASK]
     heap_key, heap_tie, bucket_head, entries, scale, waiting = queue
@@ -257,7 +257,7 @@ def _move_edges(graph, queue, window, i, j, limit):
 
 @jit
 def _join_node_costs(clusters, i, j):
-    """Line 9 and 10; returns the limits of penalty bounds on edges of i and of j from now on."""
+    """Do lines 9 and 10; return the limits of penalty bounds on edges of i and of j from now on."""
     reduced = clusters.reduced
     num_classes = reduced.shape[1]
     if clusters.classes[i] == clusters.classes[j]:
@@ -283,7 +283,7 @@ def _join_node_costs(clusters, i, j):
 
 @jit
 def _limit_bounds(graph, queue, i, limit):
-    """Lower the bounds of all edges of cluster i to `limit`; drops dead edges from its list."""
+    """Lower the bounds of all edges of cluster i to `limit`; drop dead edges from its list."""
     links, costs = graph.links, graph.costs
     heap_key, heap_tie, bucket_head, entries, scale, waiting = queue
     block = i

@@ -3,7 +3,7 @@
 Contracting the edge (i, j) makes one cluster of two. Each edge (j, h) becomes an edge (i, h); where
 that exists already, the two become one edge whose cost is the sum. The cluster with fewer edges is
 the one that is emptied, so an edge that moves finds itself in a list twice as long, except where
-edges died by becoming parallel: on grids with noise, 1.4 to 1.8 moves an edge of the input. What a
+edges died by becoming parallel: on grids with noise, 1.4 to 1.8 moves per edge of the input. What a
 move costs is cache misses, and the layout is chosen for few of them:
 
 * An edge is one row of 32 bytes: its two ends, what decides its place in the queue, its costs. Rows
@@ -37,7 +37,7 @@ DEAD = -2
 
 # Columns of `costs`, which lies in the same memory as `links` (columns 0 and 1 are those integers).
 COST = 2  # sum of the input costs
-PENALTY = 3  # what is known about the loss of joining two classes, see greedy.py
+PENALTY = 3  # what is known about the loss of joining two classes, see algorithm.py
 
 # Entries of `sizes`.
 NUM_EDGES = 0  # E', dead ones included
@@ -83,7 +83,7 @@ class Graph(NamedTuple):
 
 
 def make_graph(num_nodes: int, edges: npt.NDArray[np.int32], edge_costs: npt.NDArray[Any]) -> Graph:
-    """The graph of a problem, parallel edges summed in float64."""
+    """Make the graph of a problem, parallel edges summed in float64."""
     num_edges = len(edges)
     # Allocated by numpy, not in a kernel: numpy asks the system for huge pages, and with random
     # access to some 10 MB that saves a good part of the time. Untouched rows cost no memory.
@@ -106,7 +106,7 @@ def make_graph(num_nodes: int, edges: npt.NDArray[np.int32], edge_costs: npt.NDA
 
 @jit
 def _num_slots(num_edges):
-    """Size of a table for so many edges: a power of two, so that `& mask` finds a slot."""
+    """Choose the size of a table for edges: a power of two, so that `& mask` finds a slot."""
     slots = 4
     while slots < 2 * num_edges:
         slots *= 2
@@ -184,14 +184,14 @@ def join_chains(block_size, next_block, last_block, i, j):
 
 @jit
 def hash_pair(a, b):
-    """A number for an unordered pair of clusters; its low bits choose the slot."""
+    """Hash an unordered pair of clusters; its low bits choose the slot."""
     x = np.int64(min(a, b)) * FACTOR_LOW + np.int64(max(a, b)) * FACTOR_HIGH
     return x ^ (x >> 31)
 
 
 @jit
 def find_edge(links, table, mask, a, b, x):
-    """The living edge between clusters a and b, or -1; x is `hash_pair(a, b)`."""
+    """Find the living edge between clusters a and b, or -1; x is `hash_pair(a, b)`."""
     fingerprint = x >> 31
     slot = x & mask
     # Invariant: never are all slots used, so the search ends at an empty one.
@@ -233,5 +233,5 @@ def rebuild_table(graph):
 
 @jit
 def table_is_full(sizes):
-    """Whether so many slots are used that searches become long."""
+    """Tell whether so many slots are used that searches become long."""
     return sizes[TABLE_USED] * 10 > (sizes[TABLE_MASK] + 1) * 7

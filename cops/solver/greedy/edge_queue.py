@@ -66,7 +66,7 @@ class EdgeQueue(NamedTuple):
 
 
 def make_queue(graph: Graph) -> EdgeQueue:
-    """A queue of all edges of cost >= 0, with their costs as keys."""
+    """Make a queue of all edges of cost >= 0, with their costs as keys."""
     room = 2 * len(graph.links) + 2
     queue = EdgeQueue(
         heap_key=np.empty(room, dtype=np.float64),
@@ -104,7 +104,7 @@ def _fill(graph, queue):
 
 @jit
 def _bucket_of(scale, key):
-    """Bucket of a key >= 0; never falls as the key rises."""
+    """Find the bucket of a key >= 0; it never falls as the key rises."""
     scaled = key * scale
     if scaled >= NUM_BUCKETS - 1:
         return NUM_BUCKETS - 1
@@ -167,7 +167,7 @@ def take(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes):
 
 @jit
 def _is_current(links, costs, key, tie, e):
-    """Whether a heap entry still says what its edge says."""
+    """Tell whether a heap entry still says what its edge says."""
     return (
         links[e, PLACE] == IN_HEAP
         and key == costs[e, COST] - costs[e, PENALTY]

@@ -1,1 +1,9 @@
-"""Local moves on coarser and coarser graphs."""
+"""Multilevel local moving: local moves on coarser and coarser graphs, then repairs.
+
+`algorithm` is the entry: it solves a checked problem. A graph and how its rows are read is in
+`rows`, how graphs are made and contracted in `build` and `graph`. Clusters are found by `sweep`
+(with `sums`) and improved by `refine`, `split`, `chain` and `parts`; `cluster_numbers` keeps their
+numbers.
+`certificate` compares the result with trivial ones. Users call
+`cops.solver.solve_amwc(..., method="multilevel")`.
+"""

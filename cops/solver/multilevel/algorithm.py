@@ -1,8 +1,8 @@
 """Multilevel local moving for AMWC and MWC: many times faster than greedy contraction, and as good.
 
-Greedy contraction (the other folder) makes the best of all contractions, then the next: a long sequence of
-small steps, each with random memory accesses. Here all nodes decide in one pass over the graph, and
-what was decided badly is mended later:
+Greedy contraction (`cops.solver.greedy`) makes the best of all contractions, then the next. That is
+a long sequence of small steps, each with random memory accesses. Here all nodes decide in one pass
+over the graph, and what was decided badly is mended later:
 
 1.  `first_sweep`: in the order of the nodes, each joins the neighbouring cluster with which it is
     most similar in sum, or founds one.
@@ -29,12 +29,12 @@ Shapes: V nodes, K classes, E edges, M clusters.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
+from cops.solver.labelling import Result, energy
 from cops.solver.multilevel.build import (
     find_scale,
     make_graph,
@@ -50,7 +50,7 @@ from cops.solver.multilevel.rows import Graph
 from cops.solver.multilevel.split import split_clusters
 from cops.solver.multilevel.sweep import first_sweep, move_freely
 from cops.solver.parallel import run_all
-from cops.solver.problem import Problem, Result, Survey, energy
+from cops.solver.problem import Problem, Survey
 
 # Bounds on passes, reached on hard problems only; all passes but the first visit few nodes.
 FREE_PASSES = 4
@@ -134,7 +134,7 @@ def _check_counts(refine: int, num_threads: int) -> None:
 
 
 def _without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:
-    """The same problem with "never" as a finite cost above all that a solution could save.
+    """Replace "never" by a finite cost above all that a solution could save.
 
     Greedy contraction reads +inf as it is. Local moves subtract costs, and inf - inf is NaN.
     """
@@ -149,7 +149,7 @@ def _without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey
 
 
 def _input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, float]:
-    """The graph of the input, with backward rows and, if `both`, forward rows; and its scale."""
+    """Make the graph of the input and find its scale; it has forward rows only if `both`."""
     scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
     reduced, best = reduce_node_costs(problem.node_costs, scale)
     stencil = survey.stencil
@@ -159,7 +159,7 @@ def _input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, f
 
 
 def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
-    """Step 1, range by range: clusters (V,) 0 .. M-1, and M."""
+    """Do step 1, range by range; return clusters (V,) 0 .. M-1, and M."""
     clusters = np.empty(len(graph.node_costs), np.int32)
     num_ranges = min(max(len(clusters) // NODES_PER_RANGE, 1), MAX_RANGES)
     bounds = [len(clusters) * r // num_ranges for r in range(num_ranges + 1)]
@@ -176,7 +176,7 @@ def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
 
 @jit
 def _solve_parts(graph, partitionable, parts, num_parts):
-    """Steps 2 and 3: from small clusters of the input to a feasible labelling of it.
+    """Do steps 2 and 3: from small clusters of the input to a feasible labelling of it.
 
     Args:
         graph: backward rows suffice.
@@ -185,7 +185,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):
         num_parts: M.
 
     Returns:
-        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (refine.py); the
+        clusters (V,) int32 and class_of (K + V,) int32 of the labelling (refine.py), the
         contracted graph and the sum of what its node costs were reduced by.
     """
     num_nodes, num_classes = graph.node_costs.shape
@@ -221,7 +221,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):
 
 @jit
 def _solve_again(graph, partitionable, clusters, class_of):
-    """Steps 2 and 3 for the parts into which a labelling falls.
+    """Do steps 2 and 3 for the parts into which a labelling falls.
 
     Returns:
         Another labelling (clusters, class_of), and by how much it costs more (or less, if < 0).
@@ -245,7 +245,7 @@ def _refine(
     class_of: Labels,
     refine: int,
 ) -> None:
-    """Step 4; changes the labelling in place."""
+    """Do step 4; the labelling is changed in place."""
     for cycle in range(refine):
         if cycle > 0:
             others, classes, change = _solve_again(graph, partitionable, clusters, class_of)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_minimum, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_minimum, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
 from cops.solver.stencil import spread_costs
 
@@ -145,26 +145,40 @@ def make_graph(edges, edge_costs, scale, node_costs, best, both):
         end = min(begin + block, num_nodes)
         backward[:] = 0
         forward[:] = 0
-        _count_links(edge_list, at_backward, begin, end, True, backward)
+        _count_block(edge_list, at_backward, begin, end, backward)
         if both:
-            _count_links(edge_list, at_forward, begin, end, False, forward)
+            _count_block_forward(edge_list, at_forward, begin, end, forward)
         _place_rows(begin, end, backward, forward, first, middle)
-        _fill_links(edge_list, at_backward, begin, end, True, backward, link_node, link_cost)
+        _fill_block(edge_list, at_backward, begin, end, backward, link_node, link_cost)
         if both:
-            _fill_links(edge_list, at_forward, begin, end, False, forward, link_node, link_cost)
+            _fill_block_forward(edge_list, at_forward, begin, end, forward, link_node, link_cost)
     no_offsets = np.empty(0, np.int64)
     no_costs = np.empty((0, 0), np.float32)
     return Graph(first, middle, link_node, link_cost, no_offsets, no_costs, node_costs, best)
 
 
 @jit_pass
+def _count_block(edge_list, at, begin, end, counts):
+    """Count the backward links of a block of nodes."""
+    # Written with a constant, so that the compiler makes a loop of its own for each direction.
+    return _count_links(edge_list, at, begin, end, True, counts)
+
+
+@jit_pass
+def _count_block_forward(edge_list, at, begin, end, counts):
+    """Count the forward links of a block of nodes."""
+    return _count_links(edge_list, at, begin, end, False, counts)
+
+
+@jit_inline
 def _count_links(edge_list, at, begin, end, larger, counts):
     """Count the edges of each node of a block whose larger (or smaller) end it is.
 
     Args:
         edge_list: of the whole graph.
         at: (R,) the first edge of each run that has had no link yet.
-        begin, end: the block of nodes.
+        begin: the first node of the block.
+        end: the node after its last.
         larger: whether larger ends are counted, or smaller ones.
         counts: (end - begin,) or more, raised.
     """
@@ -193,11 +207,27 @@ def _place_rows(begin, end, backward, forward, first, middle):
 
 
 @jit_pass
+def _fill_block(edge_list, at, begin, end, places, link_node, link_cost):
+    """Write the backward links of a block of nodes."""
+    return _fill_links(edge_list, at, begin, end, True, places, link_node, link_cost)
+
+
+@jit_pass
+def _fill_block_forward(edge_list, at, begin, end, places, link_node, link_cost):
+    """Write the forward links of a block of nodes."""
+    return _fill_links(edge_list, at, begin, end, False, places, link_node, link_cost)
+
+
+@jit_inline
 def _fill_links(edge_list, at, begin, end, larger, places, link_node, link_cost):
     """Write the links that `_count_links` has counted, and move `at` behind their edges.
 
     Args:
-        edge_list, at, begin, end, larger: as there.
+        edge_list: as there.
+        at: as there, moved on.
+        begin: as there.
+        end: as there.
+        larger: as there.
         places: where the next link of each node of the block goes, moved on.
         link_node: (2 E,) int32 or (E,), written.
         link_cost: as many float32, written.

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.problem import Problem, Result, find_cut, finish, sum_cut
+from cops.solver.counting import sum_cut
+from cops.solver.labelling import Result, find_cut, finish
+from cops.solver.problem import Problem
 from cops.solver.stencil import Stencil
 
 Labels = npt.NDArray[np.int32]
@@ -27,7 +29,7 @@ def finish_best(
     classes: Labels,
     clusters: Labels,
 ) -> Result:
-    """The result of a labelling, or of a trivial one if that costs less.
+    """Make the result of a labelling, or of a trivial one if that costs less.
 
     Args:
         problem: without infinity.
@@ -35,7 +37,8 @@ def finish_best(
         best: (V,) the first class of lowest cost of each node.
         together: a lower bound of the cost of one cluster, where each node pays only what its class
             costs more than its best; -inf if not known.
-        classes, clusters: (V,) the labelling.
+        classes: (V,) of the labelling.
+        clusters: (V,) of the labelling.
     """
     result = finish(problem, classes, clusters, stencil)
     lowest = _sum_chosen(problem.node_costs, best)

@@ -35,12 +35,8 @@ import numpy.typing as npt
 from cops.solver._jit import jit, jit_inline, jit_pass
 from cops.solver.multilevel.rows import (
     Row,
-    Tally,
-    add_up,
     load_labels,
-    load_whole_row,
     make_row,
-    make_tally,
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 
@@ -86,20 +82,32 @@ class Chain(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """Where one node would rather be: index 0 among clusters of its own class, 1 among all.
+    """Where one node would rather be.
 
     Attributes:
-        target: (2,) int64 cluster; -1 where none has edges to the node that are worth it.
-        lack: (2,) float64, what the move costs; inf where there is no target.
-        row, tally: room for the node's neighbours; the tally is for cluster numbers.
-        count: (1,) int64, how often `_find_targets` was called.
+        same: the best other cluster of the class of the node's own; -1 where none has edges to the
+            node that are worth it.
+        any: the best other cluster of any class; -1 where there is none.
+        lack_same: what the move to `same` costs; inf where there is none.
+        lack_any: what the move to `any` costs; inf where there is none.
     """
 
-    target: npt.NDArray[np.int64]
-    lack: npt.NDArray[np.float64]
+    same: int
+    any: int
+    lack_same: float
+    lack_any: float
+
+
+class Room(NamedTuple):
+    """Room for the neighbours of a node that a chain may come to.
+
+    Attributes:
+        row: their clusters, and the costs of the edges to them.
+        weight: (C,) float64, the costs of edges into each cluster in sum.
+    """
+
     row: Row
-    tally: Tally
-    count: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float64]
 
 
 @jit
@@ -120,10 +128,10 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
         What the chains have gained in sum; 0 if there was none.
     """
     num_nodes = graph.node_costs.shape[0]
-    wish = _make_wish(graph, class_of.size)
+    room = Room(make_row(graph), np.empty(class_of.size, np.float64))
     seeds = np.empty(num_nodes, np.int32)
     lacks = np.empty((2, num_nodes), np.float64)
-    num_seeds = _find_seeds(graph, clusters, class_of, waiting, wish, seeds, lacks)
+    num_seeds = _find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks)
     if num_seeds == 0:
         return 0.0
 
@@ -140,27 +148,20 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
             if chain.visited[seed]:
                 continue
             # The chains before may have changed what is next to the seed.
-            visits += _find_targets(graph, clusters, class_of, seed, wish)
-            if wish.target[stage] < 0:
+            wish, links = _find_targets(graph, clusters, class_of, seed, room)
+            visits += links
+            target = wish.same if stage == 0 else wish.any
+            if target < 0:
                 continue
             number = stage * num_seeds + place
-            _begin_chain(chain, seed, number, wish.lack[stage])
-            target = wish.target[stage]
+            _begin_chain(chain, seed, number, wish.lack_same if stage == 0 else wish.lack_any)
             source = clusters[seed] if one_source else np.int32(-1)
             gain, links = _grow_chain(
-                graph, clusters, class_of, seed, target, source, number, patience, chain, wish
+                graph, clusters, class_of, seed, target, source, number, patience, chain, room
             )
             total += gain
             visits += links
     return total
-
-
-@jit
-def _make_wish(graph, num_numbers):
-    """Allocate for a graph and so many numbers of clusters."""
-    row = make_row(graph)
-    tally = make_tally(row, np.empty(num_numbers, np.float64))
-    return Wish(np.empty(2, np.int64), np.empty(2, np.float64), row, tally, np.zeros(1, np.int64))
 
 
 @jit
@@ -190,17 +191,20 @@ def _begin_chain(chain, seed, number, lack):
 
 
 @jit
-def _grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, wish):
+def _grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, room):
     """Grow one chain, and leave in the target what of it gains most; the rest moves back.
 
     Args:
-        graph, clusters, class_of, patience: as for `move_chains`.
+        graph: as for `move_chains`.
+        clusters: as there.
+        class_of: as there.
         seed: a node that has been met.
         target: the cluster that the nodes of the chain move into.
         source: the cluster that they must come from; -1: any.
         number: that of the chain, which no other has.
+        patience: as for `move_chains`.
         chain: changed.
-        wish: room for a row.
+        room: changed.
 
     Returns:
         What the chain has gained, >= 0, and how many links were visited.
@@ -230,12 +234,10 @@ def _grow_chain(graph, clusters, class_of, seed, target, source, number, patienc
             best_gain = gain
             best_size = count
         clusters[u] = target
-        num_links = load_whole_row(graph, u, chain.nodes, chain.row)
-        num_changed = _update_met(clusters, own, target, number, num_links, chain)
-        num_changed, links = _meet(
-            graph, clusters, class_of, target, source, number, num_links, num_changed, chain, wish
+        num_changed, links = _advance(
+            graph, clusters, class_of, u, own, target, source, number, chain, room
         )
-        visits += num_links + links
+        visits += links
         for i in range(num_changed):
             v = changed[i]
             heappush(heap, (stay[v] - join[v], np.int64(v)))
@@ -245,12 +247,25 @@ def _grow_chain(graph, clusters, class_of, seed, target, source, number, patienc
 
 
 @jit_pass
-def _update_met(clusters, own, target, number, num_links, chain):
-    """Node u has moved from `own` to `target`: update its neighbours that the chain has met.
+def _advance(graph, clusters, class_of, u, own, target, source, number, chain, room):
+    """List the neighbours whose change is another now that u has moved from `own` to `target`.
 
     Returns:
-        How many neighbours are listed in `chain.changed`; one with two links is there twice.
+        How many neighbours are listed in `chain.changed`; one with two links may be there twice.
+        And how many links were visited.
     """
+    num_links = load_labels(graph, u, 0, True, chain.nodes, chain.row)
+    num_changed = _update_met(clusters, own, target, number, num_links, chain)
+    # Only now, as there may be a second link to the same node, all of whose links are summed here.
+    num_changed, visits = _meet(
+        graph, clusters, class_of, target, source, number, num_links, num_changed, chain, room
+    )
+    return num_changed, num_links + visits
+
+
+@jit_inline
+def _update_met(clusters, own, target, number, num_links, chain):
+    """Update the neighbours that the chain has met; return how many are listed as changed."""
     row = chain.row
     num_changed = 0
     # Invariant: for each node met and not moved, `stay` and `join` are the sums over its links.
@@ -265,12 +280,9 @@ def _update_met(clusters, own, target, number, num_links, chain):
     return num_changed
 
 
-@jit_pass
-def _meet(graph, clusters, class_of, target, source, number, num_links, num_changed, chain, wish):
+@jit_inline
+def _meet(graph, clusters, class_of, target, source, number, num_links, num_changed, chain, room):
     """Meet the neighbours of the last node that gain by an edge to it, and list them as changed.
-
-    To be called after `_update_met`: there may be a second link to the same node, and all of its
-    links are summed here.
 
     Returns:
         How many neighbours are listed now, and how many links were visited.
@@ -284,7 +296,7 @@ def _meet(graph, clusters, class_of, target, source, number, num_links, num_chan
         if source >= 0 and clusters[v] != source:
             continue
         chain.met[v] = number
-        visits += _sum_both(graph, clusters, class_of, v, target, chain, wish.row)
+        visits += _sum_both(graph, clusters, class_of, v, target, chain, room.row)
         chain.changed[num_changed] = v
         num_changed += 1
     return num_changed, visits
@@ -307,41 +319,50 @@ def _sum_both(graph, clusters, class_of, v, target, chain, row):
 
 
 @jit_pass
-def _find_targets(graph, clusters, class_of, v, wish):
-    """Find the clusters to which v would rather move; return the number of its links."""
+def _find_targets(graph, clusters, class_of, v, room):
+    """Find the clusters to which v would rather move; return the number of its links, too."""
+    num_links = load_labels(graph, v, 0, True, clusters, room.row)
+    return _compare(graph, clusters, class_of, v, num_links, room), num_links
+
+
+@jit_inline
+def _compare(graph, clusters, class_of, v, num_links, room):
+    """Compare the clusters next to v, whose row is loaded."""
+    row, weight = room.row, room.weight
     own = clusters[v]
-    tally, lack, target = wish.tally, wish.lack, wish.target
-    num_links = load_labels(graph, v, 0, True, clusters, wish.row)
-    now = wish.count[0]
-    wish.count[0] += 1
-    tally.stamp[own] = now  # so that it is not listed
-    tally.weight[own] = 0.0
-    num_touched = add_up(wish.row, num_links, now, tally)
-    stay = tally.weight[own] - graph.node_costs[v, class_of[own]]
-    target[:] = -1
-    lack[:] = np.inf
-    for t in range(num_touched):
-        c = tally.touched[t]
-        if tally.weight[c] <= 0.0:
+    # Two loops without a branch: that is faster here than `add_up`, which lists the labels.
+    weight[own] = 0.0
+    for i in range(num_links):
+        weight[row.labels[i]] = 0.0
+    for i in range(num_links):
+        weight[row.labels[i]] += row.costs[i]
+    stay = weight[own] - graph.node_costs[v, class_of[own]]
+    same = anywhere = np.int64(-1)
+    lack_same = lack_any = np.float64(np.inf)
+    for i in range(num_links):
+        c = row.labels[i]
+        if c == own or weight[c] <= 0.0:
             continue
-        cost = stay - (tally.weight[c] - graph.node_costs[v, class_of[c]])
-        if cost < lack[1]:
-            lack[1] = cost
-            target[1] = c
-        if cost < lack[0] and class_of[c] == class_of[own]:
-            lack[0] = cost
-            target[0] = c
-    return num_links
+        lack = stay - (weight[c] - graph.node_costs[v, class_of[c]])
+        if lack < lack_any:
+            lack_any = lack
+            anywhere = np.int64(c)
+        if lack < lack_same and class_of[c] == class_of[own]:
+            lack_same = lack
+            same = np.int64(c)
+    return Wish(same, anywhere, lack_same, lack_any)
 
 
 @jit_pass
-def _find_seeds(graph, clusters, class_of, waiting, wish, seeds, lacks):
+def _find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks):
     """List the seeds.
 
     Args:
-        graph, clusters, class_of: as for `move_chains`.
+        graph: as for `move_chains`.
+        clusters: as there.
+        class_of: as there.
         waiting: (n,) bool, False for nodes that cannot be one.
-        wish: changed.
+        room: changed.
         seeds: (n,) int32, filled from the front.
         lacks: (2, n) float64, filled with what moves of the seeds cost, to clusters of their class
             and to any; inf where that is too much.
@@ -353,14 +374,15 @@ def _find_seeds(graph, clusters, class_of, waiting, wish, seeds, lacks):
     for v in range(waiting.size):
         if not waiting[v]:
             continue
-        num_links = _find_targets(graph, clusters, class_of, v, wish)
+        num_links = load_labels(graph, v, 0, True, clusters, room.row)
         mass = np.float64(0.0)
         for i in range(num_links):
-            mass += abs(wish.row.costs[i])
-        same, anywhere = wish.lack[0], wish.lack[1]
-        if anywhere < SEED_SHARE * mass:
+            mass += abs(room.row.costs[i])
+        wish = _compare(graph, clusters, class_of, v, num_links, room)
+        limit = SEED_SHARE * mass
+        if wish.lack_any < limit:
             seeds[num_seeds] = v
-            lacks[0, num_seeds] = same if same < SEED_SHARE * mass else np.inf
-            lacks[1, num_seeds] = anywhere
+            lacks[0, num_seeds] = wish.lack_same if wish.lack_same < limit else np.inf
+            lacks[1, num_seeds] = wish.lack_any
             num_seeds += 1
     return num_seeds

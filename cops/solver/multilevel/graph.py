@@ -126,8 +126,13 @@ def _merge_edges(ends, costs, first, members, slot, merged, merged_costs):
     """Add up the costs of edges with the same ends; return how many edges are left.
 
     Args:
-        first, members: edges grouped by ends[:, 0].
+        ends: (E, 2) int32.
+        costs: (E,) float64.
+        first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
+        members: (E,) edges grouped so.
         slot: (M,), all -1.
+        merged: (E, 2) int32, written.
+        merged_costs: (E,) float64, written.
     """
     count = 0
     for c in range(slot.size):
@@ -175,8 +180,10 @@ def _sum_links(graph, clusters, first, members, row, slot, ends, costs):
     """Write the edges between clusters and their costs; return how many there are.
 
     Args:
-        graph, clusters: as for `contract`.
-        first, members: nodes grouped by clusters.
+        graph: as for `contract`.
+        clusters: as there.
+        first: (M + 1,) where the nodes of each cluster begin in `members`.
+        members: (n,) nodes grouped so.
         row: room for a row.
         slot: (M,), all -1.
         ends: (E, 2) int32, written.

@@ -75,7 +75,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):
 
 @jit
 def renumber(clusters, class_of, num_classes, capacity):
-    """Number the instances of a labelling K, K + 1, ... by their first nodes.
+    """Renumber the instances of a labelling K, K + 1, ... by their first nodes.
 
     Returns:
         clusters (n,) int32 and class_of (K + capacity,) int32.

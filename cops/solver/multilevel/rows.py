@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver._jit import jit, jit_inline
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
@@ -148,12 +148,6 @@ def load_labels(graph, v, lowest, both, labels_of, row):
                 row.costs[count] = graph.link_cost[i]
                 count += 1
     return count
-
-
-@jit_pass
-def load_whole_row(graph, v, labels_of, row):
-    """Call `load_labels` for all neighbours of v, from a kernel that allocates."""
-    return load_labels(graph, v, 0, True, labels_of, row)
 
 
 @jit_inline

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_pass
-from cops.solver.multilevel.rows import Row, load_labels, load_whole_row, make_row
+from cops.solver.multilevel.rows import Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
@@ -142,7 +142,8 @@ def _grow_part(graph, clusters, seed, size, number, part):
     """Grow a part from a seed, and find how much of it gains most.
 
     Args:
-        graph, clusters: as for `split_clusters`.
+        graph: as for `split_clusters`.
+        clusters: as there.
         seed: a node.
         size: the nodes of its cluster, one of which must be left.
         number: that of the part, which no other has.
@@ -177,17 +178,23 @@ def _grow_part(graph, clusters, seed, size, number, part):
         if gain > best_gain + RELATIVE_GAIN * mass:
             best_gain = gain
             best_size = count
-        num_links = load_whole_row(graph, u, part.nodes, part.row)
-        visits += num_links
-        for i in range(_update_neighbours(clusters, own, number, num_links, part)):
+        num_changed, links = _advance(graph, clusters, u, own, number, part)
+        visits += links
+        for i in range(num_changed):
             v = part.changed[i]
             heappush(heap, (inside[v] - 2.0 * towards[v], np.int64(v)))
     return best_gain, best_size, visits
 
 
 @jit_pass
-def _update_neighbours(clusters, own, number, num_links, part):
-    """Update `towards` of the neighbours of the last node; return how many are in `changed`."""
+def _advance(graph, clusters, u, own, number, part):
+    """Update `towards` of the neighbours of u, which the part has taken from `own`.
+
+    Returns:
+        How many neighbours are listed in `part.changed`; one with two links is there twice. And
+        how many links were visited.
+    """
+    num_links = load_labels(graph, u, 0, True, part.nodes, part.row)
     num_changed = 0
     for i in range(num_links):
         v = part.row.labels[i]
@@ -199,7 +206,7 @@ def _update_neighbours(clusters, own, number, num_links, part):
         part.towards[v] += part.row.costs[i]
         part.changed[num_changed] = v
         num_changed += 1
-    return num_changed
+    return num_changed, num_links
 
 
 @jit_pass
@@ -226,7 +233,8 @@ def _find_seeds(graph, clusters, row, inside, seeds):
     """Sum the edges of each node into its cluster, and list the seeds.
 
     Args:
-        graph, clusters: as for `split_clusters`.
+        graph: as for `split_clusters`.
+        clusters: as there.
         row: room for a row.
         inside: (n,) float64, filled.
         seeds: (n,) int32, filled from the front.

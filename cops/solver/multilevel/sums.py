@@ -139,10 +139,11 @@ def find_candidate(graph, node, tally, num_touched, sums, threshold, best):
     """Find the cluster for which the node gains most.
 
     Args:
-        graph, node: the node.
+        graph: of the node.
+        node: in none of the clusters that are listed.
         tally: sums of its edges into the first `num_touched` clusters.
         num_touched: how many clusters there are.
-        sums: of the clusters; the node is in none of those listed.
+        sums: of the clusters.
         threshold: a cluster must bring more than this.
         best: what is returned if none does.
     """

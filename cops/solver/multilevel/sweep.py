@@ -1,8 +1,9 @@
 """Local moving without the stuff rule: how the multilevel method finds clusters in the first place.
 
-As in the Louvain method for modularity, the best cluster (sums.py) is taken at once, in the order of
-the nodes; `first_sweep` does so on the input, `move_freely` again and again on contracted graphs.
-Here every class may have several clusters; algorithm.py joins those of a class outside P later.
+As in the Louvain method for modularity, the best cluster (sums.py) is taken at once, in the order
+of the nodes. `first_sweep` does so on the input, `move_freely` again and again on contracted
+graphs. Here every class may have several clusters; algorithm.py joins those of a class outside P
+later.
 
 Shapes: n nodes of a graph, K classes, M clusters.
 """
@@ -42,7 +43,8 @@ def first_sweep(graph, begin, end, clusters):
 
     Args:
         graph: backward rows suffice.
-        begin, end: the range of nodes.
+        begin: the first node of the range.
+        end: the node after its last.
         clusters: (n,) int32; entries begin .. end-1 are set, to 0 .. M-1.
 
     Returns:

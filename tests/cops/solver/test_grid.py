@@ -12,11 +12,12 @@ import cops.solver.multilevel.algorithm as multilevel
 from cops.grid_graph import grid_graph
 from cops.solver import Result, solve_amwc, solve_amwc_grid, solve_mwc
 from cops.solver.multilevel.algorithm import solve_multilevel
+from cops.solver.multilevel.build import make_graph, make_stencil_graph, reduce_node_costs
 from cops.solver.multilevel.graph import contract, find_components
 from cops.solver.multilevel.refine import labelling_cost, move_constrained
-from cops.solver.multilevel.rows import Graph, make_graph, make_stencil_graph, reduce_node_costs
+from cops.solver.multilevel.rows import Graph
 from cops.solver.planted import planted_problem
-from cops.solver.problem import Problem, survey_costs
+from cops.solver.problem import Problem, survey_problem
 from cops.solver.stencil import find_stencil, no_stencil
 
 DISTANCES = (1, 3, 8)
@@ -109,7 +110,7 @@ def test_a_grid_without_its_stencil_is_solved_as_well() -> None:
     """Ties may fall differently, because contracted rows have another order."""
     for seed in range(3):
         problem = planted_problem(seed, 30, 44, 6, DISTANCES, 3.0, num_things=6)
-        survey = survey_costs(problem)
+        survey = survey_problem(*problem)[1]
         assert len(survey.stencil.offsets)
         fast = solve_multilevel(problem, survey)
         slow = solve_multilevel(problem, survey._replace(stencil=no_stencil()))

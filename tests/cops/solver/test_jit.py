@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from project import ROOT
 
 FIRST = """
-from {package}._jit import jit
+from package._jit import jit
 STEP = {step}
 
 @jit
@@ -18,8 +20,8 @@ def advance(x):
     return x + STEP
 """
 SECOND = """
-from {package}._jit import jit
-from {package}.first import advance
+from package._jit import jit
+from package.{first} import advance
 
 @jit
 def twice(x):
@@ -27,11 +29,10 @@ def twice(x):
 """
 
 
-def call(folder: Path) -> tuple[int, int]:
+def call(folder: Path, second: str) -> tuple[int, int]:
     """twice(1), and how many kernels came from the cache, in a new process."""
-    program = (
-        "from package.second import twice; print(twice(1), sum(twice.stats.cache_hits.values()))"
-    )
+    program = f"from package.{second} import twice; "
+    program += "print(twice(1), sum(twice.stats.cache_hits.values()))"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
     )
@@ -39,14 +40,43 @@ def call(folder: Path) -> tuple[int, int]:
     return value, hits
 
 
-def test_a_change_in_one_file_renews_the_kernels_of_another(tmp_path):
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("first", "second"), ("lower.first", "upper.second"), ("first", "upper.second")],
+    ids=["one folder", "another folder", "the folder above"],
+)
+def test_a_change_in_one_file_renews_the_kernels_of_another(tmp_path, first, second):
     package = tmp_path / "package"
-    package.mkdir()
-    (package / "__init__.py").touch()
+    for folder in (package, package / "lower", package / "upper"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
     shutil.copy(ROOT / "cops/solver/_jit.py", package)
-    (package / "first.py").write_text(FIRST.format(package="package", step=1))
-    (package / "second.py").write_text(SECOND.format(package="package"))
-    assert call(tmp_path) == (3, 0)
-    assert call(tmp_path) == (3, 1)
-    (package / "first.py").write_text(FIRST.format(package="package", step=20))
-    assert call(tmp_path) == (41, 0)  # Numba by itself would say 3 again
+    callee = package / f"{first.replace('.', '/')}.py"
+    caller = package / f"{second.replace('.', '/')}.py"
+    callee.write_text(FIRST.format(step=1))
+    caller.write_text(SECOND.format(first=first))
+    assert call(tmp_path, second) == (3, 0)
+    assert call(tmp_path, second) == (3, 1)
+    callee.write_text(FIRST.format(step=20))
+    assert call(tmp_path, second) == (41, 0)  # Numba by itself would say 3 again
+
+
+def test_kernels_import_from_the_solver_only():
+    """What else they imported could change without the cache being renewed."""
+    own = {path.stem for path in ROOT.iterdir() if path.is_dir()} | {"panoptic_tools"}
+    num_files = 0
+    for path in (ROOT / "cops/solver").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        modules |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+        if "cops.solver._jit" in modules:
+            num_files += 1
+            ours = {module for module in modules if module.split(".")[0] in own}
+            assert all(module.startswith("cops.solver.") for module in ours), path
+    assert num_files > 10
+
+
+def test_all_decorators_stand_in_one_file():
+    for path in (ROOT / "cops/solver").rglob("*.py"):
+        if path.name != "_jit.py":
+            assert "import numba" not in path.read_text(), path

@@ -13,7 +13,7 @@ from project import ROOT
 
 import cops.solver
 from cops.solver import check_problem, energy, is_feasible, solve_amwc, solve_mwc
-from cops.solver.problem import finish
+from cops.solver.labelling import finish
 
 NODES = np.array([[0.0, 2.0], [1.0, 0.0], [3.0, 3.5]])
 EDGES = np.array([[0, 1], [1, 2], [2, 0]])

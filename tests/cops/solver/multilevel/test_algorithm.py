@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from project import ROOT
 
 import cops.solver.multilevel.algorithm as multilevel
+from cops.solver import energy, is_feasible, solve_amwc, solve_mwc
 from cops.solver.greedy.algorithm import contract_greedily
-from cops.solver.multilevel.algorithm import multilevel_amwc, multilevel_mwc
+from cops.solver.labelling import finish
 from cops.solver.planted import planted_problem
-from cops.solver.problem import Problem, check_problem, energy, finish, is_feasible
+from cops.solver.problem import Problem, check_problem
 
+Labels = np.ndarray
 KINDS = ("normal", "signs", "small integers", "many zeros", "huge", "tiny", "mixed magnitudes")
 
 
@@ -59,6 +61,16 @@ def random_problem(seed: int, max_nodes: int = 12, max_classes: int = 4) -> Prob
         edge_costs.astype(dtype),
         partitionable,
     )
+
+
+def multilevel_amwc(*problem: np.ndarray, **options: int) -> tuple[Labels, Labels]:
+    """Class and cluster of each node."""
+    return solve_amwc(*problem, method="multilevel", **options)[:2]
+
+
+def multilevel_mwc(*problem: np.ndarray, start: Labels | None = None, **options: int) -> Labels:
+    """Class of each node."""
+    return solve_mwc(*problem, method="multilevel", start=start, **options).node_classes
 
 
 def cost_of(problem: Problem, classes: np.ndarray, clusters: np.ndarray) -> float:

@@ -7,17 +7,19 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from cops.solver.multilevel.graph import contract, find_components
-from cops.solver.multilevel.refine import labelling_cost, move_constrained, move_parts, renumber
-from cops.solver.multilevel.rows import (
+from cops.solver.multilevel.build import (
     MAX_RUNS,
     NODES_PER_BLOCK,
-    Graph,
     find_scale,
     make_graph,
     reduce_node_costs,
 )
-from cops.solver.multilevel.sweep import first_sweep, move_freely, number_by_first
+from cops.solver.multilevel.cluster_numbers import number_by_first
+from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.parts import move_parts, renumber
+from cops.solver.multilevel.refine import labelling_cost, move_constrained
+from cops.solver.multilevel.rows import Graph
+from cops.solver.multilevel.sweep import first_sweep, move_freely
 from cops.solver.planted import grid_edges
 
 

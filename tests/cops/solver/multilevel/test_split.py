@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cops.solver.multilevel.build import make_graph, make_stencil_graph, reduce_node_costs
 from cops.solver.multilevel.chain import move_chains
-from cops.solver.multilevel.refine import labelling_cost, move_constrained, move_parts
-from cops.solver.multilevel.rows import (
-    Graph,
-    make_graph,
-    make_stencil_graph,
-    reduce_node_costs,
-)
+from cops.solver.multilevel.parts import move_parts
+from cops.solver.multilevel.refine import labelling_cost, move_constrained
+from cops.solver.multilevel.rows import Graph
 from cops.solver.multilevel.split import split_clusters
 from cops.solver.planted import grid_edges
-from cops.solver.problem import Problem, survey_costs
+from cops.solver.stencil import find_stencil
 
 MANY = 10**9  # links; no limit
 
@@ -34,11 +31,11 @@ def random_grid(seed: int) -> tuple[Graph, Graph]:
     edges = grid_edges(height, width, (1, 3))
     costs = rng.integers(-4, 6, len(edges)).astype(np.float32)
     nodes = rng.integers(0, 9, (height * width, num_classes)).astype(np.float32)
-    survey = survey_costs(Problem(nodes, edges, costs, np.ones(num_classes, bool)))
-    assert len(survey.stencil.offsets)
+    stencil, valid = find_stencil(edges, len(nodes))
+    assert valid and len(stencil.offsets)
     reduced = reduce_node_costs(nodes, 1.0)
     rows = make_graph(edges, costs, 1.0, *reduced, True)
-    return rows, make_stencil_graph(survey.stencil, costs, 1.0, *reduced)
+    return rows, make_stencil_graph(stencil, costs, 1.0, *reduced)
 
 
 def random_labelling(graph: Graph, seed: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
