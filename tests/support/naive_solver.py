@@ -5,7 +5,8 @@ and edges in dictionaries and every similarity computed anew in every step. `bru
 every labelling. Both count in fractions, so nothing hangs on rounding: what the fast solver gets
 must be equal wherever its floats are exact, as they are for small multiples of 1/8.
 
-Where the printed algorithm leaves a choice, the documented rules of `cops.solver.greedy.algorithm` hold.
+Where the printed algorithm leaves a choice, the documented rules of `cops.solver.greedy.algorithm`
+hold.
 """
 
 from __future__ import annotations

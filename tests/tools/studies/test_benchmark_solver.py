@@ -1,11 +1,9 @@
-"""tools/studies/benchmark_solver.py runs on planted, loaded and dumped problems, and reports the truth."""
+"""benchmark_solver.py runs on planted, loaded and dumped problems, and reports the truth."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,61 +13,56 @@ from project import ROOT
 from cops.solver import energy, is_feasible, solve_amwc
 from cops.solver.planted import planted_problem
 from cops.solver.problem import check_problem
+from panoptic_tools.studies import benchmark_solver as program
 from panoptic_tools.studies.library.solver_cases import (
-    compare,
-    growth_exponents,
     joined_labelling,
+    load_beside,
     measure_beside,
     peak_extra_bytes,
-    summarise,
 )
+from panoptic_tools.studies.library.solver_problems import (
+    SIZES,
+    dump_images,
+    load_problem,
+    network_config,
+)
+from panoptic_tools.studies.library.solver_tables import compare, growth_exponents, summarise
 
 
-@pytest.fixture(scope="module")
-def program():
-    """The program as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "benchmark_solver", ROOT / "tools/studies/benchmark_solver.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(program, tmp_path, words: str, status: int = 0) -> dict:
+def run(tmp_path, words: str, status: int = 0) -> dict:
     """What the program writes as JSON."""
     report = tmp_path / "report.json"
     assert program.main([*words.split(), "--json", str(report)]) == status
     return json.loads(report.read_text())
 
 
-def small_problem(program, seed: int = 0, **changes):
-    return planted_problem(seed, *program.SIZES["16x24"][:4], **changes)
+def small_problem(seed: int = 0, **changes):
+    return planted_problem(seed, *SIZES["16x24"][:4], **changes)
 
 
 # ---- ours ---------------------------------------------------------------------------------------
 
 
-def test_planted_problems(program, tmp_path, capsys):
+def test_planted_problems(tmp_path, capsys):
     words = "--sizes 16x24 --noise 1 6 --variants smooth signs --methods greedy --threads 1 2"
-    rows = run(program, tmp_path, f"{words} --repeat 2")["rows"]
+    rows = run(tmp_path, f"{words} --repeat 2")["rows"]
     assert "feasible" in capsys.readouterr().out
     assert len(rows) == 2 * 2 * 2
-    expected = solve_amwc(*small_problem(program, noise=6.0, variant="signs"))
+    expected = solve_amwc(*small_problem(noise=6.0, variant="signs"))
     row = rows[-1]
     assert (row["noise"], row["variant"], row["threads"]) == (6.0, "signs", 2)
     assert row["energy"] == expected.energy and row["feasible"] and row["gain_percent"] == 0.0
     assert row["edges_per_second"] == pytest.approx(row["edges"] / row["seconds"])
 
 
-def test_refinement_is_a_row_each_and_seeds_are_summed_up(program, tmp_path, capsys):
+def test_refinement_is_a_row_each_and_seeds_are_summed_up(tmp_path, capsys):
     words = "--sizes 16x24 --noise 6 --seeds 0 1 2 --refine 0 3 --repeat 1"
-    report = run(program, tmp_path, words)
+    report = run(tmp_path, words)
     rows, summary = report["rows"], report["summary"]
     names = ["greedy", "multilevel 0", "multilevel 3"]
     assert [row["solver"] for row in rows] == 3 * names
     assert [row["solver"] for row in summary] == names
-    problem = small_problem(program, seed=1, noise=6.0)
+    problem = small_problem(seed=1, noise=6.0)
     for row, refine in zip(rows[4:6], (0, 3), strict=True):
         assert row["energy"] == solve_amwc(*problem, method="multilevel", refine=refine).energy
         gain = 100 * (rows[3]["energy"] - row["energy"]) / abs(rows[3]["energy"])
@@ -81,12 +74,12 @@ def test_refinement_is_a_row_each_and_seeds_are_summed_up(program, tmp_path, cap
     assert "x other" not in capsys.readouterr().out
 
 
-def test_costs_from_a_file(program, tmp_path, capsys):
-    problem = small_problem(program, seed=3, noise=3.0)
+def test_costs_from_a_file(tmp_path, capsys):
+    problem = small_problem(seed=3, noise=3.0)
     path = tmp_path / "costs.npz"
     np.savez(path, **problem._asdict())
     words = f"--load {path} --methods greedy --repeat 1"
-    (row,) = run(program, tmp_path, words)["rows"]
+    (row,) = run(tmp_path, words)["rows"]
     assert row["problem"] == "costs" and row["energy"] == solve_amwc(*problem).energy
     np.savez(path, edges=problem.edges)
     with pytest.raises(ValueError, match="no array called edge_costs, node_costs, partitionable"):
@@ -140,12 +133,11 @@ def solve(node_costs, edges, edge_costs, partitionable):
 """
 
 
-def test_another_solver(program, tmp_path, monkeypatch, capsys):
+def test_another_solver(tmp_path, monkeypatch, capsys):
     (tmp_path / "other_solver_of_a_test.py").write_text(BESIDE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     words = "--sizes 16x24 --noise 6 --seeds 0 1 --repeat 3 --beside other_solver_of_a_test"
-    report = run(program, tmp_path, words)
+    report = run(tmp_path, words)
     greedy, multilevel, other = report["rows"][:3]
     assert other["solver"] == "other_solver_of_a_test"
     assert (other["seconds"], other["seconds_least"], other["peak_extra_bytes"]) == (2, 1, 12e6)
@@ -157,14 +149,13 @@ def test_another_solver(program, tmp_path, monkeypatch, capsys):
     assert "x other" in capsys.readouterr().out
 
 
-def test_a_module_without_a_solver(program, tmp_path, monkeypatch):
+def test_a_module_without_a_solver(tmp_path, monkeypatch):
     (tmp_path / "no_solver_of_a_test.py").write_text("answer = 42\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(ValueError, match=r"no function solve\(\)"):
-        program.load_beside("no_solver_of_a_test")
+        load_beside("no_solver_of_a_test")
     with pytest.raises(ModuleNotFoundError):
-        program.load_beside("not_even_a_module_of_a_test")
+        load_beside("not_even_a_module_of_a_test")
 
 
 # Four nodes in a row; 0, 1 and 3 take class 0, which may have one cluster, and 2 takes class 1.
@@ -217,16 +208,15 @@ def test_labels_that_do_not_fit_are_refused(classes, cut, message):
         measure_beside(ROW, "theirs", lambda *_: (1.0, np.array(classes), np.array(cut)))
 
 
-def test_an_infeasible_solver_fails_the_program(program, tmp_path, monkeypatch):
+def test_an_infeasible_solver_fails_the_program(tmp_path, monkeypatch):
     (tmp_path / "wrong_solver_of_a_test.py").write_text(
         "import numpy as np\n"
         "def solve(node_costs, edges, edge_costs, partitionable):\n"
         "    return 1.0, np.zeros(len(node_costs), int), np.ones(len(edges), bool)\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     words = "--sizes 16x24 --noise 1 --methods greedy --repeat 1 --beside wrong_solver_of_a_test"
-    rows = run(program, tmp_path, words, status=1)["rows"]
+    rows = run(tmp_path, words, status=1)["rows"]
     assert [row["feasible"] for row in rows] == [True, False]
     assert rows[1]["peak_extra_bytes"] is None or rows[1]["peak_extra_bytes"] >= 0
 
@@ -234,8 +224,8 @@ def test_an_infeasible_solver_fails_the_program(program, tmp_path, monkeypatch):
 # ---- gaps ---------------------------------------------------------------------------------------
 
 
-def test_gaps(program, tmp_path, capsys):
-    rows = run(program, tmp_path, "--gap --sizes 8x8 --noise 3 --seeds 0 1")["rows"]
+def test_gaps(tmp_path, capsys):
+    rows = run(tmp_path, "--gap --sizes 8x8 --noise 3 --seeds 0 1")["rows"]
     for seed, row in enumerate(rows):
         problem = planted_problem(seed, 8, 8, 6, (1, 3), 3.0, "smooth", 4)
         assert row["proved"] and row["relaxation_gap_percent"] >= -1e-6
@@ -250,7 +240,7 @@ def test_gaps(program, tmp_path, capsys):
 # ---- real costs ---------------------------------------------------------------------------------
 
 
-def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
+def test_a_dump_holds_what_inference_solves(tmp_path, monkeypatch):
     import torch
     from cops_factory import IS_THING, make_image, tiny_model
 
@@ -269,10 +259,10 @@ def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(inference, "solve_amwc", record)
         model(images[:2])
-    paths = program.dump_images(model, ([p] for p in images), tmp_path / "costs", 2)
+    paths = dump_images(model, ([p] for p in images), tmp_path / "costs", 2)
     assert [path.name for path in paths] == ["0.npz", "1.npz"] and len(seen) == 2
     for path, expected in zip(paths, seen, strict=True):
-        problem = program.load_problem(path)
+        problem = load_problem(path)
         assert problem.node_costs.shape == (13 * 18, len(IS_THING))
         for own, given in zip(problem, expected.arguments, strict=True):
             # Two images at once or one: the last bits of a convolution may differ.
@@ -283,7 +273,7 @@ def test_a_dump_holds_what_inference_solves(program, tmp_path, monkeypatch):
         assert counted == pytest.approx(labels.energy, rel=1e-4)
 
 
-def test_a_network_on_its_test_set(program, tmp_path, capsys):
+def test_a_network_on_its_test_set(tmp_path, capsys):
     from detectron2.modeling import build_model
 
     from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
@@ -298,23 +288,23 @@ def test_a_network_on_its_test_set(program, tmp_path, capsys):
     opts = [str(part) for pair in settings.items() for part in pair]
     with pytest.raises(ValueError, match="give its --weights"):
         program.main([*words, *opts])
-    cfg = program.network_config(program.parse_args([*words, *opts]))
+    cfg = network_config(program.parse_args([*words, *opts]))
     table = class_table("scenes_val")
     PanopticCheckpointer(build_model(cfg), str(tmp_path), cfg=cfg, class_table=table).save("w")
     assert program.main([*words, "--weights", str(tmp_path / "w.pth"), *opts]) == 0
     assert "2 problems are in" in capsys.readouterr().out
     paths = sorted((tmp_path / "costs").glob("*.npz"))
-    problems = [program.load_problem(path) for path in paths]
+    problems = [load_problem(path) for path in paths]
     assert [p.node_costs.shape for p in problems] == 2 * [(12 * 16, len(table))]
     assert problems[0].partitionable.tolist() == [bool(c["isthing"]) for c in table]
     assert not np.array_equal(problems[0].edge_costs, problems[1].edge_costs)
     load = " ".join(["--load", *map(str, paths), "--repeat 1"])
-    assert len(run(program, tmp_path, load)["rows"]) == 4
+    assert len(run(tmp_path, load)["rows"]) == 4
 
 
 @pytest.mark.parametrize(
     "words", ["--dump folder", "--config-file f.yaml", "--gap --beside m", "--refine -1", "--num 0"]
 )
-def test_words_that_do_not_fit_together(program, words):
+def test_words_that_do_not_fit_together(words):
     with pytest.raises(SystemExit):
         program.parse_args(words.split())
