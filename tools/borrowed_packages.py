@@ -5,9 +5,10 @@ Both are pure Python where this project needs them, so their files suffice, with
 their own by which pip lists and removes them.
 
 Detectron2's files come from upstream's archive of one commit, ``COMMIT``. Where it cannot be
-reached they come from the wheel of an unrelated project, which carries the same files. Either way
-only those of ``detectron2_files.sha256`` are taken, and each must have the digest that stands there:
-the result is the same tree, byte for byte upstream's. Nothing is written before all agree.
+reached they come from the wheel of an unrelated project, which carries the same files but for one
+log call commented out. Either way only those of ``detectron2_files.sha256`` are taken, and each
+must have the digest that stands there: the result is the same tree, byte for byte upstream's.
+Nothing is written before all agree.
 
 The list leaves out what the wheel lacks and nothing here imports: ``model_zoo/``, ``projects/``,
 the C++ and CUDA sources, and the README files.
@@ -111,9 +112,6 @@ PANOPTICAPI = Package(
     requires=("numpy", "Pillow"),
 )
 
-# Relative path, with slashes -> content.
-Files = dict[str, bytes]
-
 
 class SetupError(Exception):
     """A step failed; the message says which and what to do."""
@@ -135,7 +133,7 @@ def collect_detectron2(
     archive_url: str,
     download_wheel: Callable[[Package], Path],
     say: Callable[[str], None],
-) -> Files:
+) -> dict[str, bytes]:
     """Return the files of Detectron2, all checked, from the first source that delivers.
 
     Args:
@@ -183,7 +181,7 @@ def download(url: str) -> bytes:
     return data
 
 
-def files_of_archive(archive: bytes, wanted: dict[str, str]) -> Files:
+def files_of_archive(archive: bytes, wanted: dict[str, str]) -> dict[str, bytes]:
     """Return the wanted files of a gzipped tar archive whose content lies in one folder.
 
     Nothing is unpacked to disk, and a member is looked up by its exact path: one that leads
@@ -193,7 +191,7 @@ def files_of_archive(archive: bytes, wanted: dict[str, str]) -> Files:
         UnreachableError: it is no complete archive, but say the page of a proxy.
         SetupError: a wanted file is a link or the like, or something is too large.
     """
-    files: Files = {}
+    files: dict[str, bytes] = {}
     unzip = zlib.decompressobj(wbits=31)  # 31: the gzip format
     try:
         content = unzip.decompress(archive, LARGEST_CONTENT)
@@ -215,7 +213,7 @@ def files_of_archive(archive: bytes, wanted: dict[str, str]) -> Files:
     return files
 
 
-def files_of_wheel(wheel: Path, package: Package) -> Files:
+def files_of_wheel(wheel: Path, package: Package) -> dict[str, bytes]:
     """Return a package's files from a wheel, which must be the one that was examined.
 
     Raises:
@@ -239,7 +237,7 @@ def files_of_wheel(wheel: Path, package: Package) -> Files:
     return files
 
 
-def check_files(files: Files, expected: dict[str, str]) -> None:
+def check_files(files: dict[str, bytes], expected: dict[str, str]) -> None:
     """Raise `SetupError` unless all expected files are there and are the expected ones."""
     for name, digest in expected.items():
         if name not in files:
@@ -252,7 +250,7 @@ def check_files(files: Files, expected: dict[str, str]) -> None:
             )
 
 
-def unpack(files: Files, package: Package, site_packages: Path) -> None:
+def unpack(files: dict[str, bytes], package: Package, site_packages: Path) -> None:
     """Write a package and its dist-info into an environment, in place of an older one.
 
     All is written next to its place first, then renamed, the package last: what can be imported is
@@ -260,7 +258,7 @@ def unpack(files: Files, package: Package, site_packages: Path) -> None:
     """
     dist_info = f"{package.name}-{package.version}.dist-info"
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=site_packages) as part:
-        for name, data in (files | records(files, dist_info, package)).items():
+        for name, data in {**files, **records(files, dist_info, package)}.items():
             target = Path(part, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
@@ -269,7 +267,7 @@ def unpack(files: Files, package: Package, site_packages: Path) -> None:
             os.rename(Path(part, name), site_packages / name)
 
 
-def records(files: Files, dist_info: str, package: Package) -> Files:
+def records(files: dict[str, bytes], dist_info: str, package: Package) -> dict[str, bytes]:
     """Return the files by which pip lists and uninstalls a package."""
     requires = "".join(f"Requires-Dist: {requirement}\n" for requirement in package.requires)
     source = {"url": REPOSITORY, "vcs_info": {"vcs": "git", "commit_id": package.commit}}
@@ -286,7 +284,7 @@ def records(files: Files, dist_info: str, package: Package) -> Files:
     made = {f"{dist_info}/{name}": text.encode() for name, text in texts.items()}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    for name, data in sorted((files | made).items()):
+    for name, data in sorted({**files, **made}.items()):
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
         writer.writerow((name, f"sha256={digest}", len(data)))
     writer.writerow((f"{dist_info}/RECORD", "", ""))

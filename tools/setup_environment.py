@@ -6,8 +6,8 @@
                                                     # .venv sees your own torch and Detectron2
 
 It needs Python's standard library only, says what it does, and can be repeated: nothing happens if
-all is done. An environment that was interrupted while it was written is made anew, because pip takes
-half-written packages for installed ones; what pip downloaded is in its cache by then.
+all is done. An environment whose making was interrupted is made anew, as pip takes half-written
+packages for installed ones; what pip has downloaded lies in its cache by then.
 
 An installed Detectron2, whatever its version, is used as it is. Otherwise its Python part, which is
 all that this project needs (deformable convolution, NMS and ROIAlign come from torchvision), is
@@ -17,22 +17,17 @@ unpacked from upstream's archive of one commit; `borrowed_packages` says how it 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from borrowed_packages import (
     ARCHIVE,
     DETECTRON2,
-    HASH_LIST,
     PANOPTICAPI,
     Package,
     SetupError,
@@ -42,8 +37,7 @@ from borrowed_packages import (
     read_hash_list,
     unpack,
 )
-
-ROOT = Path(__file__).resolve().parent.parent
+from setup_commands import ROOT, ask, importable, only_one, pip, python_of, run, say
 
 # In the environment: what it was made from, or {} while it is being written.
 STAMP = "panoptic-setup.json"
@@ -52,77 +46,13 @@ VERSION = "{}.{}".format(*sys.version_info[:2])
 
 # --no-deps: it asks for the backport `typing`, which would hide Python's own module.
 CITYSCAPES = ("cityscapesscripts>=2.2", "pyquaternion")
-SOURCES = ("setup.py", "pyproject.toml", "tools/setup_environment.py", "tools/borrowed_packages.py")
-
-START = time.monotonic()
-
-
-def say(text: str) -> None:
-    """Print a line with the time since the start."""
-    print(f"[set-up {time.monotonic() - START:4.0f} s] {text}", flush=True)
-
-
-def run(command: Sequence[str | os.PathLike[str]], what: str) -> None:
-    """Run a command to its end; a line every 20 seconds says that it still works.
-
-    Raises:
-        SetupError: the command failed; all that it wrote to its error output has been shown.
-    """
-    # A user's pip settings must not send the packages elsewhere than into the environment.
-    variables = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
-    quiet = subprocess.DEVNULL
-    with tempfile.TemporaryFile() as errors:
-        # close_fds=False hands the lock on, so that a pip which outlives a killed set-up keeps it.
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdin=quiet, stderr=errors, close_fds=False
-        )
-        try:
-            while wait(process, seconds=20) is None:
-                say(f"... still {what}")
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        if process.returncode != 0:
-            errors.seek(0)
-            sys.stderr.write(errors.read().decode(errors="replace"))
-            raise SetupError(f"{what} failed (see above); pip keeps its downloads, so try again")
-
-
-def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Return the exit status of a process, or None if it still runs after some seconds."""
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def pip(python: Path, *arguments: str) -> list[str]:
-    """Return a pip command line: no questions, no progress bars, errors only."""
-    options = ("--disable-pip-version-check", "--no-input", "--quiet", "--quiet")
-    return [str(python), "-m", "pip", *options, *arguments]
-
-
-def ask(python: Path, code: str) -> str | None:
-    """Return what ``code`` prints in another interpreter, or None if it fails there."""
-    command = [python, "-c", code]
-    try:
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    except OSError:  # a dangling link: the Python that made the environment is gone
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def python_of(environment: Path) -> Path:
-    """Return the interpreter of a virtual environment."""
-    folder, name = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
-    return environment / folder / name
-
-
-def importable(python: Path, module: str) -> bool:
-    """Tell whether an interpreter finds a module that is more than a stray folder."""
-    code = f"import importlib.util as u; print(u.find_spec({module!r}).origin is not None)"
-    return ask(python, code) == "True"
+SOURCES = (
+    "setup.py",
+    "pyproject.toml",
+    "tools/setup_environment.py",
+    "tools/borrowed_packages.py",
+    "tools/detectron2_files.sha256",
+)
 
 
 def fingerprint() -> dict[str, str]:
@@ -130,7 +60,7 @@ def fingerprint() -> dict[str, str]:
 
     The folder counts because pip's editable installation points to it.
     """
-    sources = b"".join((ROOT / name).read_bytes() for name in SOURCES) + HASH_LIST.read_bytes()
+    sources = b"".join((ROOT / name).read_bytes() for name in SOURCES)
     digest = hashlib.sha256(sources).hexdigest()
     return {"setup": digest, "python": VERSION, "folder": str(ROOT)}
 
@@ -250,40 +180,6 @@ def unpack_borrowed(python: Path, archive_url: str, folder: Path) -> None:
     if not importable(python, "panopticapi"):
         wheel = download_wheel(PANOPTICAPI)
         unpack(files_of_wheel(wheel, PANOPTICAPI), PANOPTICAPI, site_packages)
-
-
-@contextlib.contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Let another set-up of the same environment finish first (`make demo` beside `make test`).
-
-    The system drops the lock with the last process that holds it, even a killed one, so a file
-    that was left behind means nothing.
-    """
-    with lock.open("w") as file:
-        os.set_inheritable(file.fileno(), True)
-        waiting = False
-        while not try_lock(file.fileno()):
-            if not waiting:
-                say("another set-up is running: waiting for it")
-            waiting = True
-            time.sleep(0.5)
-        yield
-
-
-def try_lock(file: int) -> bool:
-    """Lock an open file without waiting; return False if another process has it."""
-    try:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def main() -> int:
