@@ -33,10 +33,9 @@ from borrowed_packages import (
     SetupError,
     collect_detectron2,
     files_of_wheel,
-    is_outdated,
     read_hash_list,
-    unpack,
 )
+from borrowed_records import is_outdated, unpack
 from setup_commands import ROOT, ask, importable, only_one, pip, python_of, run, say
 
 # In the environment: what it was made from, or {} while it is being written.
@@ -51,6 +50,7 @@ SOURCES = (
     "pyproject.toml",
     "tools/setup_environment.py",
     "tools/borrowed_packages.py",
+    "tools/borrowed_records.py",
     "tools/detectron2_files.sha256",
 )
 
