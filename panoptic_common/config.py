@@ -184,7 +184,7 @@ def add_panoptic_config(cfg: CN) -> None:
         return
     # ---- data -------------------------------------------------------------------------------
     # Resize by a factor drawn uniformly from this range instead of to MIN_SIZE_TRAIN;
-    # (1.0, 1.0) switches it off. Unified, appendix B: 0.5 to 2 on Cityscapes.
+    # (1.0, 1.0) switches it off. Li, Qi, Torr, 2020, appendix B: 0.5 to 2 on Cityscapes.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
     # Photometric jitter ("relighting"), each a symmetric range: a factor from [1 - x, 1 + x] for
     # brightness, contrast and saturation; a shift from [-x, x] of the full hue circle for hue.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import panoptic_common.compat
+
 import cv2
 import numpy as np
 from detectron2.config import CfgNode

@@ -29,12 +29,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from panoptic_common.checkpoint.files import (
-    CheckpointError,
-    is_own,
-    plain,
-    read_weights_file,
-)
+from panoptic_common.checkpoint.files import CheckpointError, is_own, plain, read_weights_file
 from panoptic_common.checkpoint.weight_names import (
     class_table_difference,
     is_counter,

@@ -79,9 +79,9 @@ def test_train_resume_evaluate(words, tmp_path, monkeypatch):
     monkeypatch.setattr(train_net, "verify_results", lambda cfg, found: results.update(found))
     evaluate = ["--eval-only", *set_option(words, "MODEL.WEIGHTS", str(out / "model_final.pth"))]
     # Who only evaluates need not have the training set.
-    assert train_net.main(
-        set_option(evaluate, "DATASETS.TRAIN", "('coco_2017_train_panoptic',)")
-    ) == 0
+    assert (
+        train_net.main(set_option(evaluate, "DATASETS.TRAIN", "('coco_2017_train_panoptic',)")) == 0
+    )
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     trained = next(line for line in reversed(lines) if "panoptic_seg/PQ" in line)
     assert results["panoptic_seg"]["PQ"] == pytest.approx(trained["panoptic_seg/PQ"])
@@ -101,12 +101,15 @@ def test_device_falls_back_to_the_cpu(words, tmp_path, monkeypatch):
 def test_machines_and_gpus_reach_the_launcher(words, monkeypatch):
     calls = []
     monkeypatch.setattr(train_net, "launch", lambda *a, **k: calls.append((a, k)))
-    assert train_net.main(
-        [
-            *("--num-gpus", "8", "--num-machines", "2", "--machine-rank", "1"),
-            *("--dist-url", "tcp://10.0.0.1:99", *words),
-        ]
-    ) == 0
+    assert (
+        train_net.main(
+            [
+                *("--num-gpus", "8", "--num-machines", "2", "--machine-rank", "1"),
+                *("--dist-url", "tcp://10.0.0.1:99", *words),
+            ]
+        )
+        == 0
+    )
     ((positional, named),) = calls
     assert positional == (train_net.work, 8)
     assert (named["num_machines"], named["machine_rank"]) == (2, 1)

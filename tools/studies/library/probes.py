@@ -19,7 +19,7 @@ from panoptic_common.modeling.resampling import resample
 from panoptic_tools.studies.library.measure import Span
 from panoptic_tools.studies.library.replacing import replaced
 from unified_panoptic import matching
-from unified_panoptic.modeling import inference
+from unified_panoptic.modeling import postprocess
 
 # Modules whose parameters belong to each part.
 MODULES = {
@@ -56,14 +56,14 @@ STEPS: tuple[tuple[str, tuple[Callable, ...]], ...] = (
             matching.match_detections,
             matching.panoptic_target,
             matching.panoptic_cross_entropy,
-            inference.uncovered_detections,
-            inference.merge_heuristically,
-            inference.argmax_of_resampled,
-            inference.segments_from_channels,
-            inference.trim_small_stuff,
+            postprocess.uncovered_detections,
+            postprocess.merge_heuristically,
+            postprocess.argmax_of_resampled,
+            postprocess.segments_from_channels,
+            postprocess.trim_small_stuff,
         ),
     ),
-    ("panoptic/argmax at the size of the result", (inference.argmax_at_output,)),
+    ("panoptic/argmax at the size of the result", (postprocess.argmax_at_output,)),
     (SEMANTIC_MAP, (resample,)),
     (INSTANCE_MASKS, (detector_postprocess,)),
 )
