@@ -113,7 +113,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_config(args)
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
-    args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
     default_setup(cfg, args)
     for name in ("panoptic_common", *SYSTEMS.values()):
         share_log(name)

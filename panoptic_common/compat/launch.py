@@ -171,6 +171,7 @@ def _worker(local_rank: int, job: _Job) -> None:
         _join_process_group(local_rank, rank, job)
         job.main_func(*job.args)
         if dist.is_initialized():
+            comm.synchronize()  # or the group would be torn down while a peer still talks to it
             dist.destroy_process_group()
     except Exception:
         report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"

@@ -101,7 +101,7 @@ def test_brute_force_labellings_are_the_feasible_ones():
         ((NODES, EDGES, COSTS[:2], PARTITIONABLE), r"edge_costs must have shape \(3,\)"),
         ((NODES, EDGES, changed(COSTS, 1, np.nan), PARTITIONABLE), r"edge_costs\[1\] is nan"),
         ((NODES, EDGES, changed(COSTS, 2, np.inf), PARTITIONABLE), "must be finite"),
-        ((NODES, EDGES, COSTS, PARTITIONABLE[:1]), "2 bools, one a class"),
+        ((NODES, EDGES, COSTS, PARTITIONABLE[:1]), "2 bools, one per class"),
         ((NODES, EDGES, COSTS, [0]), "not a list of class numbers"),
         ((NODES, EDGES, COSTS, [0, 1]), "bools"),
         ((NODES * 1e300, EDGES, COSTS, PARTITIONABLE), "too large"),

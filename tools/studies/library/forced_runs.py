@@ -102,9 +102,12 @@ def panoptic_alone(
     images = ImageList(tiny.tensor, [size])
     nothing = Instances(size, proposal_boxes=Boxes(semantic.new_tensor([[0, 0, 8, 8]])))
     nothing.objectness_logits = semantic.new_zeros(1)
+    fields = found.get_fields()
+    if not model.roi_heads.mask_on:
+        fields = {name: value for name, value in fields.items() if name != "pred_masks"}
     given = [
         (model.proposal_generator, lambda: ([nothing], {})),
-        (model.roi_heads, lambda: ([Instances(size, **found.get_fields())], {})),
+        (model.roi_heads, lambda: ([Instances(size, **fields)], {})),
         (model.sem_seg_head, lambda: logits),
     ]
     if model.affinity_head is not None:
