@@ -20,7 +20,9 @@ def config_differences(stored: str, cfg: CfgNode) -> list[str]:
     return [
         f"{key} {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in sorted(before.keys() | now.keys())
-        if key not in _FREE_KEYS and _listless(before.get(key)) != _listless(now.get(key))
+        if key not in _FREE_KEYS
+        and not cfg.key_is_deprecated(key)
+        and _listless(before.get(key)) != _listless(now.get(key))
     ]
 
 

@@ -166,14 +166,16 @@ def segments_from_channels(
     present = owned.nonzero()[:, 0]
     number = torch.zeros(num_channels, dtype=torch.int32, device=channels.device)
     number[present] = torch.arange(1, len(present) + 1, dtype=torch.int32, device=channels.device)
+    categories, certainties = thing_classes.tolist(), scores.tolist()
     segments_info = []
     for channel, area in zip(present.tolist(), owned[present].tolist(), strict=True):
         segment = {"id": len(segments_info) + 1, "area": area}
-        if channel < len(thing_classes):
-            category = int(thing_classes[channel])
-            segment.update(isthing=True, category_id=category, score=float(scores[channel]))
+        if channel < len(categories):
+            segment.update(
+                isthing=True, category_id=categories[channel], score=certainties[channel]
+            )
         else:
-            segment.update(isthing=False, category_id=stuff_ids[channel - len(thing_classes)])
+            segment.update(isthing=False, category_id=stuff_ids[channel - len(categories)])
         segments_info.append(segment)
     return number[channels], segments_info
 
@@ -233,13 +235,14 @@ def merge_heuristically(
     height, width = semantic.shape[-2:]
     id_map = torch.zeros(height, width, dtype=torch.int32, device=semantic.device)
     segments_info: list[dict] = []
+    categories, certainties = classes.tolist(), scores.tolist()
     for index in scores.argsort(descending=True, stable=True).tolist():
-        if float(scores[index]) < score_threshold:
+        if certainties[index] < score_threshold:
             break
         mask = paste_masks(masks[index : index + 1], boxes[index : index + 1], height, width)[0]
         mask = mask >= 0.5
         free = mask & (id_map == 0)
-        area, free_area = int(mask.sum()), int(free.sum())
+        area, free_area = torch.stack([mask.sum(), free.sum()]).tolist()
         if area == 0 or free_area / area < overlap_threshold or free_area == 0:
             continue
         segment_id = len(segments_info) + 1
@@ -248,8 +251,8 @@ def merge_heuristically(
             {
                 "id": segment_id,
                 "isthing": True,
-                "category_id": int(classes[index]),
-                "score": float(scores[index]),
+                "category_id": categories[index],
+                "score": certainties[index],
                 "area": free_area,
             }
         )

@@ -12,7 +12,8 @@ from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.engine.resuming import cut_metrics
+from panoptic_common.config import load_config
+from panoptic_common.engine.resuming import config_differences, cut_metrics
 
 
 @pytest.mark.parametrize(
@@ -122,3 +123,14 @@ def test_metrics_are_cut_at_the_resumed_iteration(tmp_path):
         writer.write(lines[3] + "\n")
     kept = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
     assert kept == [0, 2, 3]
+
+
+def test_a_removed_key_of_the_stored_config_is_no_difference() -> None:
+    cfg = load_config("configs/unified/scenes/D2.yaml")
+    stored = cfg.dump().replace(
+        "SQUEEZE_EXCITATION:", "SQUEEZE_REDUCTION: 16\n    SQUEEZE_EXCITATION:"
+    )
+    assert "SQUEEZE_REDUCTION" in stored
+    assert config_differences(stored, cfg) == []
+    other = load_config("configs/unified/scenes/D2.yaml", {"SOLVER.BASE_LR": 0.5})
+    assert [line.split()[0] for line in config_differences(stored, other)] == ["SOLVER.BASE_LR"]
