@@ -41,6 +41,7 @@ from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.files import write_atomically
+from panoptic_tools.arguments import add_register_option, add_unsafe_option
 
 KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
 
@@ -62,19 +63,8 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="D",
         help="of the file's classifiers, in their order, in cells of the stride-4 grid",
     )
-    parser.add_argument(
-        "--register",
-        nargs=4,
-        action="append",
-        default=[],
-        metavar=("NAME", "IMAGES", "JSON", "PNGS"),
-        help="register a data set in the COCO panoptic format under NAME; may be repeated",
-    )
-    parser.add_argument(
-        "--allow-unsafe-checkpoint",
-        action="store_true",
-        help="read a file that may run any code; only if you trust it",
-    )
+    add_register_option(parser)
+    add_unsafe_option(parser)
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
     )

@@ -38,6 +38,7 @@ from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.scaling import use_cpu_without_cuda
 from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.systems import SYSTEMS, system_package
+from panoptic_tools.arguments import add_register_option, add_unsafe_option
 
 logger = logging.getLogger("panoptic_common.train_net")
 
@@ -67,19 +68,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="train with N processes on the CPU of each machine (gloo) instead of on GPUs",
     )
-    parser.add_argument(
-        "--allow-unsafe-checkpoint",
-        action="store_true",
-        help="read weights whose file may run any code; only for files you trust",
-    )
-    parser.add_argument(
-        "--register",
-        nargs=4,
-        action="append",
-        default=[],
-        metavar=("NAME", "IMAGES", "JSON", "PNGS"),
-        help="register a data set in the COCO panoptic format under NAME; may be repeated",
-    )
+    add_unsafe_option(parser)
+    add_register_option(parser)
     args = parser.parse_args(words)
     flags = [word for word in args.opts if word.startswith("--")]
     if flags or len(args.opts) % 2:

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cops.layers.lifting import algorithm_1
 from cops.layers.matching import count_segment_overlaps, match_by_iou
 from cops.layers.panoptic_masks import PanopticMasks
-from cops.layers.perturbation import LayerStatistics, SolverSettings
-from cops.layers.solved_batch import SolvedBatch
+from cops.layers.solved_batch import SolvedBatch, SolverLayer
 from cops.solver import Result
 from cops.targets import CopsTarget
 
@@ -124,20 +123,8 @@ class _AmwcFunction(torch.autograd.Function):
         return *gradients, None, None
 
 
-class AmwcLayer(nn.Module):
-    """Class costs and edge costs to panoptic masks; backward is Algorithm 1.
-
-    Args:
-        settings: of the solver and of the perturbation.
-
-    Attributes:
-        statistics: of the last forward and backward pass.
-    """
-
-    def __init__(self, settings: SolverSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.statistics = LayerStatistics()
+class AmwcLayer(SolverLayer):
+    """Class costs and edge costs to panoptic masks; backward is Algorithm 1."""
 
     def forward(
         self,
@@ -162,7 +149,7 @@ class AmwcLayer(nn.Module):
         Raises:
             ValueError: shapes that do not fit together, or costs that are not finite.
         """
-        batch = SolvedBatch(truths, self.settings, self.statistics, generator)
+        batch = self.batch(truths, generator)
         labels: list[tuple[np.ndarray, np.ndarray]] = []
         masks = _AmwcFunction.apply(class_costs, edge_costs, batch, labels)
         device = class_costs.device

@@ -19,17 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cops.layers.perturbation import (
     FloatArray,
-    LayerStatistics,
     SolutionChange,
-    SolverSettings,
     solution_change,
 )
-from cops.layers.solved_batch import SolvedBatch, batch_maps
+from cops.layers.solved_batch import SolvedBatch, SolverLayer, batch_maps
 from cops.solver import solve_amwc
 from cops.targets import CopsTarget
 
@@ -119,20 +117,8 @@ def _reaction(
     return react
 
 
-class AmwcLabelsLayer(nn.Module):
-    """Class costs and edge costs to class labels x and edge labels y of the AMWC solution.
-
-    Args:
-        settings: of the solver and of the perturbation.
-
-    Attributes:
-        statistics: of the last forward and backward pass.
-    """
-
-    def __init__(self, settings: SolverSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.statistics = LayerStatistics()
+class AmwcLabelsLayer(SolverLayer):
+    """Class costs and edge costs to class labels x and edge labels y of the AMWC solution."""
 
     def forward(
         self,
@@ -157,5 +143,5 @@ class AmwcLabelsLayer(nn.Module):
         Raises:
             ValueError: shapes that do not fit together, or costs that are not finite.
         """
-        batch = SolvedBatch(truths, self.settings, self.statistics, generator)
+        batch = self.batch(truths, generator)
         return _AmwcLabelsFunction.apply(class_costs, edge_costs, batch)

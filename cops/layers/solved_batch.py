@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cops.grid_graph import grid_graph
 from cops.layers.perturbation import (
@@ -212,3 +212,27 @@ def batch_maps(maps: Sequence[FloatArray], like: Tensor) -> Tensor:
     for target, values in zip(stacked, maps, strict=True):
         target[:, : values.shape[1], : values.shape[2]] = torch.from_numpy(values)
     return stacked.to(device=like.device, dtype=like.dtype)
+
+
+class SolverLayer(nn.Module):
+    """What the layers around the solver share.
+
+    Attributes:
+        settings: of the solver and of the perturbation.
+        statistics: of the last forward and backward pass.
+    """
+
+    def __init__(self, settings: SolverSettings) -> None:
+        """Keep the settings; there are no parameters."""
+        super().__init__()
+        self.settings = settings
+        self.statistics = LayerStatistics()
+
+    def batch(self, truths: Sequence[CopsTarget], generator: torch.Generator) -> SolvedBatch:
+        """Prepare a forward and a backward pass.
+
+        Args:
+            truths: of the N images.
+            generator: on the CPU; gives the lambdas.
+        """
+        return SolvedBatch(truths, self.settings, self.statistics, generator)

@@ -17,7 +17,7 @@ from torch import nn
 from cops import add_cops_config
 from cops.layers.perturbation import SolverSettings
 from cops.targets import CopsTarget, make_cops_targets
-from panoptic_common.config import fill_classes
+from panoptic_common.config import load_config
 
 IS_THING = (False, True, False, True, False)
 DISTANCES = (1, 4, 8)
@@ -60,13 +60,8 @@ for _head in ("SEMANTIC", "AFFINITY"):
 
 def tiny_config(changes: dict | None = None) -> CfgNode:
     """A config in miniature, with `changes` by dotted key."""
-    cfg = get_cfg()
-    add_cops_config(cfg)
-    options = {**_TINY, **(changes or {})}
-    cfg.merge_from_list([part for pair in options.items() for part in pair])
     table = [{"name": f"class {i}", "isthing": int(flag)} for i, flag in enumerate(IS_THING)]
-    fill_classes(cfg, table)
-    return cfg
+    return load_config("", {**_TINY, **(changes or {})}, table=table)
 
 
 def tiny_model(changes: dict | None = None, seed: int = 0) -> nn.Module:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from panoptic_common.config import fill_classes
-from unified_panoptic import add_unified_panoptic_config
+from panoptic_common.config import load_config
 from unified_panoptic.targets import make_unified_targets
 
 IS_THING = (False, True, False, True, False)
@@ -75,13 +74,8 @@ _TINY = {
 
 def tiny_config(changes: dict | None = None) -> CfgNode:
     """A config of the full system (model D2) in miniature, with `changes` by dotted key."""
-    cfg = get_cfg()
-    add_unified_panoptic_config(cfg)
-    options = {**_TINY, **(changes or {})}
-    cfg.merge_from_list([part for pair in options.items() for part in pair])
     table = [{"name": f"class {i}", "isthing": int(flag)} for i, flag in enumerate(IS_THING)]
-    fill_classes(cfg, table)
-    return cfg
+    return load_config("", {**_TINY, **(changes or {})}, table=table)
 
 
 def tiny_model(changes: dict | None = None, seed: int = 0) -> nn.Module:

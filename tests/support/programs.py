@@ -31,6 +31,18 @@ def run(program: str, *words: object, datasets: Path) -> str:
     return done.stdout + done.stderr
 
 
+def run_program(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with a command line from the project's folder, whatever status it ends with."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def metrics(folder: Path) -> list[dict]:
     """The lines of metrics.json of a run."""
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]

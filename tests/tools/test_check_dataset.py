@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_factory import make_coco_panoptic
-from project import ROOT
+from programs import run_program
 
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.segment_ids import write_id_map
@@ -26,24 +23,13 @@ def _png(paths: PanopticPaths, number: int = 0) -> Path:
     return Path(paths.panoptic_png) / f"{100 + number:012d}.png"
 
 
-def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def _arguments(paths: PanopticPaths) -> list[str]:
     files = ["--images", paths.images, "--json", paths.panoptic_json, "--png", paths.panoptic_png]
     return ["tools/check_dataset.py", "tiny", *files, "--workers", "1"]
 
 
 def test_program_prints_the_counts_and_exits_with_0(paths: PanopticPaths) -> None:
-    done = _run(*_arguments(paths))
+    done = run_program(*_arguments(paths))
     assert done.returncode == 0, done.stderr
     assert "tiny: 3 images, nothing wrong" in done.stdout
     car = next(line for line in done.stdout.splitlines() if " car " in line)
@@ -53,26 +39,26 @@ def test_program_prints_the_counts_and_exits_with_0(paths: PanopticPaths) -> Non
 def test_program_lists_problems_caps_them_and_exits_with_1(paths: PanopticPaths) -> None:
     for number in range(3):
         write_id_map(_png(paths, number), np.zeros((48, 64), np.int32))
-    done = _run(*_arguments(paths), "--max-problems", "4")
+    done = run_program(*_arguments(paths), "--max-problems", "4")
     assert done.returncode == 1
     assert "tiny: 21 problems in 3 images" in done.stdout
     assert done.stdout.count("no pixel of the PNG") == 4
     assert "... and 17 more" in done.stdout
-    assert _run(*_arguments(paths), "--max-problems", "0").stdout.count("no pixel") == 21
+    assert run_program(*_arguments(paths), "--max-problems", "0").stdout.count("no pixel") == 21
 
 
 def test_program_explains_a_missing_json_and_wrong_options(paths: PanopticPaths) -> None:
     Path(paths.panoptic_json).unlink()
-    done = _run(*_arguments(paths))
+    done = run_program(*_arguments(paths))
     assert done.returncode == 1
     assert "no such annotation file" in done.stdout and "Traceback" not in done.stderr
-    done = _run("tools/check_dataset.py", "tiny", "--json", "a.json")
+    done = run_program("tools/check_dataset.py", "tiny", "--json", "a.json")
     assert done.returncode == 2 and "belong together" in done.stderr
 
 
 def test_program_knows_registered_names(shared_coco: Path) -> None:
     command = ["tools/check_dataset.py", "coco_2017_val_panoptic", "--workers", "1"]
-    done = _run(*command, DETECTRON2_DATASETS=str(shared_coco))
+    done = run_program(*command, DETECTRON2_DATASETS=str(shared_coco))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 images, nothing wrong" in done.stdout
 

@@ -5,30 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_factory import make_cityscapes
+from programs import run_program
 from project import ROOT
 
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_tools import prepare_cityscapes
-
-
-def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_cityscapes_is_prepared_by_its_own_converter(tmp_path: Path) -> None:
@@ -39,7 +27,7 @@ def test_cityscapes_is_prepared_by_its_own_converter(tmp_path: Path) -> None:
     tree = make_cityscapes(tmp_path / "raw", splits=("val",), panoptic=False)
     ours = make_cityscapes(tmp_path / "ours", splits=("val",))
     command = ["tools/prepare_cityscapes.py", str(tree), "--splits", "val"]
-    done = _run(*command)
+    done = run_program(*command)
     assert done.returncode == 0, done.stderr
     truth = tree / "gtFine" / "cityscapes_panoptic_val"
     images = str(tree / "leftImg8bit" / "val")
@@ -58,10 +46,10 @@ def test_cityscapes_is_prepared_by_its_own_converter(tmp_path: Path) -> None:
     names = {path.name for path in (tree / "gtFine").iterdir()}
     assert names == {"cityscapes_panoptic_val", "cityscapes_panoptic_val.json", "val"}
     # A second run keeps the result; a half-finished one, without its JSON, is made anew.
-    assert "kept" in _run(*command).stdout
+    assert "kept" in run_program(*command).stdout
     Path(f"{truth}.json").unlink()
     next(truth.iterdir()).unlink()
-    assert _run(*command).returncode == 0
+    assert run_program(*command).returncode == 0
     assert json.loads(Path(f"{truth}.json").read_text())["images"] == expected["images"]
     assert len(list(truth.iterdir())) == 4
 
@@ -71,7 +59,7 @@ def test_preparing_explains_what_is_missing(tmp_path: Path) -> None:
     hiding.mkdir(parents=True)
     (hiding / "__init__.py").touch()
     hidden = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
-    done = _run("tools/prepare_cityscapes.py", str(tmp_path), PYTHONPATH=hidden)
+    done = run_program("tools/prepare_cityscapes.py", str(tmp_path), PYTHONPATH=hidden)
     assert done.returncode == 1
     assert "pip install --no-deps cityscapesscripts" in done.stderr
     assert "Traceback" not in done.stderr

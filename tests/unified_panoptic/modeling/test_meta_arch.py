@@ -266,11 +266,11 @@ def test_names_are_those_of_mask_rcnn():
     cfg = tiny_config(
         {
             **sizes,
-            "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
             "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
             "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
         }
     )
+    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     theirs = build_model(cfg).state_dict()
     for changes in ({}, {"MODEL.ROI_MASK_HEAD.NAME": "LovaszMaskHead"}):
         ours = tiny_model({**sizes, **changes}).state_dict()
