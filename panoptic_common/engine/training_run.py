@@ -28,6 +28,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from panoptic_common.files import write_json
+from panoptic_common.mappings import flatten
+
 SETTINGS, RESULTS, METRICS = "settings.json", "results.json", "metrics.json"
 OUTPUT, LOCK = "train_net.txt", "lock"
 # A new process may meet programs that just look whether the lock is free.
@@ -103,7 +106,7 @@ class TrainingRun:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             with self._lock():
-                _write_json(self.output_dir / SETTINGS, self._settings)
+                write_json(self.output_dir / SETTINGS, self._settings, indent=1)
                 self._process = self._spawn()
         except Timeout:
             raise ValueError(_still_works(self.output_dir)) from None
@@ -140,8 +143,8 @@ class TrainingRun:
         path = self.output_dir / SETTINGS
         if not path.is_file():
             return
-        stored = _flat(_read_json(path))
-        wanted = _flat(self._settings)
+        stored = flatten(_read_json(path))
+        wanted = flatten(self._settings)
         lines = [
             f"  {key}: {stored.get(key, 'absent')} -> {wanted.get(key, 'absent')}"
             for key in sorted(stored.keys() | wanted.keys())
@@ -173,7 +176,7 @@ class TrainingRun:
             )
         seconds = time.monotonic() - self._started
         content = {"results": self._read_metrics(), "seconds": seconds, "settings": self._settings}
-        _write_json(self.output_dir / RESULTS, content)
+        write_json(self.output_dir / RESULTS, content, indent=1)
         return False
 
     def stop(self) -> None:
@@ -251,29 +254,11 @@ def _still_works(folder: Path) -> str:
     )
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, {"a.b": value}."""
-    values: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            values.update(_flat(value, f"{prefix}{key}."))
-        else:
-            values[prefix + key] = value
-    return values
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and start again") from None
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that is whole or not there."""
-    temporary = path.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -51,8 +51,8 @@ from cops.solver import METHODS, is_feasible, solve_amwc, solve_many
 from cops.solver.bounds import find_bound
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
+from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.solver_cases import (
-    CLOCKS,
     load_beside,
     measure,
     measure_beside,

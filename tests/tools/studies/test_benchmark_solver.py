@@ -14,11 +14,11 @@ from cops.solver import energy, is_feasible, solve_amwc
 from cops.solver.planted import planted_problem
 from cops.solver.problem import check_problem
 from panoptic_tools.studies import benchmark_solver as program
+from panoptic_tools.studies.library.measure import peak_extra_bytes
 from panoptic_tools.studies.library.solver_cases import (
     joined_labelling,
     load_beside,
     measure_beside,
-    peak_extra_bytes,
 )
 from panoptic_tools.studies.library.solver_problems import (
     SIZES,

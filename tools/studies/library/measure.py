@@ -8,12 +8,14 @@ up, of peaks the largest counts.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,3 +270,26 @@ def median_range(values: Sequence[float]) -> dict[str, float]:
 def growth_exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """Return b of the power law y = a x^b that fits best: the slope of log y over log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def _status_bytes(field: str) -> int:
+    """Read a line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no {field} in /proc/self/status")
+
+
+def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
+    """Find by how much a call raises the process's peak memory, in bytes; None if not known."""
+    try:
+        # What earlier calls gave back to the allocator goes back to the system, or it would be
+        # used again without a rise.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _status_bytes("VmRSS")
+    except (OSError, AttributeError):  # not Linux, or not the GNU C library
+        call()
+        return None
+    call()
+    return max(_status_bytes("VmHWM") - before, 0)

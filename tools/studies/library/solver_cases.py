@@ -22,7 +22,6 @@ Shapes: V nodes, K classes, E edges.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.util
 import statistics
@@ -37,9 +36,9 @@ from cops.solver import Result, is_feasible, solve_many
 from cops.solver.bounds import components
 from cops.solver.labelling import finish
 from cops.solver.problem import Problem
+from panoptic_tools.studies.library.measure import peak_extra_bytes
 from panoptic_tools.studies.library.solver_tables import Row
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BEST_OF = 3  # runs of a solver beside ours; what it is compared with is our best of as many
 
 
@@ -148,32 +147,6 @@ def _figures(
         "edges_per_second": len(problem.edges) / max(median, 1e-9),
         "nodes_per_second": len(problem.node_costs) / max(median, 1e-9),
     }
-
-
-# ---- memory -------------------------------------------------------------------------------------
-
-
-def _status_bytes(field: str) -> int:
-    """Read a line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"no {field} in /proc/self/status")
-
-
-def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
-    """Find by how much a call raises the process's peak memory, in bytes; None if not known."""
-    try:
-        # What earlier calls gave back to the allocator goes back to the system, or it would be
-        # used again without a rise.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _status_bytes("VmRSS")
-    except (OSError, AttributeError):  # not Linux, or not the GNU C library
-        call()
-        return None
-    call()
-    return max(_status_bytes("VmHWM") - before, 0)
 
 
 # ---- another solver -----------------------------------------------------------------------------
