@@ -76,7 +76,7 @@ def load_config(
     if only_test and not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
     if table is not None:
-        fill_classes(cfg, list(table))
+        fill_classes(cfg, table)
     else:
         names = [] if only_test else list(cfg.DATASETS.TRAIN)
         fill_classes(cfg, common_class_table([*names, *cfg.DATASETS.TEST]))
@@ -224,7 +224,7 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.TEST.EVAL_VISUALIZE = 0
 
 
-def fill_classes(cfg: CN, class_table: list[dict]) -> None:
+def fill_classes(cfg: CN, class_table: Sequence[Mapping[str, Any]]) -> None:
     """Fill class counts that are -1 from a class table, and refuse counts that disagree with it.
 
     Args:

@@ -130,7 +130,7 @@ class SolutionChange(NamedTuple):
     """
 
     nodes: IntArray
-    new_classes: IntArray
+    new_classes: npt.NDArray[np.integer[Any]]
     edges: IntArray
 
 

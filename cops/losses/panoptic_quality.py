@@ -263,6 +263,7 @@ class PanopticQualityLoss(nn.Module):
         linear_share: float = 0.0,
     ) -> None:
         super().__init__()
+        self.area_limits: Tensor
         if form not in FORMS:
             raise ValueError(f"unknown form {form!r} of the panoptic quality: use one of {FORMS}")
         limits = torch.tensor(list(area_limits), dtype=torch.float32)

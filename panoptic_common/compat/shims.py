@@ -81,7 +81,7 @@ def restore_pillow_names() -> bool:
     needed = _detectron2_has("data/transforms/transform.py", r"Image\.LINEAR\b")
     if "LINEAR" in vars(PIL.Image) or not needed:
         return False
-    vars(PIL.Image)["LINEAR"] = PIL.Image.BILINEAR
+    vars(PIL.Image)["LINEAR"] = PIL.Image.Resampling.BILINEAR
     return True
 
 

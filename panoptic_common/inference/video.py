@@ -47,7 +47,7 @@ class VideoReader:
         """
         self.name = name
         self.is_camera = isinstance(source, int)
-        self.source = f"camera {source}" if self.is_camera else os.fspath(source)
+        self.source = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         if not self.is_camera and not os.path.isfile(self.source):
             raise MediaError(f"{self.source}: there is no such file")
         self._capture = cv2.VideoCapture(source if self.is_camera else self.source)

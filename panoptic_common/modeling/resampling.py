@@ -46,7 +46,7 @@ def resample(
     # In grid_sample's unit, -1 and 1 are the outer edges of the grid.
     y = y * (input_size[0] / output_size[0]) * (2 / (stride * maps.shape[1])) - 1
     x = x * (input_size[1] / output_size[1]) * (2 / (stride * maps.shape[2])) - 1
-    grid = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     return F.grid_sample(
         maps.float()[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
     )[0]

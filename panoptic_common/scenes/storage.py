@@ -214,7 +214,7 @@ def _write_partial(partial: Path, parameters: dict, config: SceneConfig, workers
 def _write_one(job: tuple[Path, int, int, SceneConfig]) -> dict:
     """Make and write one scene; return its entries for the JSON files."""
     # Imported here: storing needs it, making scenes does not.
-    from pycocotools import mask as rle  # type: ignore[import-untyped]
+    from pycocotools import mask as rle
 
     from panoptic_common.coco.segment_ids import write_id_map
 

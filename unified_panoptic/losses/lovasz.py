@@ -91,7 +91,7 @@ def lovasz_softmax(probabilities: Tensor, labels: Tensor, ignore_label: int = 25
         flat = labels.flatten().long()
         keep = flat != ignore_label
         rows, flat = rows[:, keep], flat[keep]
-        present, position = flat.unique(return_inverse=True)
+        present, position = torch.unique(flat, return_inverse=True)
         if len(present) == 0:
             return rows.sum() * 0.0
         if int(present[0]) < 0 or int(present[-1]) >= num_classes:

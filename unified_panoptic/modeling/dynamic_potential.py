@@ -212,7 +212,7 @@ class PotentialPainter:
                 continue
             inside = (slice(top - first_row, bottom - first_row), slice(left, right))
             value = semantic[self.classes[k]][inside]
-            if self.rows is not None:
+            if self.rows is not None and self.columns is not None:
                 with torch.autocast(maps.device.type, enabled=False):
                     mask = self.rows[k, top:bottom] @ self.columns[k, :, left:right]
                 value = mask.mul_(value) if self.multiplied else mask.add_(value)
