@@ -6,7 +6,7 @@ clusters i and j, with c the sums of costs over nodes and over parallel edges,
     similarity(i, j) = c_E(i, j) + min_k c_V(i, k) + min_k c_V(j, k) - min_k (c_V(i, k) + c_V(j, k))
 
 is what contracting it saves. The edge of the largest similarity is contracted, again and again,
-until the largest is negative. Then all clusters of a class outside P become one (problem.finish).
+until the largest is negative. Then all clusters of a class outside P become one (`finish`).
 
 The rules that the algorithm leaves open:
 

@@ -1,0 +1,116 @@
+"""Where nodes would rather be: the seeds of chains (chain.py) and the targets that they move into.
+
+Shapes: n nodes of a graph, K classes, C cluster numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver._jit import jit_inline, jit_pass
+from cops.solver.multilevel.rows import Row, load_labels
+
+# A node is a seed if its move costs less than this share of all its edges, in absolute terms.
+SEED_SHARE = 0.2
+
+
+class Wish(NamedTuple):
+    """Where one node would rather be.
+
+    Attributes:
+        same: the best other cluster of the class of the node's own; -1 where none has edges to the
+            node that are worth it.
+        any: the best other cluster of any class; -1 where there is none.
+        lack_same: what the move to `same` costs; inf where there is none.
+        lack_any: what the move to `any` costs; inf where there is none.
+    """
+
+    same: int
+    any: int
+    lack_same: float
+    lack_any: float
+
+
+class Room(NamedTuple):
+    """Room for the neighbours of one node.
+
+    Attributes:
+        row: their clusters, and the costs of the edges to them.
+        weight: (C,) float64, the costs of edges into each cluster in sum.
+    """
+
+    row: Row
+    weight: npt.NDArray[np.float64]
+
+
+@jit_pass
+def find_targets(graph, clusters, class_of, v, room):
+    """Find the clusters to which v would rather move; return the number of its links, too."""
+    num_links = load_labels(graph, v, 0, True, clusters, room.row)
+    return _compare(graph, clusters, class_of, v, num_links, room), num_links
+
+
+@jit_inline
+def _compare(graph, clusters, class_of, v, num_links, room):
+    """Compare the clusters next to v, whose row is loaded."""
+    row, weight = room.row, room.weight
+    own = clusters[v]
+    # Two loops without a branch: that is faster here than `add_up`, which lists the labels.
+    weight[own] = 0.0
+    for i in range(num_links):
+        weight[row.labels[i]] = 0.0
+    for i in range(num_links):
+        weight[row.labels[i]] += row.costs[i]
+    stay = weight[own] - graph.node_costs[v, class_of[own]]
+    same = anywhere = np.int64(-1)
+    lack_same = lack_any = np.float64(np.inf)
+    for i in range(num_links):
+        c = row.labels[i]
+        if c == own or weight[c] <= 0.0:
+            continue
+        lack = stay - (weight[c] - graph.node_costs[v, class_of[c]])
+        if lack < lack_any:
+            lack_any = lack
+            anywhere = np.int64(c)
+        if lack < lack_same and class_of[c] == class_of[own]:
+            lack_same = lack
+            same = np.int64(c)
+    return Wish(same, anywhere, lack_same, lack_any)
+
+
+@jit_pass
+def find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks):
+    """List the seeds.
+
+    Args:
+        graph: as for `move_chains` of chain.py.
+        clusters: as there.
+        class_of: as there.
+        waiting: (n,) bool, False for nodes that cannot be one.
+        room: changed.
+        seeds: (n,) int32, filled from the front.
+        lacks: (2, n) float64, filled with what moves of the seeds cost, to clusters of their class
+            and to any; inf where that is too much.
+
+    Returns:
+        The number of seeds.
+    """
+    num_seeds = 0
+    for v in range(waiting.size):
+        if not waiting[v]:
+            continue
+        num_links = load_labels(graph, v, 0, True, clusters, room.row)
+        mass = np.float64(0.0)
+        for i in range(num_links):
+            mass += abs(room.row.costs[i])
+        wish = _compare(graph, clusters, class_of, v, num_links, room)
+        limit = SEED_SHARE * mass
+        if wish.lack_any < limit:
+            seeds[num_seeds] = v
+            lacks[0, num_seeds] = wish.lack_same if wish.lack_same < limit else np.inf
+            lacks[1, num_seeds] = wish.lack_any
+            num_seeds += 1
+    return num_seeds
