@@ -95,7 +95,7 @@ setuptools.setup(
         "torchvision>=0.19",
         "numpy>=1.26",
         "scipy>=1.11",
-        "numba>=0.59",
+        "numba>=0.61",  # 0.59 and 0.60 lose 2.5 kB per solve (tests/cops/solver/test_endurance.py)
         "Pillow>=9.5",
         "PyYAML>=6.0",
         "filelock>=3.12",
