@@ -3,9 +3,13 @@
 Four kinds of file come in: our own checkpoints and other `.pth` files of torch, `.pkl` files of
 Detectron2's model zoo and of Caffe2, and `.safetensors`. All but the last are pickles, which may
 name any function to be called while they are read. Nothing here obeys such a file: torch reads its
-own with `weights_only`, and `.pkl` files go through an unpickler that knows nothing but numpy
-arrays and plain containers. A file that needs more is refused, unless the user says
-`--allow-unsafe-checkpoint`.
+own with `weights_only` (`safe_load`), and `.pkl` files go through a machine that makes nothing but
+numeric arrays and plain containers (`array_pickle`). A file that needs more is refused, unless the
+user says `--allow-unsafe-checkpoint`.
+
+No file makes more data than it holds, up to a small factor. `array_pickle` counts bytes;
+`safe_load` refuses compressed archives and tensors that reach beyond their storage. `safetensors`
+compares the ranges in its header, a JSON text of 100 MB at most, with the length of the file.
 
 Our checkpoint is a dict of tensors and plain values: "model", "optimizer", "scheduler",
 "iteration" (the last one finished, counted from 0), "class_table", "config" (YAML), "seed".
@@ -17,7 +21,6 @@ import collections
 import logging
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from panoptic_common.checkpoint.array_pickle import load_arrays
+from panoptic_common.checkpoint.pickled_values import UnsafePickle
 from panoptic_common.checkpoint.safe_load import torch_load_safely
 
 logger = logging.getLogger(__name__)
@@ -187,53 +192,11 @@ def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
 # ---- pickles of the model zoo -------------------------------------------------------------------
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Do what `_codecs.encode` does in pickles of protocol 2, for their one encoding."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_NUMPY_CORE = np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]  # numpy.core, numpy._core
-
-
-def _numpy_function(module: str, name: str) -> Callable[..., Any]:
-    """Find a private function of numpy that pickled arrays name, whatever numpy wrote them."""
-    import importlib
-
-    return getattr(importlib.import_module(f"{_NUMPY_CORE}.{module}"), name)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler that can make numpy arrays, numpy scalars and plain containers, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what the pickle names if it is harmless."""
-        core = module.removeprefix("numpy._core.").removeprefix("numpy.core.")
-        is_core = core in ("multiarray", "numeric") and core != module
-        if is_core and name in ("_reconstruct", "scalar", "_frombuffer"):
-            return _numpy_function(core, name)
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        if module in ("builtins", "__builtin__") and name in ("set", "frozenset", "bytearray"):
-            return {"set": set, "frozenset": frozenset, "bytearray": bytearray}[name]
-        raise _UnsafePickle(f"{module}.{name}")
-
-
-class _UnsafePickle(pickle.UnpicklingError):
-    """A pickle names something that could run code."""
-
-
 def _read_pickle(path: str, allow_unsafe: bool) -> Any:
-    """Read a `.pkl` file; latin1 is how Python 2, which wrote many, kept its text."""
+    """Read a `.pkl` file without obeying it; Python 2 wrote many."""
     try:
-        with open(path, "rb") as file:
-            return _ArrayUnpickler(file, encoding="latin1").load()
-    except _UnsafePickle as error:
+        return load_arrays(Path(path).read_bytes())
+    except UnsafePickle as error:
         if not allow_unsafe:
             raise CheckpointError(
                 f"{path} would call {error} when read, which could run any code: if you trust its "

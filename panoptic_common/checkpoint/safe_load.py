@@ -15,6 +15,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+GROWTH = 4  # bytes of tensors per byte of the file, at most; layers may share weights
+
 
 def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) -> Any:
     """Load a file of ``torch.save`` to the CPU without letting it run code.
@@ -22,6 +24,10 @@ def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) 
     A pickle may name any function to be called while it is read. torch >= 2.6 refuses such files
     by default, older ones obey; here the refusal is the same for all, and says what to do. Since
     torch does not compare checksums, a flipped bit would go unnoticed; they are compared here.
+
+    torch checks that a tensor stays inside its storage, and a storage inside the file. Two ways
+    remain to make more data than the file holds, and are refused: compressed records, which
+    ``torch.save`` never writes, and tensors that repeat a few values by a stride of 0.
 
     Args:
         path: the checkpoint file.
@@ -38,7 +44,9 @@ def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) 
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     try:
         _compare_checksums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        _require_held(contents, GROWTH * os.path.getsize(path))
+        return contents
     except (PermissionError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle raises nearly anything
@@ -62,9 +70,27 @@ def _compare_checksums(path: str) -> None:
     """Raise `zipfile.BadZipFile` if a record of the archive is not what was written."""
     if zipfile.is_zipfile(path):  # the format of torch < 1.6 has no checksums
         with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.compress_type != zipfile.ZIP_STORED:
+                    raise zipfile.BadZipFile(f"its record {record.filename} is compressed")
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"the checksum of its record {damaged} is wrong")
+
+
+def _require_held(contents: Any, limit: int) -> None:
+    """Raise ValueError if the tensors, each laid out whole, take more bytes than a limit."""
+    seen: set[int] = set()
+    waiting = [contents]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            limit -= value.numel() * value.element_size()
+            if limit < 0:
+                raise ValueError("its tensors are bigger than the file")
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _unsafe_globals(path: str, error: Exception) -> list[str]:

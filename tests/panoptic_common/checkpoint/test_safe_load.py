@@ -91,6 +91,30 @@ def test_flipped_bit_in_a_weight_is_noticed(tmp_path: Path) -> None:
         torch_load_safely(path)
 
 
+def test_compressed_archive_is_refused_before_it_grows(tmp_path: Path) -> None:
+    """torch never compresses; 64 MiB of zeros would travel as 64 KiB."""
+    torch.save({"x": torch.zeros(1 << 16)}, tmp_path / "plain.pth")
+    path = tmp_path / "small.pth"
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for record in source.infolist():
+            target.writestr(record.filename, source.read(record))
+    with pytest.raises(ValueError, match=r"small\.pth: it is damaged.*compressed"):
+        torch_load_safely(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensor_that_repeats_one_value_is_refused(tmp_path: Path, zipped: bool) -> None:
+    """Four terabytes by a stride of 0: harmless until somebody copies it."""
+    path = tmp_path / "wide.pth"
+    wide = {"x": [torch.zeros(1).expand(1 << 40)]}
+    torch.save(wide, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="bigger than the file"):
+        torch_load_safely(path)
+
+
 @pytest.mark.parametrize("content", [b"<html>404 not found</html>", b"\0" * 5000, b"PK\3\4 no"])
 def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.pth"
