@@ -45,6 +45,7 @@ from panoptic_common.engine.hooks import (
 )
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.engine.resuming import config_differences, cut_metrics
+from panoptic_common.engine.run_folder import put_earlier_run_aside
 from panoptic_common.engine.scaling import scale_to_workers
 from panoptic_common.evaluation.build import build_evaluator
 
@@ -250,11 +251,18 @@ class PanopticTrainer(DefaultTrainer):
                 cut_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         elif resume:
             logger.info("No checkpoint in %s to resume from.", self.cfg.OUTPUT_DIR)
-        elif found:
+        if not (resume and found):
+            comm.synchronize()  # MODEL.WEIGHTS may be a file of the earlier run
+            if comm.is_main_process():
+                place = put_earlier_run_aside(self.cfg.OUTPUT_DIR, again=resume)
+                if place:
+                    logger.warning("What an earlier run left is now in %s.", place)
+        if self.start_iter >= self.max_iter:
             logger.warning(
-                "%s holds the checkpoints of an earlier run, which this one will overwrite; "
-                "--resume would go on with it.",
-                self.cfg.OUTPUT_DIR,
+                "Nothing is left to train: the checkpoint has %d iterations, SOLVER.MAX_ITER is "
+                "%d. Only the evaluation follows.",
+                self.start_iter,
+                self.max_iter,
             )
         self.data_loader.start_at(self.start_iter, self.seed)
 

@@ -8,10 +8,11 @@ with other settings is an error, since its results would be taken for those aske
 Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
 the process printed), `lock` (held while it works) and, once finished, `results.json`.
 
-Two trainings that write the same checkpoints would ruin them, so each locks its folder. It is the
-training's own process that holds the lock, and not the program that started it: the lock lasts as
-long as the process does, also when that program is killed and leaves it behind. For this the
-process starts in `main` of this file, which takes the lock and then runs train_net.py.
+Two trainings that write the same checkpoints would ruin them, so each locks its folder
+(`run_folder`). It is the training's own process that holds the lock, and not the program that
+started it: the lock lasts as long as the process does, also when that program is killed and leaves
+it behind. The process starts in `main` of this file, which takes the lock and then runs
+train_net.py; that takes the same lock once more, which costs nothing in one process.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from panoptic_common.engine.run_folder import METRICS, FolderRefused, hold_folder
 from panoptic_common.files import write_json
 from panoptic_common.mappings import flatten
 
-SETTINGS, RESULTS, METRICS = "settings.json", "results.json", "metrics.json"
-OUTPUT, LOCK = "train_net.txt", "lock"
-# A new process may meet programs that just look whether the lock is free.
-PATIENCE = 10.0  # seconds
+SETTINGS, RESULTS = "settings.json", "results.json"
+OUTPUT = "train_net.txt"
+# What `stop` waits: a training saves its state before it ends (`panoptic_common.stopping`).
+SECONDS_TO_STOP = 40.0
 
 
 class TrainingFailed(RuntimeError):
@@ -89,7 +89,7 @@ class TrainingRun:
         values = {**opts, "OUTPUT_DIR": str(output_dir)}
         words = [word for key, value in values.items() for word in (key, str(value))]
         self._command = [sys.executable, "-m", "panoptic_common.engine.training_run"]
-        self._command += [str(self.output_dir / LOCK), str(program)]
+        self._command += [str(self.output_dir), str(program)]
         self._command += ["--config-file", str(config_file), "--resume", *flags, *words]
         self._process: subprocess.Popen | None = None
         self._started = 0.0
@@ -103,13 +103,9 @@ class TrainingRun:
             ValueError: the folder holds a run with other settings, or one that still works.
         """
         self.check_settings()
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._lock():
-                write_json(self.output_dir / SETTINGS, self._settings, indent=1)
-                self._process = self._spawn()
-        except Timeout:
-            raise ValueError(_still_works(self.output_dir)) from None
+        with hold_folder(self.output_dir, patience=0):
+            write_json(self.output_dir / SETTINGS, self._settings, indent=1)
+            self._process = self._spawn()
         self._started = time.monotonic()
         self._wait_for_lock()
 
@@ -124,17 +120,13 @@ class TrainingRun:
                 env=self._environment,
             )
 
-    def _lock(self) -> FileLock:
-        """Return the lock of the folder, to be taken at once or not at all."""
-        return FileLock(self.output_dir / LOCK, timeout=0)
-
     def _wait_for_lock(self) -> None:
         """Wait until the process holds the lock, lest another start comes between, or ends."""
         while self._process is not None and self._process.poll() is None:
             try:
-                with self._lock():
+                with hold_folder(self.output_dir, patience=0):
                     pass
-            except Timeout:
+            except FolderRefused:
                 return
             time.sleep(0.02)
 
@@ -184,7 +176,7 @@ class TrainingRun:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(timeout=20)
+                self._process.wait(timeout=SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -247,13 +239,6 @@ class TrainingRun:
         return lines
 
 
-def _still_works(folder: Path) -> str:
-    return (
-        f"a training still works in {folder}, left by a program that was killed perhaps: wait for "
-        "its end, or end the process train_net.py"
-    )
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -262,21 +247,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Hold a lock for as long as this process lives, and run a program in it.
+    """Hold a folder for as long as this process lives, and run a program in it.
 
     Args:
-        words: the lock's file, the program's file, and the program's own arguments; None takes
-            them from the command line.
+        words: the folder, the program's file, and the program's own arguments; None takes them
+            from the command line.
     """
-    lock_file, program, *arguments = sys.argv[1:] if words is None else words
-    try:
-        # The name keeps the lock alive; the system releases it with the process, however that ends.
-        lock = FileLock(lock_file)
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        sys.exit(_still_works(Path(lock_file).parent))
+    folder, program, *arguments = sys.argv[1:] if words is None else words
     sys.argv = [program, *arguments]
-    runpy.run_path(program, run_name="__main__")
+    try:
+        with hold_folder(folder):
+            runpy.run_path(program, run_name="__main__")
+    except FolderRefused as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -51,11 +51,12 @@ def test_the_tiny_system_would_notice_other_random_numbers(tiny_root, monkeypatc
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-def test_finished_run_is_only_evaluated_again(tiny_root):
+def test_finished_run_is_only_evaluated_again(tiny_root, caplog):
     cfg = tiny_config(tiny_root)
     first = train(cfg)
     again = train(cfg, resume=True)
     assert again.start_iter == 12 and again.checkpointer.model.steps_seen == []
+    assert "Nothing is left to train: the checkpoint has 12 iterations" in caplog.text
     assert first._last_eval_results["panoptic_seg"] == again._last_eval_results["panoptic_seg"]
 
 
@@ -84,10 +85,25 @@ def test_resume_reports_changed_settings(tiny_root, caplog):
     assert "INPUT.MIN_SIZE_TRAIN" not in caplog.text  # a tuple here, a list in the file
 
 
-def test_new_run_in_a_used_folder_warns(tiny_root, caplog):
-    train(tiny_config(tiny_root), until=7)
-    TinyTrainer(tiny_config(tiny_root)).resume_or_load(resume=False)
-    assert "which this one will overwrite" in caplog.text
+def test_a_new_run_in_a_used_folder_puts_the_earlier_one_aside(tiny_root, caplog):
+    """It may even start from its weights; a kill and a resume never go on with the earlier run."""
+    train(tiny_config(tiny_root))
+    out = tiny_root / "out"
+    told = (out / "metrics.json").read_bytes()
+    names = sorted(path.name for path in out.glob("*.pth"))
+    new = tiny_config(tiny_root, "MODEL.WEIGHTS", out / "model_final.pth", "SEED", 6)
+    train(new, until=2)  # before its first checkpoint
+    assert "What an earlier run left is now in" in caplog.text
+    aside = out / "earlier.1"
+    assert sorted(path.name for path in aside.glob("*.pth")) == names
+    assert (aside / "last_checkpoint").read_text() == "model_final.pth"
+    assert (aside / "metrics.json").read_bytes() == told
+    again = tiny_config(tiny_root, "SEED", 6)
+    assert train(again, resume=True).start_iter == 0
+    assert final_state(again)["seed"] == 6 and not (out / "earlier.2").exists()
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    steps = [line["iteration"] for line in lines if "total_loss" in line]
+    assert len(set(steps)) == len(steps)
 
 
 def test_resuming_with_another_optimizer_is_explained(tiny_root):

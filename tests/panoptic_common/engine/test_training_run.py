@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from panoptic_common.engine import training_run
+from panoptic_common.engine import run_folder, training_run
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun
 
 # Understands train_net.py's command line, counts on from where it was, and "trains" at once.
@@ -137,11 +136,16 @@ def test_the_lock_outlives_the_program_that_started_the_training(make_run, tmp_p
 
 
 def test_a_process_without_the_lock_trains_nothing(make_run, tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setattr(training_run, "PATIENCE", 0.0)
-    lock = tmp_path / "run/lock"
-    with FileLock(lock), pytest.raises(SystemExit, match="still works"):
-        training_run.main([str(lock), str(tmp_path / "fake.py")])
+    run = make_run({"HANG_AT": 0})
+    run.start()
+    try:
+        monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+        monkeypatch.setattr(sys, "argv", [])
+        with pytest.raises(SystemExit, match="still works"):
+            training_run.main([str(tmp_path / "run"), str(tmp_path / "fake.py")])
+    finally:
+        (tmp_path / "run/go_on").touch()
+        wait(run)
 
 
 def test_failures_show_the_end_of_the_log(make_run):
