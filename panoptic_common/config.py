@@ -120,6 +120,7 @@ def read_config(
             raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
         cfg.merge_from_other_cfg(content)
         source = "the options"
+        _require_tuples(cfg, words)
         cfg.merge_from_list(words)
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
         text = error.args[0] if error.args else error
@@ -172,6 +173,17 @@ def _as_words(options: Options) -> list[str]:
     if len(words) % 2:
         raise ValueError(f"options are pairs of key and value, but {words[-1]!r} is alone")
     return words
+
+
+def _require_tuples(cfg: CN, words: Sequence[str]) -> None:
+    """Raise ValueError for a lone name where a config has a tuple: its comma is forgotten."""
+    for key, value in zip(words[::2], words[1::2], strict=True):
+        node: Any = cfg
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, CN) else None
+        decoded = CN._decode_cfg_value(value)
+        if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
+            raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
 
 
 def add_panoptic_config(cfg: CN) -> None:

@@ -21,10 +21,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
-from panoptic_common.compat.launch import launch
+from panoptic_common.compat.launch import LaunchRefused, count_workers, launch, leads
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
@@ -35,7 +36,13 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
-from panoptic_common.engine.scaling import use_cpu_without_cuda
+from panoptic_common.engine.run_folder import FolderRefused, hold_folder
+from panoptic_common.engine.scaling import (
+    require_equal_shares,
+    scale_to_workers,
+    scaling_sentence,
+    use_cpu_without_cuda,
+)
 from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.systems import SYSTEMS, system_package
 from panoptic_tools.arguments import add_register_option, add_unsafe_option
@@ -62,6 +69,8 @@ class Trainer(PanopticTrainer):
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line: Detectron2's arguments and ours."""
     parser = default_argument_parser(epilog=__doc__)
+    # Detectron2's is one port per user: the second run on a machine would die.
+    parser.set_defaults(dist_url="auto")
     parser.add_argument(
         "--num-processes",
         type=int,
@@ -100,7 +109,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """Set up logging, OUTPUT_DIR and seeds as Detectron2 does; returns the complete config."""
-    cfg = build_config(args)
+    # Scaled here, so that the config in the log and in OUTPUT_DIR is that which trains.
+    cfg = scale_to_workers(build_config(args), comm.get_world_size())
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
     if args.config_file:
@@ -155,27 +165,54 @@ def work(args: argparse.Namespace) -> dict[str, Any] | None:
     return trainer.train()
 
 
+def check(args: argparse.Namespace) -> CfgNode:
+    """Find what is wrong with a command line before anything starts or is written.
+
+    Raises:
+        ValueError, OSError: one sentence says what.
+    """
+    cfg = build_config(args)
+    workers = count_workers(args.num_gpus, args.num_machines, args.num_processes)
+    if not args.eval_only:
+        scaled = scale_to_workers(cfg, workers)
+        require_equal_shares(scaled, workers)
+        if leads(args.machine_rank) and (sentence := scaling_sentence(cfg, scaled)):
+            print(f"train_net.py: {sentence}", file=sys.stderr)
+    return cfg
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Run `work` in as many processes as the command line asks for; returns the exit status."""
+    """Run `work` in as many processes as the command line asks for.
+
+    Returns:
+        The exit status: 0, or 2 when the run is refused in one sentence.
+
+    Raises:
+        SystemExit: SIGTERM (143) or SIGINT (130) ended the run in good order.
+    """
     args = parse_arguments(words)
     try:
-        build_config(args)  # in this process first: one sentence instead of a traceback per process
+        # In this process first: one sentence instead of a traceback per process.
+        cfg = check(args)
     except (ValueError, OSError) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
-        return 1
+        return 2
     try:
-        launch(
-            work,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-            num_processes=args.num_processes,
-        )
-    except CheckpointError as error:
+        with ExitStack() as held:
+            if leads(args.machine_rank):
+                held.enter_context(hold_folder(cfg.OUTPUT_DIR))
+            launch(
+                work,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+                num_processes=args.num_processes,
+            )
+    except (CheckpointError, FolderRefused, LaunchRefused) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -14,9 +14,11 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ import torch.distributed as dist
 import torch.multiprocessing
 from detectron2.utils import comm
 
+from panoptic_common import stopping
 from panoptic_common.files import write_atomically
 
 TIMEOUT = timedelta(minutes=30)  # how long a worker waits for the others
+SECONDS_AFTER_FAILURE = 10.0  # what is left to workers whose peer failed, before they are killed
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,47 @@ class _Job:
     machine_rank: int
     dist_url: str
     failure_folder: str
+    parent: int  # process id of the launcher
+
+
+class LaunchRefused(ValueError):
+    """The processes cannot be started as asked; the message is one sentence."""
+
+
+# What torchrun tells each process that it starts.
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def _started_by_torchrun() -> bool:
+    """Return whether the environment says that this process is one of several.
+
+    Raises:
+        LaunchRefused: it says only a part of what it takes.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return False
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if missing:
+        raise LaunchRefused(
+            "RANK and WORLD_SIZE are in the environment, as torchrun sets them, but "
+            f"{', '.join(missing)} not: start by torchrun, or unset RANK and WORLD_SIZE"
+        )
+    return True
+
+
+def leads(machine_rank: int = 0) -> bool:
+    """Return whether the run's main process is this one or one that `launch` starts here."""
+    return machine_rank == 0 and (not _started_by_torchrun() or os.environ["RANK"] == "0")
+
+
+def count_workers(
+    num_gpus_per_machine: int, num_machines: int = 1, num_processes: int | None = None
+) -> int:
+    """Count the processes that `launch` makes train together, from its arguments."""
+    if _started_by_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    per_machine = num_gpus_per_machine if num_processes is None else num_processes
+    return num_machines * max(1, per_machine)
 
 
 def launch(
@@ -59,7 +104,10 @@ def launch(
 
     Detectron2 0.6 asserts a GPU; here processes without a GPU talk by gloo. The processes are
     spawned, and start in a function of this module, so that each has the work-arounds before it
-    unpickles anything of Detectron2. One worker in all runs in this very process.
+    unpickles anything of Detectron2. One worker in all runs in this very process. A process that
+    torchrun started joins its peers instead, by what the environment says; num_machines and
+    dist_url then have no meaning. SIGTERM and SIGINT end all in good order
+    (`panoptic_common.stopping`), and the processes end when this one is killed.
 
     Args:
         main_func: function at the top level of a module (it is pickled by name).
@@ -73,32 +121,40 @@ def launch(
         num_processes: CPU processes per machine instead, even where there is a GPU.
 
     Raises:
-        ValueError: arguments that contradict each other or the machine.
+        LaunchRefused: arguments that contradict each other or the machine.
+        SystemExit: a signal ended the run; 143 or 130.
         RuntimeError: a worker failed; the message holds the traceback of the first that did.
     """
     if num_machines < 1:
-        raise ValueError(f"num_machines is {num_machines}, it must be at least 1")
+        raise LaunchRefused(f"num_machines is {num_machines}, it must be at least 1")
     use_cuda = num_processes is None and torch.cuda.is_available()
     per_machine = max(1, num_gpus_per_machine if num_processes is None else num_processes)
     world_size = num_machines * per_machine
+    if _started_by_torchrun():
+        _join_torchrun(main_func, args, use_cuda, num_gpus_per_machine, num_processes)
+        return
     if world_size == 1:
-        main_func(*args)
+        with stopping.orderly_end():
+            main_func(*args)
         return
     if not 0 <= machine_rank < num_machines:
-        raise ValueError(f"machine_rank {machine_rank} is not in 0..{num_machines - 1}")
+        raise LaunchRefused(f"machine_rank {machine_rank} is not in 0..{num_machines - 1}")
     if use_cuda and per_machine > torch.cuda.device_count():
-        raise ValueError(
+        raise LaunchRefused(
             f"{per_machine} GPUs were asked for, but torch sees {torch.cuda.device_count()}; for "
             "CPU processes give num_processes"
         )
     if dist_url in (None, "auto"):
         if num_machines > 1:
-            raise ValueError(
+            raise LaunchRefused(
                 "several machines need a dist_url that all of them reach, such as "
                 "tcp://ADDRESS_OF_MACHINE_0:PORT, instead of 'auto'"
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    with tempfile.TemporaryDirectory(prefix="panoptic_launch_") as failure_folder:
+    with (
+        stopping.orderly_end(),
+        tempfile.TemporaryDirectory(prefix="panoptic_launch_") as failure_folder,
+    ):
         _spawn(
             _Job(
                 main_func,
@@ -109,8 +165,45 @@ def launch(
                 machine_rank,
                 dist_url,
                 failure_folder,
+                os.getpid(),
             )
         )
+
+
+def _join_torchrun(
+    main_func: Callable[..., Any],
+    args: tuple[Any, ...],
+    use_cuda: bool,
+    num_gpus: int,
+    num_processes: int | None,
+) -> None:
+    """Join the processes that torchrun started, and run the function in this one.
+
+    Raises:
+        LaunchRefused: another number of processes was asked for.
+    """
+    rank, world_size, local_rank, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
+    asked = num_processes if num_processes is not None else num_gpus
+    if asked > 1 and asked != local_size:
+        raise LaunchRefused(
+            f"torchrun started {local_size} processes on this machine, but {asked} are asked for"
+        )
+    if use_cuda and local_size > torch.cuda.device_count():
+        raise LaunchRefused(
+            f"torchrun started {local_size} processes, but torch sees {torch.cuda.device_count()} "
+            "GPUs; for CPU processes give --num-processes"
+        )
+    parent = os.getppid()
+    job = _Job(
+        main_func, args, use_cuda, world_size, local_size, rank // local_size, "env://", "", parent
+    )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stopping.die_with(parent)
+    with stopping.orderly_end(patient=True):
+        _join_process_group(local_rank, rank, job)
+        main_func(*args)
+        comm.synchronize()
+        dist.destroy_process_group()
 
 
 def _free_port() -> int:
@@ -125,22 +218,49 @@ def _spawn(job: _Job) -> None:
     context = torch.multiprocessing.start_processes(
         _worker, args=(job,), nprocs=job.processes_per_machine, join=False, start_method="spawn"
     )
+    processes = context.processes
     try:
-        while not context.join():
-            pass
-    except (
-        torch.multiprocessing.ProcessRaisedException,
-        torch.multiprocessing.ProcessExitedException,
-    ) as error:
-        exit_codes = [process.exitcode for process in context.processes]
-        raise RuntimeError(_first_failure(exit_codes, job) or str(error)) from None
-    finally:  # also at Ctrl-C: an abandoned worker would wait for its peers
-        for process in context.processes:
+        while alive := [process for process in processes if process.exitcode is None]:
+            connection.wait([process.sentinel for process in alive])
+            failed = next((p.exitcode for p in processes if p.exitcode), None)
+            if failed in stopping.STATUSES:  # a signal that the workers alone got
+                _wait(processes, stopping.SECONDS_TO_SAVE)
+                raise SystemExit(failed)
+            if failed is not None:
+                exit_codes = [process.exitcode for process in processes]
+                _end(processes)
+                raise RuntimeError(_first_failure(exit_codes, job) or f"a worker ended: {failed}")
+    except SystemExit as end:
+        if stopping.request.number is not None:
+            _pass_on(stopping.STATUSES[int(str(end.code))], processes)
+        raise
+    finally:  # an abandoned worker would wait for its peers
+        for process in processes:
             if process.is_alive():
-                process.terminate()
-                process.join(10)
-                if process.is_alive():
-                    process.kill()
+                process.kill()
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ask the other workers to end after a failure; rank 0 may be writing a file."""
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    _wait(processes, SECONDS_AFTER_FAILURE)
+
+
+def _pass_on(number: int, processes: Sequence[BaseProcess]) -> None:
+    """Give a signal to the workers, and let them save and end."""
+    for process in processes:
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, number)
+    _wait(processes, stopping.SECONDS_TO_SAVE)
+
+
+def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
+    """Wait until all processes have ended, or for so long."""
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
 
 
 def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
@@ -166,13 +286,16 @@ def _global_rank(local_rank: int, job: _Job) -> int:
 
 def _worker(local_rank: int, job: _Job) -> None:
     """Join the process group, then run the job's function (one process of `launch`)."""
+    # torch asks for SIGINT, which is ignored in what a script starts in its background.
+    stopping.die_with(job.parent)
     rank = _global_rank(local_rank, job)
     try:
-        _join_process_group(local_rank, rank, job)
-        job.main_func(*job.args)
-        if dist.is_initialized():
-            comm.synchronize()  # or the group would be torn down while a peer still talks to it
-            dist.destroy_process_group()
+        with stopping.orderly_end(patient=True):
+            _join_process_group(local_rank, rank, job)
+            job.main_func(*job.args)
+            if dist.is_initialized():
+                comm.synchronize()  # or the group would be torn down while a peer still needs it
+                dist.destroy_process_group()
     except Exception:
         report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"
         # Atomically: the parent must not read half of it.

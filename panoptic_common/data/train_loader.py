@@ -28,6 +28,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from panoptic_common.stopping import leave_signals_to_the_parent
+
 # First key of `derive_seed`: each use of randomness has a family of seeds of its own.
 SHUFFLE, AUGMENTATION, MODEL_STEP, MODEL_INIT = range(4)
 
@@ -196,6 +198,7 @@ class TrainLoader:
             _MappedSamples(self.records, self.mapper, self.seed),
             batch_sampler=_Reiterable(self._own_samples),
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals_to_the_parent,
             collate_fn=_as_list,
             # By default the loader takes a number from torch's global generator when it starts,
             # which a resumed run would do at another iteration than the uninterrupted one.

@@ -41,6 +41,32 @@ def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
     return scaled
 
 
+def require_equal_shares(cfg: CfgNode, num_workers: int) -> None:
+    """Raise ValueError if the batch of a config cannot be shared equally by the processes."""
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < 1 or batch % num_workers:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {batch}, which {num_workers} processes cannot share "
+            f"equally: make it a multiple of {num_workers}"
+        )
+
+
+def scaling_sentence(cfg: CfgNode, scaled: CfgNode) -> str:
+    """Say what `scale_to_workers` made of a config; "" if nothing."""
+    keys = ("IMS_PER_BATCH", "MAX_ITER", "BASE_LR", "STEPS", "WARMUP_ITERS")
+    changes = [
+        f"SOLVER.{key} {cfg.SOLVER[key]} -> {scaled.SOLVER[key]}"
+        for key in keys
+        if cfg.SOLVER[key] != scaled.SOLVER[key]
+    ]
+    if not changes:
+        return ""
+    return (
+        f"{scaled.SOLVER.REFERENCE_WORLD_SIZE} processes instead of SOLVER.REFERENCE_WORLD_SIZE "
+        f"{cfg.SOLVER.REFERENCE_WORLD_SIZE}: {', '.join(changes)} (0 there scales nothing)"
+    )
+
+
 def use_cpu_without_cuda(cfg: CfgNode) -> bool:
     """Set MODEL.DEVICE to "cpu" if it asks for a GPU that is not there.
 

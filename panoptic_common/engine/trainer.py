@@ -47,6 +47,7 @@ from panoptic_common.engine.optimizer import build_optimizer, build_poly_schedul
 from panoptic_common.engine.resuming import config_differences, cut_metrics
 from panoptic_common.engine.run_folder import put_earlier_run_aside
 from panoptic_common.engine.scaling import scale_to_workers
+from panoptic_common.engine.stop_hook import StopAtSignal
 from panoptic_common.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -198,12 +199,13 @@ class PanopticTrainer(DefaultTrainer):
             if hook is not None and not isinstance(hook, detectron2_hooks.PeriodicCheckpointer)
         ]
         hooks.insert(0, self._seeding)
-        if not comm.is_main_process():
-            return hooks
         # Checkpoints come before the evaluation: should that fail, the model is on the disk.
         first_evaluation = next(
             i for i, hook in enumerate(hooks) if isinstance(hook, detectron2_hooks.EvalHook)
         )
+        hooks.insert(first_evaluation, StopAtSignal(self.checkpointer))
+        if not comm.is_main_process():
+            return hooks
         hooks.insert(
             first_evaluation,
             PeriodicCheckpoint(

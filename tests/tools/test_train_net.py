@@ -53,7 +53,7 @@ def refusal(capsys):
 
     def run(words: list[str]) -> str:
         capsys.readouterr()
-        assert train_net.main(words) == 1
+        assert train_net.main(words) == 2
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     return run
@@ -154,12 +154,66 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
         ("DATASETS.TRAIN", "('tinny',)", "unknown data set 'tinny'"),
         ("DATASETS.TRAIN", "()", "DATASETS.TRAIN is empty"),
         ("MODEL.META_ARCHITECTURE", "PanopticFPN", "none of ours"),
+        ("DATASETS.TRAIN", "tiny", """DATASETS.TRAIN is a list, write "('tiny',)" instead of"""),
+        ("INPUT.MIN_SIZE_TRAIN", "48", """INPUT.MIN_SIZE_TRAIN is a list, write "(48,)" instead"""),
         ("SOLVER.BASE_LEARNING_RATE", "1", "SOLVER.BASE_LEARNING_RATE"),
     ],
 )
 def test_mistakes_end_before_the_first_step(refusal, words, tmp_path, key, value, message):
     assert message in refusal(set_option(words, key, value))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_does_not_divide_is_refused(refusal, words, tmp_path):
+    sentence = refusal(["--num-processes", "2", *set_option(words, "SOLVER.IMS_PER_BATCH", "3")])
+    assert "IMS_PER_BATCH is 3, which 2 processes cannot share equally" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_scaling_is_said_first_and_written_to_the_config(words, tmp_path, capsys):
+    scaled = ["SOLVER.REFERENCE_WORLD_SIZE", "2", "SOLVER.WARMUP_ITERS", "0"]
+    assert train_net.main([*set_option(words, "SOLVER.MAX_ITER", "2"), *scaled]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "1 processes instead of SOLVER.REFERENCE_WORLD_SIZE 2" in first
+    assert "SOLVER.MAX_ITER 2 -> 4" in first and "IMS_PER_BATCH 2 -> 1" in first
+    written = (tmp_path / "out/config.yaml").read_text()
+    assert "MAX_ITER: 4\n" in written and "IMS_PER_BATCH: 1\n" in written
+
+
+@pytest.mark.parametrize("place", ["a_file", "a_file/below", "/proc/no_such"])
+def test_an_unusable_folder_is_refused(refusal, words, tmp_path, place):
+    (tmp_path / "a_file").write_text("x")
+    folder = tmp_path / place
+    assert f"OUTPUT_DIR {folder} cannot be written to" in refusal(
+        set_option(words, "OUTPUT_DIR", str(folder))
+    )
+    assert (tmp_path / "a_file").read_text() == "x"
+
+
+def test_a_second_run_in_one_folder_is_refused(refusal, words, tmp_path, monkeypatch):
+    """Another process holds the folder, as a run does; it finds everything as it was."""
+    monkeypatch.setattr("panoptic_common.engine.run_folder.PATIENCE", 0.0)
+    out = tmp_path / "out"
+    holder = (
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); "
+        "lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    )
+    out.mkdir()
+    (out / ".model_0000003.pth.1.tmp").write_text("being written")
+    command = [sys.executable, "-c", holder, str(out / "lock")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        before = sorted(path.name for path in out.iterdir())
+        assert f"a run still works in {out}" in refusal(words)
+        assert sorted(path.name for path in out.iterdir()) == before
+        process.stdin.close()
+        process.wait(20)
+    assert train_net.main(words) == 0
+
+
+def test_the_default_port_is_a_free_one(words):
+    assert train_net.parse_arguments(words).dist_url == "auto"
 
 
 def test_missing_config_file(refusal, words):

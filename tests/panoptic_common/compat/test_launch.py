@@ -71,6 +71,7 @@ def make_job(folder: Path) -> launch_module._Job:
         machine_rank=1,
         dist_url="",
         failure_folder=str(folder),
+        parent=os.getpid(),
     )
 
 

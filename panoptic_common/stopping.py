@@ -1,0 +1,107 @@
+"""Ending a program in good order at SIGTERM (a batch system's) and SIGINT (Ctrl-C).
+
+Outside a training's steps a signal raises SystemExit at once, with the status that shells use: 143
+or 130. During steps it is only noted: the training saves its state after the step and ends then.
+Standard library only: every folder uses it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STATUSES = {128 + number: number for number in SIGNALS}
+SECONDS_TO_SAVE = 30.0  # what Slurm leaves between SIGTERM and SIGKILL, unless told otherwise
+# Launchers pass a signal on that the whole group of processes has got already.
+ECHO = 2.0  # seconds
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StopRequest:
+    """What signals have asked of this process.
+
+    Attributes:
+        number: the first signal that came, None if none did.
+        deferred: whether a signal is only noted.
+        patient: whether a second signal is ignored, since a launcher decides when to kill.
+    """
+
+    def __init__(self) -> None:
+        """Start without a signal."""
+        self.number: int | None = None
+        self.deferred = False
+        self.patient = False
+        self._since = 0.0
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal: note it, or raise SystemExit."""
+        if self.number is None:
+            self.number, self._since = number, time.monotonic()
+            if self.deferred:
+                return
+        elif self.patient or time.monotonic() - self._since < ECHO:
+            return
+        raise SystemExit(128 + number)
+
+
+request = StopRequest()
+
+
+@contextmanager
+def orderly_end(patient: bool = False) -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into an end in good order while the block runs.
+
+    SIGINT stays ignored where it is: shells ignore it for what a script starts in its background.
+    In a thread that is not the main one nothing changes.
+
+    Args:
+        patient: see `StopRequest`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    request.number, request.deferred, request.patient = None, False, patient
+    numbers = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN or n == signal.SIGTERM]
+    before = {number: signal.signal(number, request.receive) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        request.number, request.deferred = None, False
+
+
+def leave_signals_to_the_parent(*_: object) -> None:
+    """Ignore both signals in a worker of a data loader: the training that needs it gets them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def die_with(parent: int) -> None:
+    """End this process by SIGKILL as soon as its parent has ended, however that ends.
+
+    Args:
+        parent: process id of the parent.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    """Look for the parent twice a second."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
