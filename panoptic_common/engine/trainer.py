@@ -44,7 +44,13 @@ from panoptic_common.engine.hooks import (
     SeedEveryStep,
 )
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
-from panoptic_common.engine.resuming import config_differences, cut_metrics
+from panoptic_common.engine.resuming import (
+    Hyperparameters,
+    config_differences,
+    cut_metrics,
+    differences_table,
+    require_same_optimizer,
+)
 from panoptic_common.engine.run_folder import put_earlier_run_aside
 from panoptic_common.engine.scaling import scale_to_workers
 from panoptic_common.engine.stop_hook import StopAtSignal
@@ -243,12 +249,20 @@ class PanopticTrainer(DefaultTrainer):
             CheckpointError: the file is damaged or does not fit; says what to do.
         """
         found = self.checkpointer.has_checkpoint()
+        optimizer = self._trainer.optimizer
+        settings = Hyperparameters(optimizer, self.scheduler)
         contents = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
             self.start_iter = contents["iteration"] + 1
             self._take_seed(contents["seed"])
-            for line in config_differences(contents["config"], self.cfg):
-                logger.warning("The config differs from that of the resumed run: %s", line)
+            require_same_optimizer(contents["config"], self.cfg)
+            settings.apply(optimizer, self.scheduler)
+            if differences := config_differences(contents["config"], self.cfg):
+                logger.warning(
+                    "These settings differ from the resumed run's. Weights, the optimizer's "
+                    "state and the iteration go on from the checkpoint:\n%s",
+                    differences_table(differences),
+                )
             if comm.is_main_process():
                 cut_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         elif resume:

@@ -105,7 +105,11 @@ def test_machines_and_gpus_reach_the_launcher(words, monkeypatch):
         train_net.main(
             [
                 *("--num-gpus", "8", "--num-machines", "2", "--machine-rank", "1"),
-                *("--dist-url", "tcp://10.0.0.1:99", *words),
+                *(
+                    "--dist-url",
+                    "tcp://10.0.0.1:99",
+                    *set_option(words, "SOLVER.IMS_PER_BATCH", "16"),
+                ),
             ]
         )
         == 0

@@ -81,7 +81,8 @@ def test_drawn_seed_is_stored_and_used_again(tiny_root):
 def test_resume_reports_changed_settings(tiny_root, caplog):
     train(tiny_config(tiny_root), until=7)
     train(tiny_config(tiny_root, "SOLVER.IMS_PER_BATCH", 1, "SOLVER.GAMMA", 0.5), resume=True)
-    assert "SOLVER.IMS_PER_BATCH 2 -> 1" in caplog.text and "SOLVER.GAMMA 0.1 -> 0.5" in caplog.text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in caplog.text.splitlines()]
+    assert ["SOLVER.IMS_PER_BATCH", "2", "1"] in rows and ["SOLVER.GAMMA", "0.1", "0.5"] in rows
     assert "INPUT.MIN_SIZE_TRAIN" not in caplog.text  # a tuple here, a list in the file
 
 
@@ -104,6 +105,45 @@ def test_a_new_run_in_a_used_folder_puts_the_earlier_one_aside(tiny_root, caplog
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     steps = [line["iteration"] for line in lines if "total_loss" in line]
     assert len(set(steps)) == len(steps)
+
+
+def test_new_rates_and_decay_hold_from_the_first_resumed_step(tiny_root, monkeypatch):
+    """Resumed at iteration 4, after the warm-up of 3; STEPS (8,) and GAMMA 0.1 end the run.
+
+    Rates are BASE_LR until iteration 7, then a tenth. The momenta are those of the checkpoint.
+    """
+    train(tiny_config(tiny_root, "SOLVER.BIAS_LR_FACTOR", 2.0), until=7)
+    stored = torch.load(tiny_root / "out/model_0000003.pth", weights_only=True)["optimizer"]
+    changed = {"SOLVER.BASE_LR": 0.02, "SOLVER.WEIGHT_DECAY": 0.3, "SOLVER.MOMENTUM": 0.5}
+    words = [word for pair in changed.items() for word in pair]
+    trainer = TinyTrainer(tiny_config(tiny_root, *words, "SOLVER.BIAS_LR_FACTOR", 2.0))
+    trainer.resume_or_load(resume=True)
+    optimizer = trainer._trainer.optimizer
+    assert_identical(optimizer.state_dict()["state"], stored["state"])
+    seen = []
+
+    def watch():
+        decays = {group["weight_decay"] for group in optimizer.param_groups}
+        momenta = {group["momentum"] for group in optimizer.param_groups}
+        seen.append(([group["lr"] for group in optimizer.param_groups], decays, momenta))
+
+    monkeypatch.setattr(trainer._hooks[-1], "before_step", watch)
+    trainer.train()
+    factors = [group["initial_lr"] / 0.02 for group in optimizer.param_groups]
+    assert set(factors) == {1.0, 2.0}
+    assert trainer.scheduler.base_lrs == [factor * 0.02 for factor in factors]
+    assert len(seen) == 8
+    for iteration, (rates, decays, momenta) in zip(range(4, 12), seen, strict=True):
+        base = 0.02 if iteration < 8 else 0.002
+        assert rates == pytest.approx([factor * base for factor in factors])
+        assert 0.3 in decays and momenta == {0.5}
+
+
+def test_resuming_with_another_kind_of_optimizer_is_refused(tiny_root):
+    train(tiny_config(tiny_root), until=7)
+    other = tiny_config(tiny_root, "SOLVER.OPTIMIZER", "ADAMW")
+    with pytest.raises(CheckpointError, match="whose state ADAMW cannot use|does not fit this config"):
+        train(other, resume=True)
 
 
 def test_resuming_with_another_optimizer_is_explained(tiny_root):
@@ -149,4 +189,4 @@ def test_a_removed_key_of_the_stored_config_is_no_difference() -> None:
     assert "SQUEEZE_REDUCTION" in stored
     assert config_differences(stored, cfg) == []
     other = load_config("configs/unified/scenes/D2.yaml", {"SOLVER.BASE_LR": 0.5})
-    assert [line.split()[0] for line in config_differences(stored, other)] == ["SOLVER.BASE_LR"]
+    assert [key for key, *_ in config_differences(stored, other)] == ["SOLVER.BASE_LR"]
