@@ -142,7 +142,9 @@ def test_new_rates_and_decay_hold_from_the_first_resumed_step(tiny_root, monkeyp
 def test_resuming_with_another_kind_of_optimizer_is_refused(tiny_root):
     train(tiny_config(tiny_root), until=7)
     other = tiny_config(tiny_root, "SOLVER.OPTIMIZER", "ADAMW")
-    with pytest.raises(CheckpointError, match="whose state ADAMW cannot use|does not fit this config"):
+    with pytest.raises(
+        CheckpointError, match="whose state ADAMW cannot use|does not fit this config"
+    ):
         train(other, resume=True)
 
 
