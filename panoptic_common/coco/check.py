@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from panoptic_common.coco.annotations import (
     ImageFinder,
@@ -32,6 +31,12 @@ from panoptic_common.coco.annotations import (
     list_folder,
     read_panoptic_json,
 )
+from panoptic_common.coco.image_reading import (
+    ImageSizeError,
+    read_image,
+    read_image_size,
+    size_text,
+)
 from panoptic_common.coco.segment_ids import (
     VOID_ID,
     read_id_map,
@@ -40,7 +45,6 @@ from panoptic_common.coco.segment_ids import (
 )
 
 _CHUNK = 16  # images that a worker process gets at a time
-_EXIF_ORIENTATION = 274  # tag number; values 5 to 8 exchange height and width
 
 
 @dataclass(frozen=True)
@@ -252,26 +256,22 @@ def check_image(
     findings = ImageFindings()
     name = f"image {task.image_id}"
     if task.image is not None:
-        size, problem = _image_size(task.image, decode_image)
+        problem = _image_problem(task.image, task.size, decode_image)
         if problem:
             findings.problems.append(f"{name}: {problem}")
-        elif size != task.size:
-            findings.problems.append(
-                f"{name}: the image {task.image} has {_size_text(size)},"
-                f" the JSON says {_size_text(task.size)}"
-            )
     if task.png is None:
         return findings
     try:
-        id_map = read_id_map(task.png)
+        id_map = read_id_map(task.png, task.size)
+    except ImageSizeError as error:
+        findings.problems.append(
+            f"{name}: the PNG {task.png} has {size_text(error.size)},"
+            f" the JSON says {size_text(task.size)}"
+        )
+        return findings
     except (OSError, ValueError) as error:
         findings.problems.append(f"{name}: {error}")
         return findings
-    if id_map.shape != task.size:
-        findings.problems.append(
-            f"{name}: the PNG {task.png} has {_size_text(id_map.shape)},"
-            f" the JSON says {_size_text(task.size)}"
-        )
     extents = segment_areas_and_boxes(id_map)
     problems = segment_problems(extents, task.segments_info, stuff_categories)
     findings.problems += [f"{name}, {problem}" for problem in problems]
@@ -280,21 +280,20 @@ def check_image(
     return findings
 
 
-def _image_size(path: str, decode: bool) -> tuple[tuple[int, int], str]:
-    """Return (height, width) as training will see them, and what is wrong with the file, if any."""
+def _image_problem(path: str, size: tuple[int, int], decode: bool) -> str:
+    """Return what is wrong with an image file, "" for nothing, as training would find it."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            rotated = image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-            if decode:
-                image.load()
-    except Exception as error:  # Pillow raises many types for damaged files
-        return (0, 0), f"damaged image {path} ({error})"
-    return ((width, height) if rotated else (height, width)), ""
-
-
-def _size_text(size: Sequence[int]) -> str:
-    return f"{size[0]} x {size[1]} (height x width)"
+        if decode:
+            read_image(path, size)
+            return ""
+        found = read_image_size(path)
+    except ImageSizeError as error:
+        found = error.size
+    except (OSError, ValueError) as error:
+        return str(error)
+    if found == size:
+        return ""
+    return f"the image {path} has {size_text(found)}, the JSON says {size_text(size)}"
 
 
 # ---------------------------------------------------------------------------------- all of it

@@ -23,6 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from panoptic_common.coco.image_reading import ImageSizeError, check_pixels, open_unlimited
+from panoptic_common.coco.user_files import open_regular
+
 VOID_ID = 0
 MAX_ID = 256**3 - 1  # the largest id that three bytes can hold
 
@@ -93,7 +96,9 @@ def _as_id_map(id_map: npt.NDArray[Any]) -> IntArray:
 # ------------------------------------------------------------------------------------ files
 
 
-def read_id_map(path: str | os.PathLike[str]) -> IntArray:
+def read_id_map(
+    path: str | os.PathLike[str], expected_size: tuple[int, int] | None = None
+) -> IntArray:
     """Read a panoptic PNG.
 
     Every chunk's checksum is verified, and the bit depth too. Pillow alone may decode a file whose
@@ -102,30 +107,37 @@ def read_id_map(path: str | os.PathLike[str]) -> IntArray:
 
     Args:
         path: an 8-bit RGB PNG.
+        expected_size: (H, W); a header that says otherwise is refused before anything is decoded,
+            as a file of half a megabyte can hold two gigabytes of black.
 
     Returns:
         (H, W) int32 segment ids, writable.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if it is damaged or not an 8-bit RGB PNG.
+        ImageSizeError: if it has another size than expected.
+        ValueError: naming the file, if it is damaged, too large, no regular file, or not an 8-bit
+            RGB PNG.
     """
     name = os.fspath(path)
-    with open(name, "rb") as file:
+    with open_regular(name) as file:
         data = file.read()
     if not data.startswith(_PNG_SIGNATURE) or len(data) < 26:
         raise ValueError(f"{name}: not a PNG file (a panoptic map is an 8-bit RGB PNG)")
     # IHDR comes first: signature, length, name, then width, height, depth, colour type.
-    _, _, depth, colour_type = struct.unpack(">IIBB", data[16:26])
+    width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
     if depth != 8 or colour_type != _PNG_TRUECOLOUR:
         raise ValueError(
             f"{name}: a panoptic map is an 8-bit RGB PNG (colour type 2), this file has {depth}"
             f" bits per channel and colour type {colour_type}"
         )
+    if expected_size is not None and (height, width) != tuple(expected_size):
+        raise ImageSizeError(name, (height, width), expected_size)
+    check_pixels(name, (height, width))
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_unlimited(io.BytesIO(data)) as image:
             image.verify()  # checks the checksums and leaves the image unusable
-        with Image.open(io.BytesIO(data)) as image:
+        with open_unlimited(io.BytesIO(data)) as image:
             rgb = np.array(image)
     except Exception as error:  # Pillow raises SyntaxError, OSError, zlib.error, ... for damage
         raise ValueError(f"{name}: damaged PNG file ({error})") from error

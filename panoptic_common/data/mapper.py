@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 
+from panoptic_common.coco.image_reading import ImageSizeError, read_image, size_text
 from panoptic_common.coco.segment_ids import (
     VOID_ID,
     id_to_rgb,
@@ -154,20 +154,17 @@ def transform_ids(id_map: np.ndarray, transforms: T.Transform) -> np.ndarray:
 def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     """Read the (H, W, 3) uint8 image of a record, turned as its EXIF data says."""
     path = record["file_name"]
+    size = (record["height"], record["width"]) if "height" in record else None
     try:
-        # A copy: Pillow's memory is read-only, and BGR is a view with negative strides.
-        image = np.array(detection_utils.read_image(path, format=image_format))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow raises many types for damaged files
-        raise ValueError(f"{path}: damaged image ({error})") from error
-    size = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
-    if image.shape[:2] != size:
+        image = read_image(path, size)
+    except ImageSizeError as error:
+        assert size is not None
         raise ValueError(
-            f"{path}: the image is {image.shape[0]} x {image.shape[1]} (height x width), but the"
-            f" JSON gives image {record.get('image_id')} {size[0]} x {size[1]}"
-        )
-    return image
+            f"{path}: the image is {size_text(error.size)}, but the JSON gives image"
+            f" {record.get('image_id')} {size[0]} x {size[1]}"
+        ) from error
+    # BGR is a view with negative strides, which torch does not take.
+    return image if image_format == "RGB" else np.ascontiguousarray(image[:, :, ::-1])
 
 
 def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -178,12 +175,13 @@ def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
             f"image {record.get('image_id')} ({record['file_name']}) has no 'pan_seg_file_name':"
             " training needs a data set registered with register_panoptic"
         )
-    id_map = read_id_map(path)
-    if id_map.shape != tuple(size):
+    try:
+        id_map = read_id_map(path, size)
+    except ImageSizeError as error:
         raise ValueError(
-            f"{path} is {id_map.shape[0]} x {id_map.shape[1]} (height x width), but its image"
-            f" {record['file_name']} is {size[0]} x {size[1]}"
-        )
+            f"{path} is {size_text(error.size)}, but its image {record['file_name']} is"
+            f" {size[0]} x {size[1]}"
+        ) from error
     # An id of the JSON without a pixel is harmless (it drops out); the reverse would be a class
     # that nobody knows.
     unknown = _unknown_ids(present_ids(id_map), record)

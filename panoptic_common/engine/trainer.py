@@ -25,7 +25,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.data.common import DatasetFromList
-from detectron2.data.detection_utils import read_image
 from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, defaults
 from detectron2.engine import hooks as detectron2_hooks
@@ -33,6 +32,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.coco.image_reading import read_image
 from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
@@ -308,7 +308,7 @@ def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
     """
 
     def draw(sample: dict, output: dict) -> np.ndarray:
-        image = read_image(sample["file_name"], format="RGB")
+        image = read_image(sample["file_name"])
         id_map, segments_info = output["panoptic_seg"]
         return draw_panoptic(image, id_map.cpu(), segments_info, table)
 

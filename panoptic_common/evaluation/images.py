@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
+from panoptic_common.coco.image_reading import read_image
 from panoptic_common.drawing.overlays import draw_boxes, draw_panoptic, draw_semantic
 from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
@@ -69,7 +69,7 @@ class ImageWriter(DatasetEvaluator):
 
     def _sheet(self, record: Mapping[str, Any], output: Mapping[str, Any]) -> ImageArray:
         table = self._truth.table
-        image = read_image(record["file_name"], format="RGB")
+        image = read_image(record["file_name"])
         scale = legible_scale(image, self._panel_width)
         true_ids, true_segments = self._truth.read(record), record["segments_info"]
         panels: dict[str, ImageArray | None] = {"image": image}

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from panoptic_common.coco import image_reading
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
@@ -43,9 +45,7 @@ class Frame:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image of any mode as 8-bit RGB, turned upright as its EXIF data says.
-
-    Transparent parts show white behind them; 16-bit grey values are divided by 257.
+    """Read an image of any mode as 8-bit RGB, by the rules of `coco.image_reading`.
 
     Args:
         path: any file that Pillow reads.
@@ -54,32 +54,16 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        MediaError: the file is missing, damaged or no image.
+        MediaError: the file is missing, damaged, too large, no image or no regular file.
     """
     path = os.fspath(path)
     try:
-        with Image.open(path) as image:
-            image.load()
-            return np.ascontiguousarray(_as_rgb(ImageOps.exif_transpose(image)))
+        return image_reading.read_image(path)
     except FileNotFoundError:
         raise MediaError(f"{path}: there is no such file") from None
-    except Exception as error:  # Pillow raises many types for damaged files
-        raise MediaError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _as_rgb(image: Image.Image) -> np.ndarray:
-    """Return any image as (H, W, 3) uint8 RGB."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips at 255 and turns most 16-bit images white.
-        grey = np.asarray(image).astype(np.int64)
-        if grey.max(initial=0) > 255:
-            grey = (grey.clip(0, 65535) + 128) // 257
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise MediaError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -126,8 +110,10 @@ def find_media(inputs: Iterable[str]) -> tuple[list[Path], list[Path]]:
             entries = [p for p in sorted(path.iterdir()) if p.suffix.lower() in endings]
             if not entries:
                 raise MediaError(f"{name}: no image or video in this folder ({list(endings)})")
-        elif path.exists():
+        elif path.is_file():
             entries = [path]
+        elif path.exists():  # reading a pipe or a device could wait forever
+            raise MediaError(f"{name}: is no regular file, but a pipe or a device")
         else:
             entries = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
             entries = [p for p in entries if p.is_file()]

@@ -68,7 +68,10 @@ def draw_record_sheet(
     rows = []
     for record in records:
         image = read_image(record["file_name"])
-        truth, segments = read_id_map(record["pan_seg_file_name"]), record["segments_info"]
+        truth, segments = (
+            read_id_map(record["pan_seg_file_name"], image.shape[:2]),
+            record["segments_info"],
+        )
         scale, pixel = legible_scale(image), central_pixel(truth, segments)
         views = [
             View(image, predictor(image), predictor, scale=scale, pixel=pixel)

@@ -1,0 +1,110 @@
+"""Open the files that a user names: regular files only, and JSON as it is met in the wild.
+
+A named pipe behind the name of an image waits for a writer forever, and a device such as /dev/zero
+has no end. So the kind of a file is looked at before its first byte is read. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; links are followed.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The binary file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it may not be read.
+        ValueError: naming it, if it is a folder, a named pipe, a device or a socket.
+    """
+    name = os.fspath(path)
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for a writer. It does nothing to files.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(name, flags)
+    except FileNotFoundError:
+        raise
+    except ValueError as error:  # a NUL byte or half a character: no file has such a name
+        raise ValueError(f"{name!r} is no name of a file ({error})") from error
+    except OSError as error:
+        if os.path.exists(name) and not os.path.isfile(name):  # a socket, or a folder on Windows
+            raise ValueError(f"{name}: is no regular file") from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise ValueError(f"{name}: is {kind}, no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The parsed content. NaN and Infinity are read as Python reads them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it may not be read.
+        ValueError: naming it, if it is damaged, no regular file, nested too deeply, or holds text
+            that is none (half a surrogate pair), which no program could print.
+    """
+    name = os.fspath(path)
+    with open_regular(path) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+        del data
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{name}: the JSON is nested too deeply") from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise ValueError(f"{name}: damaged JSON file ({error})") from error
+    if _SURROGATE.search(text):  # most files have no such escape, and need no walk
+        place = next(_half_characters(content, ""), None)
+        if place is not None:
+            raise ValueError(f"{name}: {place} is no text: it holds half a surrogate pair")
+    return content
+
+
+def json_values(content: Any) -> Any:
+    """Copy nested dicts and lists with null for NaN and infinity, which JSON cannot express."""
+    if isinstance(content, dict):
+        return {key: json_values(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [json_values(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _half_characters(content: Any, place: str) -> Iterator[str]:
+    """Yield the places of strings that UTF-8 cannot write; the depth is bounded by the parser."""
+    if isinstance(content, str):
+        try:
+            content.encode("utf-8")
+        except UnicodeEncodeError:
+            yield place
+    elif isinstance(content, list):
+        for position, value in enumerate(content):
+            yield from _half_characters(value, f"{place}[{position}]")
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _half_characters(key, f"a key of {place or 'the file'}")
+            yield from _half_characters(value, f"{place}.{key}".lstrip("."))
