@@ -14,13 +14,14 @@ Source of the format: https://cocodataset.org/#format-data, "Panoptic Segmentati
 from __future__ import annotations
 
 import colorsys
-import json
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
+from panoptic_common.coco.user_files import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -64,13 +65,11 @@ def read_panoptic_json(paths: PanopticPaths) -> dict[str, Any]:
         ValueError: naming the file, if it is damaged or not in the panoptic format.
     """
     path = paths.panoptic_json
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such annotation file: {path}\n{paths.expected_tree()}")
     try:
-        with open(path, encoding="utf-8") as file:
-            data: Any = json.load(file)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise ValueError(f"{path}: damaged JSON file ({error})") from error
+        data: Any = read_json(path)
+    except FileNotFoundError as error:
+        text = f"no such annotation file: {path}\n{paths.expected_tree()}"
+        raise FileNotFoundError(text) from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise ValueError(
@@ -121,6 +120,7 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     """List what is wrong with the categories, one sentence each, naming the category."""
     problems = [] if categories else ["categories: the list is empty"]
     seen_ids: set[int] = set()
+    seen_names: set[str] = set()
     for position, category in enumerate(categories):
         name = f"category {category.get('id', f'at position {position}')}"
         if not _is_integer(category.get("id")):
@@ -131,6 +131,10 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
             seen_ids.add(category["id"])
         if not isinstance(category.get("name"), str) or not category["name"]:
             problems.append(f"{name}: 'name' is missing")
+        elif category["name"] in seen_names:
+            problems.append(f"{name}: the name {category['name']!r} occurs more than once")
+        else:
+            seen_names.add(category["name"])
         if category.get("isthing") not in (0, 1):  # True and False are 1 and 0
             problems.append(f"{name}: 'isthing' is missing or neither 0 nor 1")
         if category.get("color") is not None and not _is_colour(category["color"]):
@@ -184,8 +188,10 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
         if not isinstance(image.get("file_name"), str):
             problems.append(f"{name}: 'file_name' is missing")
         for key in ("height", "width"):
-            if not _is_integer(image.get(key)) or image[key] < 1:
-                problems.append(f"{name}: {key!r} is missing or no positive integer")
+            value = image.get(key)
+            whole = isinstance(value, float) and value.is_integer()  # 96.0, as pandas writes
+            if not (_is_integer(value) or whole) or value < 1:
+                problems.append(f"{name}: {key!r} is {value!r}, no positive integer")
     return problems
 
 
@@ -209,7 +215,8 @@ def annotation_problems(
     if not isinstance(annotation.get("image_id"), (int, str)):
         problems.append(f"annotation of {annotation.get('file_name')}: 'image_id' is missing")
     elif annotation["image_id"] not in image_ids:
-        problems.append(f"{name}: annotated, but not in images[]")
+        kind = _other_kind(annotation["image_id"], image_ids)
+        problems.append(f"{name}: annotated, but not in images[]{kind}")
     if not isinstance(annotation.get("file_name"), str):
         problems.append(f"{name}: 'file_name' (of the panoptic PNG) is missing")
     segments = annotation.get("segments_info")
@@ -239,16 +246,33 @@ def _segment_problem(
     seen.add(segment_id)
     category = segment.get("category_id")
     if not _is_integer(category) or category not in category_ids:
-        return f"category {category} is not in categories[]"
-    if segment.get("iscrowd", 0) not in (0, 1):
+        return f"category {category} is not in categories[]{_other_kind(category, category_ids)}"
+    if segment.get("iscrowd") not in (None, 0, 1):
         return f"'iscrowd' is {segment['iscrowd']}, neither 0 nor 1"
-    area = segment.get("area")
-    if not isinstance(area, (int, float)) or isinstance(area, bool):
-        return "'area' (in pixels) is missing or no number"
-    box = segment.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        return "'bbox' [x, y, width, height] is missing"
+    # Area and box follow from the PNG, so they may be left out.
+    area, box = segment.get("area"), segment.get("bbox")
+    if area is not None and not _is_finite(area):
+        return f"'area' is {area!r}, no number of pixels"
+    if box is not None and box != [] and not _is_box(box):
+        return "'bbox' is not [x, y, width, height] of four numbers"
     return None
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value))
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _other_kind(value: Any, ids: Collection[int | str]) -> str:
+    """Say so if ids hold the value as text where it is a number, or the other way round."""
+    if isinstance(value, str) and any(str(known) == value for known in ids):
+        return f" ({value!r} is text, there it is a number)"
+    if _is_integer(value) and str(value) in ids:
+        return f" ({value} is a number, there it is the text {str(value)!r})"
+    return ""
 
 
 # -------------------------------------------------------------------------------------- files

@@ -150,6 +150,8 @@ def check_dataset(
         _count(task, findings, report, contiguous)
         if progress is not None:
             progress(done, len(tasks))
+    if table and report.void_pixels and not report.pixels.any():
+        report.problems.append("not one pixel of the data set is labelled: every PNG is void")
     return report
 
 
@@ -182,7 +184,7 @@ def _plan(
         has_png = os.path.basename(png) in list_folder(os.path.dirname(png), listings)
         if not has_png:
             report.problems.append(f"image {image_id}: no panoptic PNG {png}")
-        size = (images[image_id]["height"], images[image_id]["width"])
+        size = (int(images[image_id]["height"]), int(images[image_id]["width"]))
         segments = _well_formed(annotation)
         yield CheckTask(image_id, file_name, png if has_png else None, size, segments)
     _note_leftovers(data, paths, report, annotated, set(owner))

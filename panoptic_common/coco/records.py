@@ -33,7 +33,8 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
         class_table: see `build_class_table`.
         records: one dict per annotated image, in the order of the JSON: `file_name`, `image_id`,
             `height`, `width`, `pan_seg_file_name` and `segments_info`, a list of ``{"id",
-            "category_id" (contiguous), "isthing", "iscrowd", "area", "bbox"}``.
+            "category_id" (contiguous), "isthing", "iscrowd"}`` and, where the JSON
+            has them, "area" and "bbox".
 
     Raises:
         ValueError: naming the file and the place in it, if the JSON is wrong.
@@ -61,8 +62,8 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
             {
                 "file_name": file_name,
                 "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
+                "height": int(image["height"]),
+                "width": int(image["width"]),
                 "pan_seg_file_name": png,
                 "segments_info": segments,
             }
@@ -79,6 +80,8 @@ def _refuse_problems(data: Mapping[str, Any], path: str) -> None:
     problems = image_problems(data["images"])
     if not data["annotations"]:
         problems.append("no image is annotated")
+    elif not any(a.get("segments_info", True) for a in data["annotations"]):
+        problems.append("no image has a segment, so that not one pixel is labelled")
     image_ids, category_ids = known_ids(data["images"]), known_ids(data["categories"])
     seen: set[int | str] = set()
     for annotation in data["annotations"]:
@@ -100,11 +103,14 @@ def _make_segment(
 ) -> dict[str, Any]:
     """Convert one segment of the JSON; the category becomes the contiguous id."""
     category = contiguous[segment["category_id"]]
-    return {
+    entry = {
         "id": segment["id"],
         "category_id": category,
         "isthing": bool(table[category]["isthing"]),
-        "iscrowd": int(segment.get("iscrowd", 0)),
-        "area": int(segment["area"]),
-        "bbox": list(segment["bbox"]),
+        "iscrowd": int(segment.get("iscrowd") or 0),
     }
+    if segment.get("area") is not None:
+        entry["area"] = int(segment["area"])
+    if segment.get("bbox"):
+        entry["bbox"] = list(segment["bbox"])
+    return entry

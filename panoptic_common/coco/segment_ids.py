@@ -309,10 +309,10 @@ def _extent_problems(segment: Mapping[str, Any], extents: SegmentExtents, k: int
     """Compare the area and the box that a segment lists with those of the map's k-th segment."""
     name, problems = f"segment {int(segment['id'])}", []
     area, box = int(extents.areas[k]), extents.boxes[k].tolist()
-    if "area" in segment and segment["area"] != area:
+    if segment.get("area") is not None and segment["area"] != area:
         problems.append(f"{name}: area {segment['area']} listed, {area} pixels in the PNG")
     listed = segment.get("bbox")
     listed = list(listed) if isinstance(listed, tuple) else listed
-    if "bbox" in segment and listed != box:
+    if listed and listed != box:
         problems.append(f"{name}: bbox {listed} listed, {box} in the PNG (x, y, width, height)")
     return problems

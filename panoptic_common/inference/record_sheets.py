@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.segment_ids import read_id_map, update_segments
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
@@ -72,7 +72,7 @@ def draw_record_sheet(
             read_id_map(record["pan_seg_file_name"], image.shape[:2]),
             record["segments_info"],
         )
-        scale, pixel = legible_scale(image), central_pixel(truth, segments)
+        scale, pixel = legible_scale(image), central_pixel(truth, update_segments(truth, segments))
         views = [
             View(image, predictor(image), predictor, scale=scale, pixel=pixel)
             for predictor in predictors

@@ -41,9 +41,9 @@ def test_program_lists_problems_caps_them_and_exits_with_1(paths: PanopticPaths)
         write_id_map(_png(paths, number), np.zeros((48, 64), np.int32))
     done = run_program(*_arguments(paths), "--max-problems", "4")
     assert done.returncode == 1
-    assert "tiny: 21 problems in 3 images" in done.stdout
+    assert "tiny: 22 problems in 3 images" in done.stdout
     assert done.stdout.count("no pixel of the PNG") == 4
-    assert "... and 17 more" in done.stdout
+    assert "... and 18 more" in done.stdout
     assert run_program(*_arguments(paths), "--max-problems", "0").stdout.count("no pixel") == 21
 
 

@@ -44,6 +44,8 @@ def test_missing_file_shows_the_expected_tree(tmp_path: Path) -> None:
     [
         ('{"images": [', "damaged JSON"),
         ("", "damaged JSON"),
+        ("[" * 10_000, "damaged JSON|nested too deeply"),
+        ('{"images": [{"file_name": "\\ud800"}]}', r"images\[0\].file_name is no text"),
         (b"\xff\xfe{}", "damaged JSON"),
         ("[]", "no list 'images'"),
         ('{"images": [], "annotations": {}}', "no list 'annotations'"),
@@ -129,7 +131,7 @@ def test_no_categories_are_a_problem() -> None:
         ({"id": 2}, "image 2: the id occurs more than once"),
         ({"file_name": None}, "image 1: 'file_name'"),
         ({"height": 0}, "image 1: 'height'"),
-        ({"width": 2.0}, "image 1: 'width'"),
+        ({"width": 2.5}, "image 1: 'width' is 2.5"),
     ],
 )
 def test_wrong_images_are_named(change: dict[str, Any], message: str) -> None:
@@ -154,7 +156,7 @@ def _segment(**change: Any) -> dict[str, Any]:
         ([_segment(category_id=8)], "segment 5: category 8 is not in categories"),
         ([_segment(category_id=None)], "segment 5: category None"),
         ([_segment(iscrowd=2)], "segment 5: 'iscrowd' is 2"),
-        ([_segment(area=None)], "segment 5: 'area'"),
+        ([_segment(area=float("nan"))], "segment 5: 'area' is nan"),
         ([_segment(bbox=[1, 2])], "segment 5: 'bbox'"),
         (["nonsense"], "segment at position 0: not an object"),
         (None, "'segments_info' is missing"),
@@ -171,6 +173,26 @@ def test_sound_annotation_has_no_problem_and_crowd_may_be_left_out() -> None:
     del segment["iscrowd"]
     annotation = {"image_id": "a", "file_name": "a.png", "segments_info": [segment]}
     assert annotation_problems(annotation, {"a"}, {7}) == []
+
+
+def test_what_follows_from_the_png_may_be_left_out_and_pandas_may_write_the_rest() -> None:
+    for change in ({"area": None}, {"bbox": None}, {"bbox": []}, {"iscrowd": None}):
+        annotation = {"image_id": 1, "file_name": "a", "segments_info": [_segment(**change)]}
+        assert annotation_problems(annotation, {1}, {7}) == []
+    assert image_problems([{"id": 1, "file_name": "a", "height": 96.0, "width": 2.0}]) == []
+
+
+def test_an_id_as_text_and_as_a_number_are_told_apart() -> None:
+    (problem,) = annotation_problems(
+        {"image_id": "1", "file_name": "a", "segments_info": []}, {1}, {7}
+    )
+    assert "('1' is text, there it is a number)" in problem
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    data = {"images": [], "annotations": [], "categories": []}
+    paths = _paths(tmp_path, json.dumps(data).encode("utf-8-sig"))
+    assert read_panoptic_json(paths) == data
 
 
 def test_annotation_without_image_or_png_is_named() -> None:
