@@ -188,7 +188,7 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
         if not isinstance(image.get("file_name"), str):
             problems.append(f"{name}: 'file_name' is missing")
         for key in ("height", "width"):
-            value = image.get(key)
+            value: Any = image.get(key)
             whole = isinstance(value, float) and value.is_integer()  # 96.0, as pandas writes
             if not (_is_integer(value) or whole) or value < 1:
                 problems.append(f"{name}: {key!r} is {value!r}, no positive integer")
