@@ -21,6 +21,7 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from panoptic_common.checkpoint.weight_names import class_table_difference
 from panoptic_common.data.catalog import (
     DEFAULT_SCENES,
     class_table,
@@ -295,12 +296,11 @@ def common_class_table(names: Sequence[str]) -> list[dict[str, Any]]:
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: name at least one data set")
     table = class_table(names[0])
-    classes = [(entry["name"], bool(entry["isthing"])) for entry in table]
     for name in names[1:]:
-        other = [(entry["name"], bool(entry["isthing"])) for entry in class_table(name)]
-        if other != classes:
+        difference = class_table_difference(class_table(name), table)
+        if difference is not None:
             raise ValueError(
-                f"data sets {names[0]!r} and {name!r} have different class tables "
-                f"({len(classes)} and {len(other)} classes): train and test on one table"
+                f"data sets {name!r} and {names[0]!r} have different class tables ({difference}): "
+                "train and test on one table"
             )
     return table

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -27,6 +26,8 @@ from tqdm import tqdm
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.user_files import json_values, read_json
+from panoptic_common.files import write_json
 
 
 class Task(NamedTuple):
@@ -64,16 +65,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
+def read_lists(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON object that holds the lists `keys`.
 
     Raises:
-        ValueError, FileNotFoundError: naming the file.
+        ValueError, OSError: naming the file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged JSON file ({error})") from error
+    content = read_json(path)
     missing = [
         k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)
     ]
@@ -92,21 +90,20 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
         ValueError: naming the first image without a prediction, or with two, or with a category
             that the truth does not know.
     """
-    truth = read_json(options.truth, "annotations", "categories")
+    truth = read_lists(options.truth, "annotations", "categories")
     table = build_class_table(truth["categories"], str(options.truth))
     contiguous = {entry["id"]: k for k, entry in enumerate(table)}
-    predictions: dict[Any, dict[str, Any]] = {}
-    for annotation in read_json(options.predictions, "annotations")["annotations"]:
-        if annotation["image_id"] in predictions:
-            raise ValueError(
-                f"{options.predictions}: image {annotation['image_id']!r} is predicted twice"
-            )
-        predictions[annotation["image_id"]] = annotation
+    listed = read_lists(options.predictions, "annotations")["annotations"]
+    require_fields(truth["annotations"], options.truth)
+    require_fields(listed, options.predictions)
+    predictions = {annotation["image_id"]: annotation for annotation in listed}
     tasks = []
     for annotation in truth["annotations"]:
         image_id = annotation["image_id"]
         if image_id not in predictions:
-            raise ValueError(f"{options.predictions}: no prediction for image {image_id!r}")
+            other = next((p for p in predictions if str(p) == str(image_id)), None)
+            hint = "" if other is None else f" (there is {other!r}: a text is no number)"
+            raise ValueError(f"{options.predictions}: no prediction for image {image_id!r}{hint}")
         prediction = predictions[image_id]
         tasks.append(
             Task(
@@ -120,6 +117,32 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
             )
         )
     return tasks, table
+
+
+def require_fields(annotations: list[Any], path: Path) -> None:
+    """Refuse entries that lack what an evaluation reads, and images that are listed twice.
+
+    Raises:
+        ValueError: naming the file, and the image or the place of the entry.
+    """
+    seen = set()
+    for place, entry in enumerate(annotations):
+        where = f"{path}: annotations[{place}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), (int, str)):
+            raise ValueError(f"{where} has no image_id")
+        where += f" (image {entry['image_id']!r})"
+        if entry["image_id"] in seen:
+            raise ValueError(f"{where}: the image is listed twice")
+        seen.add(entry["image_id"])
+        if not isinstance(entry.get("file_name"), str):
+            raise ValueError(f"{where} has no file_name of its PNG")
+        segments = entry.get("segments_info")
+        if not isinstance(segments, list):
+            raise ValueError(f"{where} has no list segments_info")
+        for segment in segments:
+            for key in ("id", "category_id"):
+                if not isinstance(segment, dict) or not isinstance(segment.get(key), int):
+                    raise ValueError(f"{where}: a segment has no number {key!r}")
 
 
 def _with_classes(
@@ -186,10 +209,13 @@ def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str,
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate the predictions and return the exit status."""
     options = parse_args(arguments)
+    if options.output and not options.output.resolve().parent.is_dir():
+        print(f"error: --output {options.output}: its folder does not exist", file=sys.stderr)
+        return 2
     try:
         tasks, table = make_tasks(options)
         totals = evaluate_all(tasks, len(table), options.workers)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     is_thing = [bool(entry["isthing"]) for entry in table]
@@ -202,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{name}, {len(tasks)} images")
         print(tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], floatfmt=".2f", tablefmt="pipe"))
     if options.output:
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.output, json_values(results), indent=1)
     return 0
 
 

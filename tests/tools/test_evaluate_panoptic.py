@@ -64,3 +64,62 @@ def test_tool_names_the_wrong_image(tiny_dataset, coco_paths, tmp_path, capsys):
 def test_benchmark_runs_and_compares(capsys):
     assert benchmark_quality.main(["--sizes", "40x50", "--images", "2", "--repeats", "1"]) == 0
     assert "40x50" in capsys.readouterr().out
+
+
+def _doubled(content: dict) -> None:
+    content["annotations"].append(content["annotations"][0])
+
+
+def _as_text(content: dict) -> None:
+    content["annotations"][0]["image_id"] = str(content["annotations"][0]["image_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_doubled, "annotations[3] (image 100): the image is listed twice"),
+        (_as_text, "no prediction for image 100 (there is '100': a text is no number)"),
+        (lambda c: c["annotations"][1].pop("image_id"), "annotations[1] has no image_id"),
+        (lambda c: c["annotations"][1].pop("file_name"), "(image 101) has no file_name"),
+        (lambda c: c["annotations"][1].update(file_name=None), "(image 101) has no file_name"),
+        (lambda c: c["annotations"][1].update(segments_info=None), "no list segments_info"),
+        (
+            lambda c: c["annotations"][1]["segments_info"][0].pop("category_id"),
+            "(image 101): a segment has no number 'category_id'",
+        ),
+        (lambda c: c.pop("annotations"), "there is no list 'annotations'"),
+    ],
+)
+def test_incomplete_predictions_are_named(
+    tiny_dataset, coco_paths, tmp_path, capsys, change, message
+):
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    path = tmp_path / "predictions.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", str(path)]
+    assert evaluate_panoptic.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and str(path) in error and error.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_read_and_results_are_json(tiny_dataset, coco_paths, tmp_path):
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    path, output = tmp_path / "predictions.json", tmp_path / "figures.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", str(path)]
+    assert evaluate_panoptic.main([*arguments, "--workers", "1", "--output", str(output)]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads(output.read_text(), parse_constant=refuse)
+
+
+def test_what_cannot_be_read_or_written_is_said_first(coco_paths, tmp_path, capsys):
+    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", "no.json"]
+    assert evaluate_panoptic.main([*arguments, "--output", str(tmp_path / "no/out.json")]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err
+    assert evaluate_panoptic.main(["--truth", str(tmp_path), "--predictions", "no.json"]) == 1
+    assert f"{tmp_path}: is a folder" in capsys.readouterr().err
