@@ -142,7 +142,7 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
     assert final["iteration"] == 2 and "IMS_PER_BATCH: 2\n" in final["config"]
     lines = (tmp_path / "out/metrics.json").read_text().splitlines()
     assert any("panoptic_seg/PQ" in line for line in lines)
-    assert "batch_size=2, learning_rate=0.004, max_iter=3" in done.stdout
+    assert "SOLVER.MAX_ITER 6 -> 3" in done.stderr
     assert (tmp_path / "out/log.txt.rank1").is_file()
 
 
