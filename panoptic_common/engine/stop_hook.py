@@ -45,14 +45,19 @@ class StopAtSignal(HookBase):
         number = torch.tensor(stopping.request.number or 0)
         if self._group is not None:
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
-        stopping.request.deferred = False
         if int(number):
             self._end(int(number))
+        if self._group is not None:
+            # What comes from here on waits for the next step: a process that left now would break
+            # the others' next step, and their ends would look like failures.
+            return
+        stopping.request.deferred = False
         if stopping.request.number is not None:  # it came just now
             raise SystemExit(128 + stopping.request.number)
 
     def _end(self, number: int) -> None:
         """Save the state after this step, and leave."""
+        stopping.request.deferred = False
         stopping.request.number = number
         iteration = self.trainer.iter
         last = iteration + 1 == self.trainer.max_iter
