@@ -37,6 +37,7 @@ from panoptic_common.checkpoint.files import (
     is_own,
     read_weights_file,
 )
+from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import class_table
@@ -153,7 +154,7 @@ def run(words: Sequence[str] | None = None) -> None:
     args = parse_args(words)
     try:
         convert(args)
-    except (CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, NotFiniteError, ValueError, OSError) as error:
         sys.exit(f"convert_cops_checkpoint.py: {error}")
 
 

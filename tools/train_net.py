@@ -34,6 +34,7 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
+from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.run_folder import FolderRefused, hold_folder
@@ -185,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run `work` in as many processes as the command line asks for.
 
     Returns:
-        The exit status: 0, or 2 when the run is refused in one sentence.
+        The exit status: 0; 1 when weights became NaN; 2 when the run is refused in a sentence.
 
     Raises:
         SystemExit: SIGTERM (143) or SIGINT (130) ended the run in good order.
@@ -213,6 +214,15 @@ def main(words: Sequence[str] | None = None) -> int:
     except (CheckpointError, FolderRefused, LaunchRefused) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
         return 2
+    except NotFiniteError as error:
+        print(f"train_net.py: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:  # of `launch`, with the traceback of a worker process
+        _, expected, sentence = str(error).strip().rpartition("NotFiniteError: ")
+        if not expected:
+            raise
+        print(f"train_net.py: {sentence}", file=sys.stderr)
+        return 1
     return 0
 
 

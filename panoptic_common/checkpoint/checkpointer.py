@@ -21,7 +21,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -29,8 +28,17 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from panoptic_common.checkpoint.files import CheckpointError, is_own, plain, read_weights_file
+from panoptic_common.checkpoint.files import (
+    CheckpointError,
+    advice_on_neighbours,
+    as_tensor,
+    is_own,
+    plain,
+    read_weights_file,
+)
+from panoptic_common.checkpoint.finite import NotFiniteError, first_not_finite, named_tensors
 from panoptic_common.checkpoint.weight_names import (
+    backbone_prefix,
     class_table_difference,
     is_counter,
     is_torchvision_resnet,
@@ -95,6 +103,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
         Raises:
             TypeError: an entry is not made of tensors and plain values.
+            NotFiniteError: an entry holds a NaN or an infinity; nothing was written.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -107,6 +116,8 @@ class PanopticCheckpointer(DetectionCheckpointer):
             **kwargs,
         }
         contents = plain(contents)
+        if part := first_not_finite(named_tensors(contents)):
+            raise NotFiniteError(f"{part.removeprefix('model.')} is not finite")
         os.makedirs(self.save_dir, exist_ok=True)
         remove_temporary_files(self.save_dir, "*.pth", "last_checkpoint")
         path = os.path.join(self.save_dir, f"{name}.pth")
@@ -198,6 +209,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
     def _load_checkpointable(self, key: str, state: dict, path: str) -> None:
         """Load the optimizer's state, say, or explain why it does not fit."""
+        self._require_finite({key: state}, path)
         try:
             self.checkpointables[key].load_state_dict(state)
         except (ValueError, KeyError) as error:
@@ -248,17 +260,25 @@ class PanopticCheckpointer(DetectionCheckpointer):
             )
         elif unused:
             logger.warning("Not used of %s: %s", path, listed(unused))
+        self._require_finite(fitting, path)
         self.model.load_state_dict(fitting, strict=False)
+
+    def _require_finite(self, entries: dict[str, Any], path: str) -> None:
+        """Raise if a tensor holds a NaN or an infinity: nothing good comes from such a file."""
+        if part := first_not_finite(named_tensors(entries)):
+            raise CheckpointError(
+                f"{path} holds NaN or infinite values, first in {part}" + advice_on_neighbours(path)
+            )
 
     def _converted_weights(self, contents: dict[str, Any], path: str) -> dict[str, torch.Tensor]:
         """Turn the file's weights into tensors, under the model's names where they match."""
-        weights = {name: _as_tensor(name, v, path) for name, v in contents["model"].items()}
+        weights = {name: as_tensor(name, v, path) for name, v in contents["model"].items()}
         if weights and all(name.startswith("module.") for name in weights):
             weights = {name.removeprefix("module."): value for name, value in weights.items()}
         if is_torchvision_resnet(weights):
             self._require_torchvision_input(path)
             return {
-                f"{_backbone_prefix(self.model)}{name}": value
+                f"{backbone_prefix(self.model.state_dict())}{name}": value
                 for name, value in rename_torchvision_resnet(weights).items()
             }
         if contents.get("__author__") == "torchvision":
@@ -333,7 +353,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         path: str,
     ) -> None:
         """Raise unless the weights fill `BACKBONE_SHARE` of the backbone."""
-        prefix = _backbone_prefix(self.model)
+        prefix = backbone_prefix(self.model.state_dict())
         needed = [name for name in own if name.startswith(prefix) and not is_counter(name)]
         lacking = [name for name in missing if name.startswith(prefix)]
         share = 1 - len(lacking) / max(len(needed), 1)
@@ -375,23 +395,3 @@ class PanopticCheckpointer(DetectionCheckpointer):
                 f"{path} holds weights of torchvision, which expect another input than the config "
                 f"gives; set {', '.join(wrong)}"
             )
-
-
-def _backbone_prefix(model: nn.Module) -> str:
-    """Return how the names that ImageNet weights fill begin: the ResNet below an FPN, if any."""
-    names = list(model.state_dict())
-    for prefix in ("backbone.bottom_up.", "backbone."):
-        if any(name.startswith(prefix) for name in names):
-            return prefix
-    return ""
-
-
-def _as_tensor(name: str, value: Any, path: str) -> torch.Tensor:
-    """Return a weight as a tensor, or raise if it is no array."""
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
-        return torch.from_numpy(np.array(value))
-    raise CheckpointError(
-        f"{path}: the entry {name!r} is a {type(value).__name__}, not an array: no file of weights"
-    )

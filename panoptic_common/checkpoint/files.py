@@ -117,7 +117,7 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
     try:
         contents = torch_load_safely(path, allow_unsafe)
     except (ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(str(error) + _advice_on_neighbours(path)) from error
+        raise CheckpointError(str(error) + advice_on_neighbours(path)) from error
     if not isinstance(contents, dict) or not contents:
         raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
     if path.endswith(".pyth"):  # pycls
@@ -160,7 +160,18 @@ def read_checkpoint_metadata(
     )
 
 
-def _advice_on_neighbours(path: str) -> str:
+def as_tensor(name: str, value: Any, path: str) -> torch.Tensor:
+    """Return a weight as a tensor, or raise if it is no array."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
+        return torch.from_numpy(np.array(value))
+    raise CheckpointError(
+        f"{path}: the entry {name!r} is a {type(value).__name__}, not an array: no file of weights"
+    )
+
+
+def advice_on_neighbours(path: str) -> str:
     """Say which other checkpoint of a run to go on from, for a damaged file of it."""
     folder, name = os.path.split(path)
     pointer = os.path.join(folder, "last_checkpoint")

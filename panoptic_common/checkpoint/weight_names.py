@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,15 @@ def class_table_difference(theirs: Sequence[dict], ours: Sequence[dict]) -> str 
             kinds = [f"{e['name']!r} ({'thing' if e['isthing'] else 'stuff'})" for e in (a, b)]
             return f"class {position} is {kinds[0]} there, {kinds[1]} here"
     return None
+
+
+def backbone_prefix(names: Iterable[str]) -> str:
+    """Return how the names that ImageNet weights fill begin: the ResNet below an FPN, if any."""
+    names = list(names)
+    for prefix in ("backbone.bottom_up.", "backbone."):
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
 
 
 def is_counter(name: str) -> bool:

@@ -11,10 +11,11 @@ The systems plug in by `build_target_function`; this module knows none.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from panoptic_common.compat.amp_trainer import AMPTrainer
@@ -37,6 +38,7 @@ from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.drawing.overlays import draw_panoptic
+from panoptic_common.engine.divergence import explain, without_traceback
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
@@ -295,9 +297,43 @@ class PanopticTrainer(DefaultTrainer):
 
         Returns:
             The results of the last evaluation in the main process, otherwise None.
+
+        Raises:
+            NotFiniteError: weights or losses became NaN or infinite; says when and where.
         """
-        super().train()
+        with without_traceback():
+            super().train()
         return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
+
+    def run_step(self) -> None:
+        """Run one step; name what became NaN or infinite if that stops it."""
+        with self._explained(in_step=True):
+            super().run_step()
+
+    def after_step(self) -> None:
+        """Save, evaluate and report; name what became NaN or infinite if that stops it."""
+        with self._explained(in_step=False):
+            super().after_step()
+
+    def after_train(self) -> None:
+        """Close what was opened, and evaluate, but not what an error has stopped."""
+        self.storage.iter = self.iter
+        for hook in self._hooks:
+            # In the last iteration Detectron2's hook takes an error for the end.
+            if self.iter >= self.max_iter or not isinstance(hook, detectron2_hooks.EvalHook):
+                hook.after_train()
+
+    @contextlib.contextmanager
+    def _explained(self, in_step: bool) -> Iterator[None]:
+        """Turn an error that NaN or infinite values caused into one that says so."""
+        try:
+            yield
+        except Exception as error:
+            loader = self._trainer.data_loader
+            known = explain(error, self.checkpointer.model, loader, self.iter, in_step)
+            if known is None:
+                raise
+            raise known from error
 
 
 def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:

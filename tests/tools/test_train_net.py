@@ -269,3 +269,57 @@ def test_damaged_checkpoint(refusal, words, tmp_path):
     (tmp_path / "out/last_checkpoint").write_text("model_0000007.pth")
     assert train_net.main(["--resume", *words]) == 0
     assert torch.load(final, weights_only=True)["iteration"] == 11
+
+
+# ---- what becomes NaN ---------------------------------------------------------------------------
+
+
+def test_gradient_of_nan_in_the_last_iteration_ends_with_one_sentence(
+    refusal, words, tmp_path, monkeypatch
+):
+    backward = torch.Tensor.backward
+
+    def poisoned(self, *args, **kwargs):
+        backward(self, *args, **kwargs)
+        steps.append(0)
+        if len(steps) == 12:
+            for group in optimizers[-1].param_groups:
+                group["params"][0].grad.fill_(float("nan"))
+
+    steps: list[int] = []
+    optimizers: list[torch.optim.Optimizer] = []
+    build = train_net.Trainer.build_optimizer.__func__
+
+    def build_optimizer(cls, cfg, model):
+        optimizers.append(build(cls, cfg, model))
+        return optimizers[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "backward", poisoned)
+        patch.setattr(train_net.Trainer, "build_optimizer", classmethod(build_optimizer))
+        sentence = refusal(words)
+    assert "in iteration 11 with the images" in sentence and "is not finite" in sentence
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "Traceback" not in log and not (tmp_path / "out/model_final.pth").exists()
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_0000007.pth"
+    assert train_net.main(["--resume", *words]) == 0
+
+
+def test_sentence_of_a_worker_process_is_told_without_its_traceback(refusal, words, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError(
+            "worker 0 of 2 failed:\nTraceback ...\nfinite.NotFiniteError: it is NaN\n"
+        )
+
+    monkeypatch.setattr(train_net, "launch", fail)
+    assert refusal(words) == "train_net.py: it is NaN"
+
+
+def test_evaluation_of_weights_that_are_not_finite(refusal, words, tmp_path):
+    assert train_net.main(words) == 0
+    path = tmp_path / "out/model_final.pth"
+    contents = torch.load(path, weights_only=True)
+    contents["model"]["predictor.bias"][0] = float("nan")
+    torch.save(contents, path)
+    sentence = refusal(["--eval-only", *set_option(words, "MODEL.WEIGHTS", str(path))])
+    assert "first in predictor.bias" in sentence
