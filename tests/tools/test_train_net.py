@@ -51,9 +51,9 @@ def set_option(words: list[str], key: str, value: str) -> list[str]:
 def refusal(capsys):
     """A function that runs the program with words, and returns the sentence with which it ends."""
 
-    def run(words: list[str]) -> str:
+    def run(words: list[str], status: int = 2) -> str:
         capsys.readouterr()
-        assert train_net.main(words) == 2
+        assert train_net.main(words) == status
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     return run
@@ -297,7 +297,7 @@ def test_gradient_of_nan_in_the_last_iteration_ends_with_one_sentence(
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", poisoned)
         patch.setattr(train_net.Trainer, "build_optimizer", classmethod(build_optimizer))
-        sentence = refusal(words)
+        sentence = refusal(words, status=1)
     assert "in iteration 11 with the images" in sentence and "is not finite" in sentence
     log = (tmp_path / "out/log.txt").read_text()
     assert "Traceback" not in log and not (tmp_path / "out/model_final.pth").exists()
@@ -312,7 +312,7 @@ def test_sentence_of_a_worker_process_is_told_without_its_traceback(refusal, wor
         )
 
     monkeypatch.setattr(train_net, "launch", fail)
-    assert refusal(words) == "train_net.py: it is NaN"
+    assert refusal(words, status=1) == "train_net.py: it is NaN"
 
 
 def test_evaluation_of_weights_that_are_not_finite(refusal, words, tmp_path):
