@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 # Folders and files of a row are separated by blanks; {a,b} names several.
 TABLE = (
-    Row(1, "panoptic_common.{files,mappings,stopping,systems,drawing} cops.grid_graph", NUMPY_ONLY),
+    Row(1, "panoptic_common.{files,mappings,systems,drawing} cops.grid_graph", NUMPY_ONLY),
     Row(2, "panoptic_common.coco cops.solver", NUMPY_ONLY),
     Row(2, "panoptic_common.compat"),
     Row(3, "panoptic_common.scenes", NUMPY_ONLY),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from panoptic_common.compat import stopping
+
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
-from panoptic_common import stopping
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from panoptic_common.mappings import flatten
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 OUTPUT = "train_net.txt"
-# What `stop` waits: a training saves its state before it ends (`panoptic_common.stopping`).
+# What `stop` waits: a training saves its state before it ends (`panoptic_common.compat.stopping`).
 SECONDS_TO_STOP = 40.0
 
 

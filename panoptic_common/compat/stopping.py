@@ -2,7 +2,7 @@
 
 Outside a training's steps a signal raises SystemExit at once, with the status that shells use: 143
 or 130. During steps it is only noted: the training saves its state after the step and ends then.
-Standard library only: every folder uses it.
+Standard library only.
 """
 
 from __future__ import annotations
