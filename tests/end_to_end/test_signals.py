@@ -17,6 +17,12 @@ from tiny_system import UNIFIED_OPTIONS
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 ENVIRONMENT["PYTHONUNBUFFERED"] = "1"
+# Where these tests themselves run in a shell's background, SIGINT is ignored, and would be by all
+# that they start.
+LISTENING = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 def train_words(root: Path, out: Path, max_iter: int) -> list[str]:
@@ -71,13 +77,18 @@ def test_a_signal_ends_all_in_good_order(tmp_path, number, processes, background
     command = [sys.executable, str(ROOT / "tools/train_net.py"), *flags, *words]
     if background:
         command = ["sh", "-c", '"$@" & echo $! > "$0"; wait $!', str(tmp_path / "pid"), *command]
+    else:
+        command = [sys.executable, "-c", LISTENING, *command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = {**ENVIRONMENT, "TMPDIR": str(temporary), "MARK": str(tmp_path)}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         wait_for(out / "model_0000001.pth", process)
         os.kill(int((tmp_path / "pid").read_text()) if background else process.pid, number)
         start = time.monotonic()
-        output, _ = process.communicate(timeout=60)
+        try:
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or a training that did not listen would be waited for without end
     assert time.monotonic() - start < 30
     assert process.returncode == 128 + number
     end = time.monotonic() + 5
