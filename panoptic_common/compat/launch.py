@@ -8,6 +8,8 @@ processes are spawned and begin in a function of this module. So the work-around
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import signal
 import socket
@@ -295,7 +297,12 @@ def _worker(local_rank: int, job: _Job) -> None:
             job.main_func(*job.args)
             if dist.is_initialized():
                 comm.synchronize()  # or the group would be torn down while a peer still needs it
-                dist.destroy_process_group()
+                if job.use_cuda:
+                    dist.destroy_process_group()
+        # Taking gloo's threads down, here or at the end of the interpreter, now and then aborts a
+        # process whose work is done. Python's own end is run; that of the C++ libraries is not.
+        logging.shutdown()
+        atexit.register(os._exit, 0)
     except Exception:
         report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"
         # Atomically: the parent must not read half of it.

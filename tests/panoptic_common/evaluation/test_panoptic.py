@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 from evaluation_outputs import (
     change_json,
     nothing_output,
@@ -19,11 +16,9 @@ from evaluation_outputs import (
     shifted_output,
 )
 
-from panoptic_common.coco.segment_ids import write_id_map
-from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.data.catalog import class_table
 from panoptic_common.evaluation.instances import InstanceEvaluator
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
-from panoptic_common.evaluation.semantic import SemanticEvaluator
 
 
 def test_perfect_predictions_score_100(tiny_dataset, coco_paths, tmp_path):
@@ -62,34 +57,12 @@ def test_empty_predictions_score_0(tiny_dataset):
     assert results["PQ"] == results["PQ_th"] == results["PQ_st"] == results["mIoU"] == 0
 
 
-def test_void_truth_is_nan_everywhere(tiny_dataset, coco_paths, caplog):
-    for record in load_panoptic(tiny_dataset):
-        write_id_map(record["pan_seg_file_name"], np.zeros((48, 64), np.int32))
+def test_a_truth_without_a_segment_is_refused(tiny_dataset, coco_paths):
     change_json(
         coco_paths, lambda content: [a["segments_info"].clear() for a in content["annotations"]]
     )
-    original = {record["image_id"]: record for record in load_panoptic(tiny_dataset)}
-
-    def some_output(record, table):
-        ids = torch.ones(48, 64, dtype=torch.int32)
-        output = nothing_output(record, table)
-        output["panoptic_seg"] = (ids, [{"id": 1, "category_id": 2, "isthing": True}])
-        return output
-
-    caplog.set_level(logging.INFO)
-    results = run(PanopticEvaluator(tiny_dataset), tiny_dataset, some_output, original.values())[
-        "panoptic_seg"
-    ]
-    assert all(math.isnan(value) for value in results.values())
-    assert "no class of that group occurs" in caplog.text
-    semantic = run(SemanticEvaluator(tiny_dataset), tiny_dataset, some_output)["sem_seg"]
-    assert all(math.isnan(value) for value in semantic.values())
-    assert all(
-        map(
-            math.isnan,
-            run(InstanceEvaluator(tiny_dataset), tiny_dataset, some_output)["bbox"].values(),
-        )
-    )
+    with pytest.raises(ValueError, match="not one pixel is labelled"):
+        PanopticEvaluator(tiny_dataset)
 
 
 def test_a_missing_group_is_nan_and_the_other_is_not(tiny_dataset, coco_paths):
