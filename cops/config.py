@@ -13,8 +13,8 @@ from detectron2.config import CfgNode as CN
 from panoptic_common.config import add_panoptic_config
 
 # Keys of earlier versions that nothing turned. The configs inside old checkpoints hold them:
-# merging such a config warns and leaves them out. Their defaults are now the only way: class costs
-# enter the affinity branch, costs have scales, the decoders take all maps of the backbone, both
+# merging such a config warns and leaves them out. Their defaults are now the only way. Class costs
+# enter the affinity branch, costs have scales, and the decoders take all maps of the backbone. Both
 # pre-training losses weigh 1, and areas are divided by the squared stride.
 REMOVED_KEYS = (
     "MODEL.COPS.AFFINITY.IN_FEATURES",
@@ -89,7 +89,7 @@ def _add_training_config(node: CN) -> None:
     # through the solver, 3.3), "separate" (losses on class and edge labels through the solver, A.3)
     node.TRAINING = "pretrain"
     # Adds the pre-training losses to the loss through the solver, both gradients at the costs
-    # scaled to an L1 norm of 1; the weight is that of the pre-training losses. 0: not added.
+    # scaled to an L1 norm of 1. The weight is that of the pre-training losses. 0: not added.
     node.MIX = 0.0
     # Trains only the last decoder layers, the heads, the classifiers and the cost scales (4.2).
     node.FREEZE = False

@@ -1,7 +1,7 @@
 """What is trained through the solver, and what stays as pre-training left it.
 
 Abbas, Swoboda, NeurIPS 2021, 4.2: fine-tuning trains the semantic and the affinity classifiers and
-the last layer of each decoder; the backbone and all batch norm are frozen. A batch through the
+the last layer of each decoder. The backbone and all batch norm are frozen. A batch through the
 solver is small and its loss noisy, so statistics of such batches would be worse than those at hand.
 The cost scales, which the paper does not mention, are trained (the authors' code does so).
 """
@@ -69,9 +69,9 @@ def freeze_batch_norm(model: nn.Module) -> None:
     """Freeze scale, shift and running statistics of all batch norm of a model, in place.
 
     `model.train()` puts each layer back into training mode, so a hook undoes that before each use.
-    The alternatives change more: Detectron2's `FrozenBatchNorm2d.convert_frozen_batchnorm` puts
-    other modules in place, which have no parameters and no `num_batches_tracked`, so that
-    checkpoints of the two stages would differ; overriding `train` must be done in every model.
+    The alternatives change more. Detectron2's `FrozenBatchNorm2d.convert_frozen_batchnorm` puts
+    other modules in place. They have no parameters and no `num_batches_tracked`, so checkpoints of
+    the two stages would differ. Overriding `train` must be done in every model.
 
     Args:
         model: any; layers of `FrozenBatchNorm2d` are frozen as they are.

@@ -2,7 +2,7 @@
 
 COPS solves on the cells of a stride-4 grid, joined by horizontal and vertical edges at a few
 distances (Abbas, Swoboda, NeurIPS 2021, 3.1). The network predicts one map of edge costs per
-distance and direction, in which each edge sits at the cell in its middle (Eq. 10, 11, Fig. 8):
+distance and direction. In it each edge sits at the cell in its middle (Eq. 10, 11, Fig. 8):
 
     d = 1   horizontal (i, j) - (i, j + 1)                  vertical (i, j) - (i + 1, j)
     d > 1   horizontal (i, j - ceil(d/2)) - (i, j + floor(d/2))       vertical likewise on rows

@@ -7,8 +7,8 @@ from panoptic_common.drawing.strokes import ImageArray
 from panoptic_common.inference.panels import PANOPTIC, SEMANTIC, Panel, View
 from panoptic_common.inference.record_sheets import Column
 
-# Outputs of the model per cell of the grid: the probability that the network gives to a cut between
-# a cell and the next ones, and the share of these edges that the solver cut.
+# Outputs of the model per cell of the grid. One is the probability that the network gives to a cut
+# between a cell and the next ones. The other one is the share of these edges that the solver cut.
 EXTRA_MAPS = ("affinity_map", "cut_edges")
 
 
@@ -25,8 +25,8 @@ AFFINITIES = Panel("affinities", "affinities", _draw_affinities)
 CUT_EDGES = Panel("cut_edges", "cut edges", _draw_cut_edges)
 PANELS = (AFFINITIES, CUT_EDGES)
 
-# What goes into the solver, what comes out, and the result before and after training through it:
-# the first model is as pre-training left it, the last one was trained through the solver.
+# What goes into the solver, what comes out, and the result before and after training through it.
+# The first model is as pre-training left it, the last one was trained through the solver.
 DEMO_COLUMNS = (
     Column(SEMANTIC, "class argmax"),
     Column(AFFINITIES),

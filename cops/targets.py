@@ -1,11 +1,11 @@
 """Truth of one image in the forms that COPS trains on (Abbas, Swoboda, NeurIPS 2021, 3.1, 4.2).
 
 Everything follows from the panoptic id map after augmentation, so classes, segments and edges
-cannot disagree. The semantic loss is taken at full size; edges and segments live on the grid that
+cannot disagree. The semantic loss is taken at full size. Edges and segments live on the grid that
 the solver works on, where each cell takes the most frequent segment of its block of pixels. Results
-are upsampled by nearest, so a cell is painted over its whole block, and the most frequent id is the
-one that is then right on the most pixels. At stride 4, scenes rebuilt from the truth on the grid
-have a PQ of 89; of 84 if cells took the block's upper left pixel (40 scenes of 192 x 384).
+are upsampled by nearest, so a cell is painted over its whole block. The most frequent id is the one
+that is then right on the most pixels. At stride 4, scenes rebuilt from the truth on the grid have a
+PQ of 89. It is 84 if cells took the block's upper left pixel (40 scenes of 192 x 384).
 
 Shapes: H, W pixels of the augmented image; h, w cells, ceil(H / stride) and ceil(W / stride);
 D distances of edges, whose cells and channels are those of `cops.grid_graph`; K classes; S segments
@@ -182,7 +182,7 @@ def make_cops_targets(
 ) -> dict:
     """Make the semantic map, its weights, and the grid's truth of one image.
 
-    A crowd keeps its class in the semantic maps but is no segment: where its objects part is not
+    A crowd keeps its class in the semantic maps but is no segment. Where its objects part is not
     known, so edges that touch it are ignored, as those that touch void. Pixels with an id of no
     segment in the list are void.
 

@@ -1,11 +1,11 @@
 """Configuration: the keys that all systems share, and the one way to load a config.
 
-`load_config` is that way: it finds the system that a config file names, adds its keys, merges file
-and options, registers the data sets and fills in what depends on them.
+`load_config` is that way. It finds the system that a config file names, adds its keys, merges file
+and options and registers the data sets. Then it fills in what depends on these.
 
-A wrong number of classes is the most common way to lose a day: it shows as a CUDA assertion, or as
+A wrong number of classes is the most common way to lose a day. It shows as a CUDA assertion, or as
 a PQ of zero after training. Here every class count may stay -1 and is filled from the class table
-of the training set, and a count that is given must agree with it.
+of the training set. A count that is given must agree with it.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def add_panoptic_config(cfg: CN) -> None:
     # Resize by a factor drawn uniformly from this range instead of to MIN_SIZE_TRAIN;
     # (1.0, 1.0) switches it off. Li, Qi, Torr, 2020, appendix B: 0.5 to 2 on Cityscapes.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
-    # Photometric jitter ("relighting"), each a symmetric range: a factor from [1 - x, 1 + x] for
-    # brightness, contrast and saturation; a shift from [-x, x] of the full hue circle for hue.
+    # Photometric jitter ("relighting"), each a symmetric range. A factor from [1 - x, 1 + x] for
+    # brightness, contrast and saturation. A shift from [-x, x] of the full hue circle for hue.
     cfg.INPUT.RELIGHT = CN()
     cfg.INPUT.RELIGHT.ENABLED = False
     cfg.INPUT.RELIGHT.BRIGHTNESS = 0.2

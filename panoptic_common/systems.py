@@ -1,13 +1,13 @@
 """Which package provides which meta-architecture: the one table that programs look into.
 
 A config names its system by MODEL.META_ARCHITECTURE. The keys of the system must be added before
-that config can be merged, and its package must be imported before the model can be built. So a
-program needs to get from the name to the package first.
+that config can be merged. Its package must be imported before the model can be built. So a program
+needs to get from the name to the package first.
 
 The table holds names, not modules. `panoptic_common` imports no system, here as elsewhere. A system
-is imported when it is asked for and not before, so that a program for one system runs without what
-only another one needs. Entry points of installed packages, the other way to find plug-ins, would
-not work in a checkout that is not installed.
+is imported when it is asked for and not before. So a program for one system runs without what only
+another one needs. Entry points of installed packages, the other way to find plug-ins, would not
+work in a checkout that is not installed.
 
 What a package `name` must offer to be a system (the names may be loaded lazily, by a module-level
 ``__getattr__``):
@@ -18,7 +18,8 @@ What a package `name` must offer to be a system (the names may be loaded lazily,
     returns the function ``(id_map, segments_info) -> dict`` that makes training targets.
 ``build_test_target_function(cfg)``, optional
     returns the same for evaluation, or None; for a model that is given a part of the truth.
-``name.panels``, an optional module that says how its results are shown; so is each name in it:
+``name.panels``, an optional module that says how its results are shown. Each name in it is optional
+too:
     ``PANELS``
         a tuple of `panoptic_common.inference.panels.Panel` beside the common ones.
     ``EXTRA_MAPS``

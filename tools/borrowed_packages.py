@@ -1,14 +1,14 @@
 """Detectron2 and panopticapi, unpacked into an environment without pip; for `setup_environment`.
 
 Neither has a release on the package index that can be installed beside today's torch and numpy.
-Both are pure Python where this project needs them, so their files suffice, with a dist-info of
+Both are pure Python where this project needs them. So their files suffice, with a dist-info of
 their own by which pip lists and removes them.
 
 Detectron2's files come from upstream's archive of one commit, ``COMMIT``. Where it cannot be
-reached they come from the wheel of an unrelated project, which carries the same files but for one
-log call commented out. Either way only those of ``detectron2_files.sha256`` are taken, and each
-must have the digest that stands there: the result is the same tree, byte for byte upstream's.
-Nothing is written before all agree.
+reached they come from the wheel of an unrelated project. It carries the same files but for one log
+call commented out. Either way only those of ``detectron2_files.sha256`` are taken, and each must
+have the digest that stands there. The result is the same tree, byte for byte upstream's. Nothing is
+written before all agree.
 
 The list leaves out what the wheel lacks and nothing here imports: ``model_zoo/``, ``projects/``,
 the C++ and CUDA sources, and the README files.

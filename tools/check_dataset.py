@@ -4,7 +4,7 @@
     python tools/check_dataset.py coco_2017_val_panoptic --workers 8
     python tools/check_dataset.py my_streets --images images --json truth.json --png truth
 
-With a registered name the files are looked for below $DETECTRON2_DATASETS; with --images, --json
+With a registered name the files are looked for below $DETECTRON2_DATASETS. With --images, --json
 and --png any data set is checked, and the name is only a title. Exit status: 0 if the data set is
 sound, 1 if something is wrong with it (everything is listed), 2 if the command is.
 """

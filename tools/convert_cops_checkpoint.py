@@ -8,7 +8,7 @@
 The converted network computes the same class logits and the same edge logits. It is written with
 its config and its class table, so that tools/demo.py needs nothing else, and the config once more
 beside it as YAML. Pixel mean and deviation and the area limits are taken from the file. So is the
-number of edge distances: if the config has another number, the distances become the first ones of
+number of edge distances. If the config has another number, the distances become the first ones of
 1, 4, 16, 32, 64, 128, or those of --distances.
 
 Nothing is converted in part: entries of either side without a partner are an error that names them

@@ -11,7 +11,7 @@ A checkpoint of this project is all that is needed: config and class names trave
 weights, of Detectron2's model zoo for example, need --config-file as well.
 
 An image gives one file per panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
-side by side; the panel contact_sheet gives one table of all images. Every model has the panels
+side by side. The panel contact_sheet gives one table of all images. Every model has the panels
 image, panoptic, semantic and boxes; its system adds its own. UnifiedPanoptic has affinity, the
 instance affinity of one pixel. COPS has affinities and cut_edges: which neighbouring cells the
 network wants to part, and where the solver cut. The panel image was called picture before; the old

@@ -5,9 +5,9 @@
     python tools/quickstart.py --systems cops --iterations 3000 --output output/longer
 
 Makes synthetic scenes; trains the Unified system on them; pre-trains COPS, then fine-tunes it
-through its solver; evaluates each on scenes that were not trained on, prints their panoptic quality
-side by side and draws contact sheets. When it was stopped, the same command goes on where it was;
-what is finished is only drawn again (--restart repeats it all).
+through its solver. Then evaluates each on scenes that were not trained on, prints their panoptic
+quality side by side and draws contact sheets. When it was stopped, the same command goes on where
+it was; what is finished is only drawn again (--restart repeats it all).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> T
     environment = {"DETECTRON2_DATASETS": str(Path(options.scenes or builtin_root()).resolve())}
     flags: list[str] = []
     if (os.cpu_count() or 1) >= 2 and step.split_batch and not options.fast:
-        # Two processes with a thread each train faster than one with two: much of an iteration is
+        # Two processes with a thread each train faster than one with two. Much of an iteration is
         # small steps (proposals, matching) that do not fill two cores.
         flags = ["--num-processes", "2"]
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

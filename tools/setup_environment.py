@@ -7,11 +7,11 @@
 
 It needs Python's standard library only, says what it does, and can be repeated: nothing happens if
 all is done. An environment whose making was interrupted is made anew, as pip takes half-written
-packages for installed ones; what pip has downloaded lies in its cache by then.
+packages for installed ones. What pip has downloaded lies in its cache by then.
 
-An installed Detectron2, whatever its version, is used as it is. Otherwise its Python part, which is
-all that this project needs (deformable convolution, NMS and ROIAlign come from torchvision), is
-unpacked from upstream's archive of one commit; `borrowed_packages` says how it is checked.
+An installed Detectron2, whatever its version, is used as it is. Otherwise its Python part is
+unpacked from upstream's archive of one commit. That is all this project needs: deformable
+convolution, NMS and ROIAlign come from torchvision. `borrowed_packages` says how it is checked.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _add_panoptic_config(node: CN) -> None:
     node.AFFINITY.ENABLED = True
     node.AFFINITY.CHANNELS = 128  # C
     # Activation of phi_0 and phi_1 (unnamed in the paper): "linear", "relu", "sigmoid" are divided
-    # by the number of pixels; "softmax" normalises phi_0 over channels and phi_1 over pixels.
+    # by the number of pixels. "softmax" normalises phi_0 over channels and phi_1 over pixels.
     node.AFFINITY.ACTIVATION = "linear"
     # Sine and cosine pairs per axis that phi_0 and phi_1 see beside Q; 0: the paper's, none.
     node.AFFINITY.COORDINATE_FREQUENCIES = 0
@@ -105,7 +105,7 @@ def _add_inference_config(node: CN) -> None:
     # Detections above this score enter Psi (appendix B: 0.5 Cityscapes, 0.75 COCO).
     node.INFERENCE.SCORE_THRESH = 0.5
     # A detection that better ones of any class cover to more than this share of its mask does not
-    # enter Psi: it is a duplicate (open in the paper; UPSNet does it too). 1: all enter.
+    # enter Psi. It is a duplicate (open in the paper; UPSNet does it too). 1: all enter.
     node.INFERENCE.COVERED_THRESH = 1.0
     # Where P is formed: "output" pastes Psi at the size of the result and upsamples the residual;
     # "stride4" upsamples P.

@@ -1,7 +1,7 @@
 """Panoptic matching loss (Li, Qi, Torr, CVPR 2020, section 3.5, Eq. 5).
 
-Predicted detections come in no fixed order, so truth segments are first matched to them by box
-IoU, class by class; then the loss is an ordinary cross entropy over the channels of P.
+Predicted detections come in no fixed order, so truth segments are first matched to them by box IoU,
+class by class. Then the loss is an ordinary cross entropy over the channels of P.
 
 Shapes: D detections, T truth segments, N_st stuff classes; C channels of P, the kept detections
 first, then one per stuff class; h, w the grid at stride 4.
@@ -28,7 +28,8 @@ class Matching:
 
     Attributes:
         truth_of_detection: (D,) int64, the matched truth segment, or -1.
-        keep: (D,) bool; False for a duplicate: a detection that overlaps a truth segment of its
+        keep: (D,) bool; False for a duplicate. That is a detection that overlaps a truth segment of
+        its
             class by at least t while another detection is that segment's match.
     """
 
@@ -68,7 +69,7 @@ def match_detections(
     iou = box_iou(boxes.detach().float(), truth_boxes.float()).cpu().numpy()
     same = (classes[:, None] == truth_classes[None, :]).cpu().numpy()
     # A forbidden pair is worth nothing, so an optimal assignment of the allowed ones is found
-    # whatever it adds to fill up its permutation; those fillers are dropped below.
+    # whatever it adds to fill up its permutation. Those fillers are dropped below.
     value = np.where(same & (iou >= iou_threshold), iou, 0.0)
     truth_of_detection = np.full(len(value), IGNORE, dtype=np.int64)
     if value.size:

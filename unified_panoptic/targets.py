@@ -72,7 +72,7 @@ def make_unified_targets(
 ) -> dict:
     """Make the semantic map, instances and panoptic target of one image.
 
-    A crowd segment keeps its class in the semantic map but is no instance and no segment: which of
+    A crowd segment keeps its class in the semantic map but is no instance and no segment. Which of
     its objects a detection means is unknown, so its pixels are ignored by the panoptic loss.
 
     Args:

@@ -1,8 +1,8 @@
 """Asymmetric multiway cut as a layer that gives class labels and edge labels (A.3).
 
-For the ablation of Abbas and Swoboda, NeurIPS 2021, Table 4: losses on the labels x of the cells
-and y of the edges, each on its own. Both sets of costs have a label of their own, so nothing is
-lifted: the backward pass perturbs both,
+For the ablation of Abbas and Swoboda, NeurIPS 2021, Table 4. The losses act on the labels x of the
+cells and y of the edges, each on its own. Both sets of costs have a label of their own, so nothing
+is lifted: the backward pass perturbs both,
 
     c'_V = c_V + lambda dL/dx,    c'_E = c_E + lambda dL/dy,
 
@@ -138,7 +138,7 @@ class AmwcLabelsLayer(SolverLayer):
 
         Returns:
             (N, K, h, w) x, 1 at the class of each cell, and (N, 2 D, h, w) y, 1 where an edge is
-            cut; both 0 in the padding and where there is no edge.
+            cut. Both are 0 in the padding and where there is no edge.
 
         Raises:
             ValueError: shapes that do not fit together, or costs that are not finite.

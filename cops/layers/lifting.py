@@ -11,19 +11,19 @@ the edge costs stay, and the solution (z_p, y_p) maps back to classes x_p = m(z_
 the gradients (x_p - x) / lambda and (y_p - y) / lambda, and Eq. 4 their mean over several lambdas.
 
 The sign: where dL/dz is positive the loss wants node i to leave label l. Costs are paid, so l gets
-dearer, the node moves to another class, and the gradient is -1/lambda at the old class and
-+1/lambda at the new one. Descending along it makes the old class dearer and the new one cheaper.
+dearer and the node moves to another class. The gradient is -1/lambda at the old class and +1/lambda
+at the new one. Descending along it makes the old class dearer and the new one cheaper.
 
 The labels are: one for each predicted segment, whether the truth has it or not; one for each true
-segment that was missed; and, without perturbation, one for each class that has none so far, so that
-the lifted problem can express every class. What it cannot express is a new segment of a thing class
-that is neither predicted nor missed.
+segment that was missed. Without perturbation there is also one for each class that has none so far,
+so that the lifted problem can express every class. What it cannot express is a new segment of a
+thing class that is neither predicted nor missed.
 
 Two segments of one class cost a node the same, so without a perturbation the lifted problem cannot
-tell them apart, and a solver that takes the first of equal labels merges all cars: a change that no
-loss asked for, and at small lambda, where it is divided by least, the loudest (measured: with
-dL/dz = 0 greedy contraction joined 100 edges per image of 24 x 48 cells). A node's own label is
-therefore cheaper by `TIE_BREAK`, which is far below any preference of a network.
+tell them apart. A solver that takes the first of equal labels then merges all cars. No loss asked
+for this change, and at small lambda, where it is divided by least, it is the loudest. (Measured:
+with dL/dz = 0 greedy contraction joined 100 edges per image of 24 x 48 cells.) A node's own label
+is therefore cheaper by `TIE_BREAK`, which is far below any preference of a network.
 
 Everything here is numpy; `amwc.py` makes an autograd function of it.
 

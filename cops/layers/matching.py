@@ -1,6 +1,6 @@
 """Which predicted segment belongs to which true one: a maximum-IoU matching, class by class.
 
-PQ matches two segments of a class if their IoU is above 1/2, which leaves a poor prediction without
+PQ matches two segments of a class if their IoU is above 1/2. That leaves a poor prediction without
 a partner and so without a direction to improve in. The surrogate therefore matches by a *maximum
 weight bipartite matching* with the IoU as weight (Abbas, Swoboda, NeurIPS 2021, 3.3.2). Stuff needs
 no rule of its own: it has one segment per class on either side.

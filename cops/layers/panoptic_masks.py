@@ -17,7 +17,7 @@ class PanopticMasks:
     """The panoptic labelling z of one image (Eq. 7), one mask per label.
 
     The first `num_predicted` masks are the segments of the solution, in the order of its clusters.
-    An *empty* mask follows for each true segment that no prediction matches: nothing is there yet,
+    An *empty* mask follows for each true segment that no prediction matches. Nothing is there yet,
     but the loss can tell, by its gradient, what should be.
 
     Attributes:

@@ -1,9 +1,9 @@
 """What the layers around the solver share: their settings, their problems, and what they measure.
 
-A combinatorial solver is a step function of its costs. Its gradient is taken of an interpolation
-instead (Vlastelica et al., "Differentiation of Blackbox Combinatorial Solvers", ICLR 2020; Abbas
-and Swoboda, NeurIPS 2021, Eq. 3): perturb the costs by lambda times the loss's gradient, solve
-again, and divide the change of the solution by lambda. Eq. 4 averages this over several lambdas.
+A combinatorial solver is a step function of its costs. So the gradient is that of an interpolation
+(Vlastelica et al., "Differentiation of Blackbox Combinatorial Solvers", ICLR 2020; Abbas and
+Swoboda, NeurIPS 2021, Eq. 3). Perturb the costs by lambda times the loss's gradient, solve again,
+and divide the change of the solution by lambda. Eq. 4 averages this over several lambdas.
 
 Shapes: N images; S lambdas per image; K classes; D distances; h, w cells of the grid, V = h w
 nodes; E edges.

@@ -161,7 +161,7 @@ def build_problems(
     Args:
         class_costs: (N, K, h, w).
         edge_costs: (N, 2 D, h, w).
-        sizes: cells of each image, (rows, columns): a smaller image of a padded batch is
+        sizes: cells of each image, (rows, columns). A smaller image of a padded batch is
             solved on its own grid, at the top left of the batch's.
         settings: of the layer.
 

@@ -1,7 +1,7 @@
 """The identity, whose backward pass scales the gradient to a given L1 norm.
 
 Two losses at the same costs, the surrogate through the solver and the pre-training losses, have
-gradients whose sizes tell nothing of their worth: the solver's is 1 / lambda per cell, whatever the
+gradients whose sizes tell nothing of their worth. The solver's is 1 / lambda per cell, whatever the
 loss weighs. Each goes through its own copy of the costs, with its gradient brought to a norm that
 is chosen:
 

@@ -1,9 +1,9 @@
 """A smooth surrogate of panoptic quality (Abbas, Swoboda, NeurIPS 2021, 3.3.2, Eq. 6).
 
 PQ (Eq. 5) counts a predicted segment once its IoU with a true one passes 1/2, and evaluation drops
-small segments first; both are steps. The surrogate matches by maximum IoU
-(`cops.layers.matching`), and with u the IoU of a matched pair, a the area of a mask and t the
-class's rejection area it softens them,
+small segments first; both are steps. The surrogate matches by maximum IoU (`cops.layers.matching`).
+With u the IoU of a matched pair, a the area of a mask and t the class's rejection area, it softens
+them,
 
     h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-0.1 (a - t))),
 
@@ -15,22 +15,22 @@ to the quality of one class, summed over the images of the batch before the rati
 What the misses are depends on the `form`:
 
 * "literal", Eq. 6 as printed: the number of unmatched true segments. A matched pair with h near 0
-  then counts nowhere, and improving it *lowers* PQ, since it joins the denominator before it pays:
-  with one pair at u = 0.8 and one at 0.4, dPQ/du is -0.54.
+  then counts nowhere. Improving it *lowers* PQ, since it joins the denominator before it pays: with
+  one pair at u = 0.8 and one at 0.4, dPQ/du is -0.54.
 * "authors", as the authors' training does: a matched pair is also a miss by 1 - h. The slope above
   becomes +0.29. This is the default.
 
-h is so flat near 0 that a missed segment, u = 0, has no slope in either form; `linear_share` blends
-u into h, and in the authors' form the miss then weighs less as soon as a cell is right. (A form
-whose misses are 1 - h sigma and whose pairs are false positives by (1 - h) sigma too, the expected
-value of Eq. 5, has none either: there PQ = 2 sum of h sigma u / (sum of sigma + number of truths),
-and the first cell costs more by sigma than it earns by u^2.)
+h is so flat near 0 that a missed segment, u = 0, has no slope in either form. `linear_share` blends
+u into h, and in the authors' form the miss then weighs less as soon as a cell is right. (The
+expected value of Eq. 5, whose misses are 1 - h sigma and whose pairs are false positives by (1 - h)
+sigma too, has none either. There PQ = 2 sum of h sigma u / (sum of sigma + number of truths). The
+first cell costs more by sigma than it earns by u^2.)
 
 Cells in void or crowd count nowhere, and an unmatched prediction of which they are more than half
 is no false positive, as in PQ.
 
 A class counts in the mean if the batch holds a true segment of it. One that is only predicted has
-PQ 0 whatever its masks are, so it has no slope; its cells are drawn to the segments they belong to.
+PQ 0 whatever its masks are, so it has no slope. Its cells are drawn to the segments they belong to.
 
 Shapes: N images; K classes; h, w cells of the grid; S true segments; J masks of an image.
 """
@@ -78,7 +78,7 @@ def soft_match(iou: Tensor, linear_share: float = 0.0) -> Tensor:
     Args:
         iou: u, in 0..1.
         linear_share: s in (1 - s) h + s u. h is so flat near 0 (slope 0.03 at u = 0.2, 0 at 0) that
-            a missed segment does not move; s = 0.2 gives it a slope.
+            a missed segment does not move. With s = 0.2 gives it a slope.
     """
     hit, miss = iou**4, (1 - iou) ** 4
     return (1 - linear_share) * hit / (hit + miss) + linear_share * iou

@@ -1,7 +1,7 @@
 """Losses on the solver's class labels and edge labels, each on its own (A.3, Eq. 8, 9).
 
 The ablation against the PQ surrogate (Abbas, Swoboda, NeurIPS 2021, Table 4): `AmwcLabelsLayer`
-gives the labels x and y of the solution, and the losses compare them with the truth,
+gives the labels x and y of the solution. The losses compare them with the truth,
 
     L_V = |x - x_g|_1 / |V|,                                               (Eq. 8)
     L_E = 1 - y^T y_g / (y^T y_g + (y^T (1 - y_g) + (1 - y)^T y_g) / 2),   (Eq. 9)
@@ -54,7 +54,7 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
 def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
     """Compute Eq. 9: 1 - F1 of the cut edges, the mean over the distances with any to find.
 
-    A distance at which neither truth nor solution cuts an edge is perfect, but it is left out: with
+    A distance at which neither truth nor solution cuts an edge is perfect, but it is left out. With
     the many empty ones of long distances the mean would say little.
 
     Args:

@@ -1,10 +1,10 @@
 """Pre-training losses: cross-entropies of the hardest pixels and edges.
 
-COPS pre-trains its semantic branch and each affinity predictor with the "weighted top-k
-cross-entropy" of DeeperLab (Yang et al., 2019) and Panoptic-DeepLab (Cheng et al., CVPR 2020), see
-Abbas, Swoboda, NeurIPS 2021, 4.2: most pixels are easy after a while, so the mean is taken over the
-share with the largest losses. Weights multiply the losses *before* the selection, so that what is
-weighted up is also selected more often.
+The semantic branch and each affinity predictor are pre-trained with the "weighted top-k
+cross-entropy" (Abbas, Swoboda, NeurIPS 2021, 4.2). It comes from DeeperLab (Yang et al., 2019) and
+Panoptic-DeepLab (Cheng et al., CVPR 2020). Most pixels are easy after a while, so the
+mean is taken over the share with the largest losses. Weights multiply the losses *before* the
+selection, so that what is weighted up is also selected more often.
 
 A share is one of the pixels that count, those that are neither ignored nor weighted 0, in the whole
 batch. Panoptic-DeepLab takes it of all pixels; then padding and void would dilute the loss.

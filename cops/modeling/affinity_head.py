@@ -1,9 +1,9 @@
 """Affinity branch: the logits of the edges of the grid (Abbas, Swoboda, NeurIPS 2021, 3.1, A.5).
 
 Features of a decoder of its own and the class costs of the semantic branch, concatenated, pass
-through two 3x3 convolutions (Fig. 7). Then each distance d has a classifier of its own, which gives
+through two 3x3 convolutions (Fig. 7). Then each distance d has a classifier of its own. It gives
 two logits per cell, for the horizontal and for the vertical edge whose middle the cell is (Fig. 8).
-For d = 1 it sees the features, as an edge detector does; for d > 1 the differences of the features
+For d = 1 it sees the features, as an edge detector does. For d > 1 the differences of the features
 at the ends of these edges (Eq. 10, 11):
 
     horizontal   f(i, j + floor(d/2)) - f(i, j - ceil(d/2))          vertical likewise on rows
@@ -12,13 +12,13 @@ in two groups of channels that only the last layer mixes: where both edges cross
 boundary, both are to be cut. The geometry is that of `cops.grid_graph`.
 
 Where an edge would leave the map the difference is zero, as if both ends looked alike. The logits
-there mean nothing and no edge has them; but neighbouring cells see the zeros through the 3x3
+there mean nothing and no edge has them. But neighbouring cells see the zeros through the 3x3
 convolutions, in training and in inference alike. A distance that fits an image nowhere therefore
-still runs, on zeros. What fits no training image is never trained: crops of 512 pixels have no
+still runs, on zeros. What fits no training image is never trained. Crops of 512 pixels have no
 vertical edge of distance 128, larger test images do, and its logits there are arbitrary.
 
 The paper does not say which class costs come in, before or after their learned scale (see
-`cost_scale`); here, as in the authors' released networks, before it: minus the logits. They come in
+`cost_scale`). Here, as in the authors' released networks, before it: minus the logits. They come in
 detached, so that the semantic branch learns from its own task only.
 
 Shapes: N images; K classes; n channels; D distances; h, w cells at stride 4.

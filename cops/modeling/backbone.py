@@ -8,7 +8,7 @@ its stem). It differs from a plain ResNet in three ways, each a key of MODEL.RES
 - RES5_MULTI_GRID [1, 2, 4]: the blocks of res5 multiply that dilation.
 
 Without them it is Detectron2's ResNet. Detectron2 has this network in one of its projects, which
-many installations lack, and neither builder makes networks below 50 layers with a dilation or with
+many installations lack. Neither builder makes networks below 50 layers with a dilation or with
 another width than 64. The parts are Detectron2's, so parameters have its names and the files of its
 model zoo load.
 

@@ -7,7 +7,7 @@ a cut:
 
 The paper does not mention s and o; the authors' networks have them, and learn them in fine-tuning.
 They balance classes against edges, and edges of one distance against those of another. The offset o
-adds the same to all classes of a cell, which shifts the energy and no solution; it counts only
+adds the same to all classes of a cell, which shifts the energy and no solution. It counts only
 beside costs that cost dropout has set to zero.
 
 Shapes: N images; K classes; D distances; h, w cells at stride 4.

@@ -1,11 +1,11 @@
 """DeepLabV3+ decoder: from a ResNet's features to features at the stride of the finest of them.
 
 COPS has two, one for classes and one for affinities (Abbas and Swoboda, NeurIPS 2021, 3.1), as
-Panoptic-DeepLab has them (Cheng et al., CVPR 2020): the coarsest features pass through atrous
-spatial pyramid pooling (ASPP; Chen et al., ECCV 2018) and are then, step by step, upsampled,
+Panoptic-DeepLab has them (Cheng et al., CVPR 2020). The coarsest features pass through atrous
+spatial pyramid pooling (ASPP; Chen et al., ECCV 2018). Then they are, step by step, upsampled,
 concatenated with the next finer features, and fused. All convolutions but the 1x1 are
 depthwise-separable. Written here since Detectron2 has its own only in a project, which many
-installations lack, and since its ASPP refuses maps that its pooling window does not divide.
+installations lack. Also, its ASPP refuses maps that its pooling window does not divide.
 
 Shapes: N images; features of (h, w) cells, the finest at stride 4, the coarsest (h', w') at stride
 16 or 32; C channels.

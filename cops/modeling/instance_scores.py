@@ -8,7 +8,7 @@ said about the result:
     - mean logit "cut" of the edges inside it.
 
 So an instance is sure if its class, its outline and its inside were all clear. The equation prints
-the class *cost* with a plus sign, which would rank backwards; the sum over inner edges, as printed,
+the class *cost* with a plus sign, which would rank backwards. The sum over inner edges, as printed,
 also runs over the edges of all other segments. Here the class logit counts, and the edges with one
 end, or both ends, in the mask.
 
@@ -37,7 +37,7 @@ def instance_scores(
     """Score every cluster of a solution.
 
     The scores are those of Eq. 12, squashed into (0, 1) by s -> (1 + s / (1 + |s|)) / 2. A sigmoid
-    would do that as well, but logits sum up to 30 and more here: in float32, in which detections
+    would do that as well, but logits sum up to 30 and more here. In float32, in which detections
     keep their scores, the sigmoid is exactly 1 from 17 on, and the surest instances would be tied.
 
     Args:
@@ -49,7 +49,7 @@ def instance_scores(
 
     Returns:
         (M,) scores in (0, 1), those of stuff included. A group of edges that a cluster does not
-        have (the outline of a segment that fills the image, the inside of a single cell) adds 0.
+        have adds 0: the outline of a segment that fills the image, the inside of a single cell.
 
     Raises:
         ValueError: for shapes that do not fit together.

@@ -1,8 +1,9 @@
 """COPS as a Detectron2 meta-architecture: wiring only (Abbas, Swoboda, NeurIPS 2021, Fig. 2).
 
-Three ways to train, by MODEL.COPS.TRAINING: the pre-training losses on the network's logits; the
-surrogate of panoptic quality on the solver's labelling; the separate losses on its class and edge
-labels (A.3). The last two go back through the solver, and may be mixed with the first.
+Three ways to train, by MODEL.COPS.TRAINING. One is the pre-training losses on the logits, another
+one the surrogate of panoptic quality on the solver's labelling. The third is the separate losses on
+its class and edge labels (A.3). The last two go back through the solver, and may be mixed with the
+first.
 
 Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H / 4, w = W / 4.
 """
@@ -58,7 +59,7 @@ class COPS(nn.Module):
         pretraining: losses on the logits.
         solver_training: losses on the solver's labels; None trains on the pre-training losses.
         mix: weight of the pre-training losses beside the loss through the solver, both gradients
-            at the costs scaled to an L1 norm of 1 first; 0 leaves them out.
+            scaled to an L1 norm of 1 at the costs first. 0 leaves them out.
         freeze: train the last layers only (4.2).
         distances: D, in cells.
         is_thing: K flags.
@@ -166,14 +167,14 @@ class COPS(nn.Module):
 
         Args:
             batched_inputs: one dict per image: "image" (3, H_i, W_i) in the configured channel
-                order, values 0 to 255; in training also the targets of `make_cops_targets`; at
+                order, values 0 to 255. In training also the targets of `make_cops_targets`. At
                 inference optionally "height" and "width" of the result, and "cops_target" for the
                 semantic oracle.
 
         Returns:
             In training, scalar losses by name. At inference, one dict per image: "sem_seg"
             (K, height, width) probabilities, "instances", "panoptic_seg" (ids, segments_info),
-            "panoptic_variants" {name: the same form}, and, to be drawn, "cut_edges" and
+            "panoptic_variants" {name: the same form}. To be drawn also "cut_edges" and
             "affinity_map", (h, w) each.
         """
         watch = Stopwatch(self.device)

@@ -1,8 +1,8 @@
 """From the solver's labels to Detectron2's outputs (Abbas, Swoboda, NeurIPS 2021, 4.1, A.6, A.8).
 
 The solver labels the cells of a grid: a class and a cluster each. Here they become a panoptic map
-at the size of the result; its small segments become void, which is all the post-processing there
-is, as the solver's segments neither overlap nor leave gaps. Its things, with the scores of Eq. 12,
+at the size of the result; its small segments become void. That is all the post-processing there is,
+as the solver's segments neither overlap nor leave gaps. Its things, with the scores of Eq. 12,
 become the instances by which average precision is computed.
 
 Beside it stands the semantic oracle of Table 9: class costs that are replaced by the truth.
@@ -106,7 +106,7 @@ def instances_from_segments(
 
     Returns:
         T instances on the CPU: pred_masks (T, H, W) bool, pred_boxes that enclose them tightly,
-        scores, and pred_classes, which are thing indices as in Detectron2's detectors.
+        scores, and pred_classes. The latter are thing indices as in Detectron2's detectors.
     """
     id_map, segments_info = panoptic
     things = sorted((s for s in segments_info if s["isthing"]), key=lambda s: -s["score"])
@@ -162,8 +162,9 @@ def cut_edge_map(clusters: npt.NDArray[Any]) -> torch.Tensor:
         clusters: (h, w) integers, the cluster of each cell.
 
     Returns:
-        (h, w) float32, the share of the cell's edges of distance 1 that are cut: those to the right
-        and lower neighbour, as in the edge maps; in the last row and column the one there is.
+        (h, w) float32, the share of the cell's edges of distance 1 that are cut. These are the
+        edges to the right and lower neighbour, as in the edge maps. In the last row and column the
+        one there is.
     """
     labels = np.asarray(clusters)
     cut, edges = torch.zeros(2, *labels.shape)
@@ -199,7 +200,7 @@ def oracle_class_costs(
 ) -> torch.Tensor:
     """Make class costs as a perfect semantic branch would give them.
 
-    The true class costs 0, any other one more than all edges of a cell together: no edge can then
+    The true class costs 0, any other one more than all edges of a cell together. No edge can then
     make a cell take a wrong class, and which of its neighbours it joins is up to the edges.
 
     Args:

@@ -7,17 +7,17 @@ of a cell:
 * Class costs are interpolated between the centres of the cells.
 * An edge of distance d links places 4 d pixels apart, so on the finer grid it has the distance f d.
   Its cost is interpolated between the middles of the edges.
-* Edges of the distances f d alone fall into f x f grids that nothing links to one another, so there
+* Edges of the distances f d alone fall into f x f grids that nothing links to one another. So there
   must be edges of distance 1 as well. No map was trained for them. A cut between two neighbours at
-  stride 4 lies at one of the f places between them, so if it has the probability p there, each
+  stride 4 lies at one of the f places between them. If it has the probability p there, each
   place has p / f. In costs, where p = 1 / (1 + exp(c)), that is
 
       c' = log(f - 1 + f exp(c)).
 
-  c' is never below log(f - 1): neighbouring pixels only ever attract, strongly inside a segment
-  and weakly where a boundary may be, and it is the long edges that force the cut, which then falls
-  where it is cheapest. Taking c itself would let a whole band of f pixels be cut to pieces at each
-  boundary, as every one of its edges would want the cut that only one of them has.
+  c' is never below log(f - 1): Neighbouring pixels only ever attract, strongly inside a segment and
+  weakly where a boundary may be. It is the long edges that force the cut, which then falls where it
+  is cheapest. Taking c itself would let a whole band of f pixels be cut to pieces at each boundary.
+  Every one of its edges would want the cut that only one of them has.
 
 The paper says of its own experiment only that it was made.
 
@@ -124,7 +124,7 @@ def _edges(
         if count < 1 or fine_count < 1:
             continue  # the distance does not fit into a grid
         # The middle of each fine edge, in cells of the network's grid, and from there the index of
-        # the coarse map: its entry i has its middle at i - before + coarse / 2.
+        # the coarse map. Its entry i has its middle at i - before + coarse / 2.
         places = [_centres(n, factor) for n in size]
         middles = torch.arange(fine_count) + fine / 2
         middles = (middles + 0.5) / factor - 0.5

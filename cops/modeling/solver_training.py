@@ -1,7 +1,7 @@
 """What is trained through the solver: cost dropout, the layer around it, the loss behind it.
 
-Two ways: the surrogate of panoptic quality on the panoptic labels (Abbas, Swoboda, NeurIPS 2021,
-3.3), and the separate losses on class and edge labels (A.3).
+There are two ways. One is the surrogate of panoptic quality on the panoptic labels (Abbas, Swoboda,
+NeurIPS 2021, 3.3), the other one the separate losses on class and edge labels (A.3).
 
 Shapes: N images; K classes; D distances; h, w cells of the grid.
 """

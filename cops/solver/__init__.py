@@ -2,9 +2,9 @@
 
     minimise  sum_v node_costs[v, class of v]  +  sum over cut edges e of edge_costs[e]
 
-over all ways to give each node a class and to divide the nodes into clusters of one class each,
-where a class that is not "partitionable" has one cluster at most. A cost is *paid*: a positive edge
-cost keeps two nodes together. `docs/solver.md` introduces the problem and the algorithms.
+over all ways to give each node a class and to divide the nodes into clusters of one class each. A
+class that is not "partitionable" has one cluster at most. A cost is *paid*: a positive edge cost
+keeps two nodes together. `docs/solver.md` introduces the problem and the algorithms.
 
 Example: four nodes in a row, two classes; class 0 may have many clusters, class 1 has one. All like
 class 0, but the edge in the middle pays for being cut.

@@ -80,11 +80,11 @@ def _forget_stale_kernels(cache_path: str | None) -> None:
 
     Numba compares a cached kernel with the file that defines it, and with no other. But a kernel
     holds the code and the constants that it imports, from other folders of the solver, too. After
-    an update of one file, the kernels of another would go on with what the first one said before,
-    and give wrong results without a word.
+    an update of one file, the kernels of another would go on with what the first one said before.
+    They would give wrong results without a word.
 
     Args:
-        cache_path: of a folder's kernels. Each folder with kernels has its own, which is looked at
+        cache_path: of a folder's kernels. Each folder with kernels has its own. It is looked at
             when the first kernel of the folder is decorated, hence before any of them is loaded.
     """
     if cache_path is None:

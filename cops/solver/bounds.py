@@ -10,19 +10,19 @@ themselves do not need). Variables: x[v, k] = 1 if node v has class k, y[e] = 1 
     y[uv] <= 2 - x[u, k] - x[v, k]               all k not in P    both in class k: not cut
     y[e]  <= sum_{f in C, f != e} y[f]           all cycles C, e in C    no cycle is cut once
 
-Its integer points are the feasible labellings. The clusters are the components of the uncut edges:
-by the second line they have one class each; by the fourth an edge is cut only between two of them;
-by the third, no edge joins two of one class outside P, so joining these is free.
+Its integer points are the feasible labellings. The clusters are the components of the uncut edges.
+By the second line they have one class each; by the fourth an edge is cut only between two of them.
+By the third, no edge joins two of one class outside P, so joining these is free.
 
 There are too many sets S and cycles to write all, so those that the current solution violates most
-are added until none is: for S it is {k: x[u, k] > x[v, k]}, for cycles a shortest path between the
-ends of e with the lengths y. For one edge alone the second and third lines leave no slack: relaxed
+are added until none is. For S it is {k: x[u, k] > x[v, k]}, for cycles a shortest path between the
+ends of e with the lengths y. For one edge alone the second and third lines leave no slack. Relaxed
 to 0 <= x, y <= 1, they describe the convex hull of what the edge's ends may do.
 
-Two numbers come of it. The *relaxation* (a linear program) gives a certified bound: whatever
-multipliers HiGHS returns, the Lagrangian they define is minimised here in float64, and that is a
-bound even if HiGHS was not accurate. Then x and y are made integral (branch and bound), which
-raises the bound and ends, on small problems, with the optimum, to HiGHS's tolerances (about 1e-7).
+Two numbers come of it. The *relaxation* (a linear program) gives a certified bound. Whatever
+multipliers HiGHS returns, the Lagrangian they define is minimised here in float64. That is a bound
+even if HiGHS was not accurate. Then x and y are made integral (branch and bound). That raises the
+bound and ends, on small problems, with the optimum, to HiGHS's tolerances (about 1e-7).
 
 Meant for hundreds of nodes: planted grids of 16 x 16 take seconds, some of 24 x 24 more than a
 minute. The relaxation alone goes further; there it was within 0.4 % of the optimum.

@@ -68,7 +68,7 @@ def is_feasible(
 ) -> bool:
     """Tell whether a labelling obeys the constraints of Eq. 2.
 
-    That is: an edge is cut exactly if its ends lie in two clusters, each cluster has one class, and
+    That is: an edge is cut exactly if its ends lie in two clusters. Each cluster has one class, and
     a class outside P has one cluster at most. (A cluster need not be connected: a non-partitionable
     class has one cluster wherever its nodes are.)
     """

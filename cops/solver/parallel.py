@@ -44,8 +44,8 @@ def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
 def call_beside(task: Callable[[], T]) -> T:
     """Call a task that runs kernels, so that Ctrl-C neither waits for it nor falls into a kernel.
 
-    Python handles signals in the main thread only. While a kernel runs there, Ctrl-C has to wait,
-    and when a kernel that was interrupted hands over arrays, Numba raises SystemError or, with a
+    Python handles signals in the main thread only. While a kernel runs there, Ctrl-C has to wait.
+    When a kernel that was interrupted hands over arrays, Numba raises SystemError or, with a
     NamedTuple, crashes. So the main thread lets another one work, and waits for that.
     """
     if threading.current_thread() is not threading.main_thread():

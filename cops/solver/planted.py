@@ -2,7 +2,7 @@
 
 A layout of stuff areas and overlapping things is drawn on a grid. Its costs favour it: each node
 earns for its true class, edges inside a segment want to stay, edges between segments want to be
-cut. Then noise is added that is smooth over the grid, as a network's mistakes are: at `noise` 1
+cut. Then noise is added that is smooth over the grid, as a network's mistakes are. At `noise` 1
 the layout is recovered, at 3 nearly, and at 6 most nodes prefer a wrong class by themselves.
 
 Shapes: h, w cells of the grid; V = h w nodes in raster order; K classes; E edges.

@@ -8,7 +8,7 @@ has one at most. The cost of such a labelling, to be minimised, is (Eq. 2 of Abb
     sum over nodes v of    node_costs[v, class of v]
   + sum over edges e of    edge_costs[e]  where the ends of e lie in two different clusters.
 
-Sign convention: costs are *paid*. An edge cost is paid when the edge is cut, so a positive one says
+Sign convention: costs are *paid*. An edge cost is paid when the edge is cut. So a positive one says
 "these two want to stay together" and a negative one "these two want to be apart".
 With P empty this is the multiway cut problem (MWC): clusters are classes.
 

@@ -4,10 +4,10 @@ On a grid, all edges of one distance and direction join nodes whose numbers diff
 offset. Such a list is described by a few *pieces*: edges e, e + 1, e + 2 ... join v and v + offset,
 v + 1 and v + 1 + offset, and so on. Pieces of one offset with growing nodes are one *run* (a row of
 a grid ends a piece of its horizontal edges, not the run). What is known this way needs no rows of
-neighbours, no sort and no second look at the list: costs lie in one array per run, and a pass over
+neighbours, no sort and no second look at the list. Costs lie in one array per run, and a pass over
 them is a pass over contiguous memory.
 
-Nothing has to be said about a list for this; `find_stencil` looks for it while it checks that all
+Nothing has to be said about a list for this. `find_stencil` looks for it while it checks that all
 nodes exist, and gives up soon where there is no such order.
 
 Shapes: V nodes, E edges, S pieces, R runs.

@@ -2,7 +2,7 @@
 
 A pickle is a program: it names functions, calls them with arguments of its choosing and hands
 states to what they return. To allow a few functions of numpy is not enough. numpy's own
-`__setstate__` believes the state of a dtype or an array, and a forged one makes it read memory at
+`__setstate__` believes the state of a dtype or an array. A forged one makes it read memory at
 an address from the file.
 
 So nothing of a file is ever called here. The opcodes are interpreted one by one. What the file
@@ -12,8 +12,8 @@ names becomes a mark, and a call of a mark is answered by a function of this mod
   shape must need exactly those bytes;
 - a state is taken by marks and unfinished arrays only (that of an OrderedDict is passed over);
 - keys are text, bytes and small numbers, so that no key is slow to hash or collides at will;
-- arrays, and the result written out as a tree, hold at most `GROWTH` times the bytes of the file,
-  and the result is at most `DEPTH` containers deep, without a circle.
+- arrays, and the result written out as a tree, hold at most `GROWTH` times the bytes of the file.
+  The result is at most `DEPTH` containers deep, without a circle.
 
 Text of Python 2 is read as latin-1, as `pickle.load(..., encoding="latin1")` does.
 """
@@ -52,7 +52,7 @@ def load_arrays(data: bytes) -> Any:
 
     Returns:
         What was pickled: None, bool, int, float, text, bytes, arrays and scalars of numpy in the
-        machine's byte order, and lists, tuples, sets and dicts of these.
+        machine's byte order. Lists, tuples, sets and dicts of these as well.
 
     Raises:
         UnsafePickle: it names anything else; the message says what.

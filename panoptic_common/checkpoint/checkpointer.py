@@ -9,8 +9,8 @@ has a purpose, and what the purpose needs must be there:
 - "initialise": at least 90 % of the backbone. Layers that depend on the classes start afresh when
   their shapes, or the class tables, differ.
 
-Parameters that depend on the classes are recognised by their shapes or, when two class tables of
-one size differ, by their names: a module called ...predictor or ...classifier.
+Parameters that depend on the classes are recognised by their shapes. When two class tables of one
+size differ, they are recognised by their names: a module called ...predictor or ...classifier.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Reading and writing the files that hold weights, without trusting them.
 
-Four kinds of file come in: our own checkpoints and other `.pth` files of torch, `.pkl` files of
-Detectron2's model zoo and of Caffe2, and `.safetensors`. All but the last are pickles, which may
-name any function to be called while they are read. Nothing here obeys such a file: torch reads its
-own with `weights_only` (`safe_load`), and `.pkl` files go through a machine that makes nothing but
-numeric arrays and plain containers (`array_pickle`). A file that needs more is refused, unless the
-user says `--allow-unsafe-checkpoint`.
+Three kinds of file come in. One is our own checkpoints and other `.pth` files of torch, then there
+are `.pkl` files of Detectron2's model zoo and of Caffe2, and `.safetensors`. All but the last are
+pickles, which may name any function to be called while they are read. Nothing here obeys such a
+file. Torch reads its own with `weights_only` (`safe_load`), and `.pkl` files go through a machine
+that only makes numeric arrays and plain containers (`array_pickle`). A file that needs more is
+refused, unless the user says `--allow-unsafe-checkpoint`.
 
 No file makes more data than it holds, up to a small factor. `array_pickle` counts bytes;
 `safe_load` refuses compressed archives and tensors that reach beyond their storage. `safetensors`

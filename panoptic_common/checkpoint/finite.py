@@ -1,7 +1,7 @@
 """Finding weights that are NaN or infinite, before they are saved over good ones or used.
 
-The check reads each tensor once and fetches one answer from the device for all of them: 9 ms for
-47 million float32 values on one core, where `isfinite(...).all()` per tensor takes 130 ms.
+The check reads each tensor once and fetches one answer from the device for all of them. That takes
+9 ms for 47 million float32 values on one core. There `isfinite(...).all()` per tensor takes 130 ms.
 """
 
 from __future__ import annotations

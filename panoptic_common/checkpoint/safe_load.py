@@ -26,8 +26,8 @@ def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) 
     torch does not compare checksums, a flipped bit would go unnoticed; they are compared here.
 
     torch checks that a tensor stays inside its storage, and a storage inside the file. Two ways
-    remain to make more data than the file holds, and are refused: compressed records, which
-    ``torch.save`` never writes, and tensors that repeat a few values by a stride of 0.
+    remain to make more data than the file holds, and both are refused. They are compressed records,
+    which ``torch.save`` never writes, and tensors that repeat a few values by a stride of 0.
 
     Args:
         path: the checkpoint file.

@@ -145,8 +145,8 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
 def palette_colour(position: int) -> list[int]:
     """Return a colour, [r, g, b] of 0..255, for the class at this position of the table.
 
-    Steps of the golden ratio round the hue circle keep neighbours apart for any number of classes;
-    three rows of brightness separate hues that come close again.
+    Steps of the golden ratio round the hue circle keep neighbours apart for any number of classes.
+    Three rows of brightness separate hues that come close again.
     """
     hue = (position * 0.6180339887498949) % 1.0
     value = (0.95, 0.75, 0.55)[position % 3]
@@ -281,11 +281,12 @@ def _other_kind(value: Any, ids: Collection[int | str]) -> str:
 class ImageFinder:
     """Finder of the file of an image, from what the JSON says about it.
 
-    In this order: the name in `images` below the folder; the same name in a subfolder; an image
-    with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a
-    image called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
-    JSON that does not exist). Folders are listed, not probed file by file, which matters on network
-    file systems; the subfolders are listed only if a name does not lead to a file directly.
+    These names are tried in order. First the name in `images` below the folder, then the same name
+    in a subfolder. Next an image with the stem of the panoptic PNG (COCO's `000000142238.png`
+    belongs to `000000142238.jpg`). At last an image called `<image id>_leftImg8bit` (Cityscapes'
+    own converter writes a file name into the JSON that does not exist). Folders are listed, not
+    probed file by file, which matters on network file systems. The subfolders are listed only if a
+    name does not lead to a file directly.
 
     Args:
         images: folder of the images.

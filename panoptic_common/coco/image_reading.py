@@ -18,8 +18,9 @@ A model must see in training what it sees later. So every mode of Pillow has one
 The EXIF orientation is applied; one that is damaged is ignored. An animation gives its first frame.
 The pixels of 8-bit RGB files are those that Pillow decodes.
 
-A file is refused before it is decoded if it is no regular file, if its header does not have the
-size that is expected, or if it has more than `pixel_limit()` pixels. No torch, no Detectron2.
+A file is refused before it is decoded if it is no regular file. The same holds if its header does
+not have the size that is expected, or if it has more than `pixel_limit()` pixels. No torch, no
+Detectron2.
 
 Shape shorthand: H, W image size in pixels, upright.
 """

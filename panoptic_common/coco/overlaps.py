@@ -53,8 +53,8 @@ class Overlaps(NamedTuple):
 def count_overlaps(truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Overlaps:
     """Count the pixels of every pair of labels in one pass over two maps.
 
-    Labels change rarely along a row, so only the first pixel of each run of equal pairs is sorted:
-    some thousand runs stand for the 300 000 pixels of a COCO image.
+    Labels change rarely along a row, so only the first pixel of each run of equal pairs is sorted.
+    Some thousand runs stand for the 300 000 pixels of a COCO image.
 
     Args:
         truth: (H, W) integers from 0 to 2^31 - 1.
@@ -115,11 +115,11 @@ def boundary_band(labels: npt.NDArray[Any], radius: int) -> npt.NDArray[np.bool_
     """Mark the pixels that `radius` erosions by a 3x3 square would take from their own segment.
 
     These are the pixels with another label, or the outside of the image, within the Chebyshev
-    distance `radius`. All segments are done together: walking from such a pixel towards the other
-    label, the last pixel before the label changes is an *edge pixel* (one with a foreign neighbour)
-    at most radius - 1 away. And if an edge pixel of any label lies that close, then either it or
-    its foreign neighbour is foreign to the pixel. So the band is the set of edge pixels, dilated
-    radius - 1 times.
+    distance `radius`. All segments are done together. Walk from such a pixel towards the other
+    label. The last pixel before the label changes is an *edge pixel* (one with a foreign
+    neighbour), at most radius - 1 away. And if an edge pixel of any label lies that close, then
+    either it or its foreign neighbour is foreign to the pixel. So the band is the set of edge
+    pixels, dilated radius - 1 times.
 
     Args:
         labels: (H, W) integers.

@@ -223,7 +223,7 @@ def match_segments(
         The matched pairs, false positives and false negatives.
 
     Raises:
-        ValueError: for maps of different size, and for segments that are listed twice, have an
+        ValueError: for maps of different size. Also for segments that are listed twice, have an
             unknown class, or are predicted in only one of map and list.
     """
     if overlaps is None:

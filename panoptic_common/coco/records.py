@@ -31,7 +31,8 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
 
     Returns:
         class_table: see `build_class_table`.
-        records: one dict per annotated image, in the order of the JSON: `file_name`, `image_id`,
+        records: one dict per annotated image, in the order of the JSON. Its keys are `file_name`,
+        `image_id`,
             `height`, `width`, `pan_seg_file_name` and `segments_info`, a list of ``{"id",
             "category_id" (contiguous), "isthing", "iscrowd"}`` and, where the JSON
             has them, "area" and "bbox".

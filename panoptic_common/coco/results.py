@@ -1,7 +1,7 @@
 """Panoptic results of any images in COCO's format, for other programs to read.
 
-The folder is a data set of its own: `register_panoptic` takes it, which lets predictions serve as
-truth, to correct them by hand or to train another model on them.
+The folder is a data set of its own: `register_panoptic` takes it, so predictions can serve as
+truth: to correct them by hand or to train another model.
 
 Source of the format: https://cocodataset.org/#format-results, "Panoptic Segmentation".
 

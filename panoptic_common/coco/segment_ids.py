@@ -102,13 +102,13 @@ def read_id_map(
     """Read a panoptic PNG.
 
     Every chunk's checksum is verified, and the bit depth too. Pillow alone may decode a file whose
-    bits were flipped without complaint, and reads a 16-bit file by dropping half of each number;
-    both would silently give other ids.
+    bits were flipped without complaint. It reads a 16-bit file by dropping half of each number.
+    Both would silently give other ids.
 
     Args:
         path: an 8-bit RGB PNG.
-        expected_size: (H, W); a header that says otherwise is refused before anything is decoded,
-            as a file of half a megabyte can hold two gigabytes of black.
+        expected_size: (H, W). A header that says otherwise is refused before anything is decoded. A
+            file of half a megabyte can hold two gigabytes of black.
 
     Returns:
         (H, W) int32 segment ids, writable.
@@ -167,8 +167,8 @@ def write_id_map(path: str | os.PathLike[str], id_map: npt.NDArray[Any]) -> None
 def _runs(ids: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Cut a non-empty (H, W) map into the horizontal runs of equal ids.
 
-    Segments are areas, so neighbours along a row mostly agree: some ten thousand runs stand for the
-    2 million pixels of a Cityscapes image, and sorting or scattering is done on runs only.
+    Segments are areas, so neighbours along a row mostly agree. Some ten thousand runs stand for the
+    2 million pixels of a Cityscapes image; sorting or scattering is done on runs only.
 
     Returns:
         starts: (R,) position of each run's first pixel in the flattened map, ascending.

@@ -64,8 +64,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it may not be read.
-        ValueError: naming it, if it is damaged, no regular file, nested too deeply, or holds text
-            that is none (half a surrogate pair), which no program could print.
+        ValueError: naming it, if it is damaged, no regular file or nested too deeply. Also if it
+            holds text that no program could print (half a surrogate pair).
     """
     name = os.fspath(path)
     with open_regular(path) as file:

@@ -8,8 +8,8 @@ import Detectron2 imports this package in its ``__init__``.
 `engine` holds the work-arounds inside Detectron2's engine, `launch` starts several processes with
 or without a GPU, and `amp_trainer` is mixed precision by ``torch.amp``.
 
-Two known faults of Detectron2 are not patched here, because this project has its own class in the
-same place: ``SemSegEvaluator`` (``np.array(copy=False)`` raises on numpy 2) is replaced by
+Two known faults of Detectron2 are not patched here. This project has its own class in the same
+place: ``SemSegEvaluator`` (``np.array(copy=False)`` raises on numpy 2) is replaced by
 ``panoptic_common.evaluation.semantic.SemanticEvaluator``, and ``layers.DeformConv`` (needs a
 compiled Detectron2) by ``torchvision.ops.DeformConv2d``.
 """

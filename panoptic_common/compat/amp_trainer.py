@@ -24,7 +24,7 @@ class AMPTrainer(SimpleTrainer):
     """Trainer with automatic mixed precision by ``torch.amp``, on CUDA and on the CPU.
 
     Takes the place of Detectron2's class of the same name inside ``DefaultTrainer``. The
-    optimizer's own ``step`` may clip gradients (Detectron2 wraps it so): the scaler divides
+    optimizer's own ``step`` may clip gradients (Detectron2 wraps it so). The scaler divides
     the gradients by its scale before it calls ``step``, hence the clipping sees true values.
 
     Args:

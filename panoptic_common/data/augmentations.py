@@ -201,9 +201,9 @@ class RelightTransform(Transform):
 def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
     """Apply the three factors, in this order, to an (H, W, 3) float32 image of 0..255.
 
-    The three are linear in the pixel and in its luma y, so they are one step:
-    x' = s b c x + (1 - s) b c y + (1 - c) b mean(y). For contrast maps y to b c y + (1 - c) b
-    mean(y) and the saturation blends towards exactly that grey.
+    The three are linear in the pixel and in its luma y. So they are one step: x' = s b c x + (1 -
+    s) b c y + (1 - c) b mean(y). For contrast maps y to b c y + (1 - c) b mean(y) and the
+    saturation blends towards exactly that grey.
     """
     luma = rgb @ _LUMA
     gain = brightness * contrast

@@ -4,7 +4,7 @@
                       panoptic_png="truth")
 
 is all that a data set of one's own needs: class names, colours, what is a thing, the mapping of
-category ids to contiguous ones. No instances JSON and no folder of semantic maps is read; masks,
+category ids to contiguous ones. No instances JSON and no folder of semantic maps is read. Masks,
 boxes and semantic maps are derived from the panoptic PNG when an image is used.
 
 Classes have one table for things and stuff. The contiguous id of a class, 0..K-1, is its rank among
@@ -184,7 +184,7 @@ def register_scenes(
     """Register `scenes_train`, `scenes_val` and `scenes_test`, the synthetic street scenes.
 
     They are generated at the first use, into a folder below `<root>/scenes` that is named after the
-    settings; a run with other settings therefore leaves them alone. Registering them again, with
+    settings. A run with other settings therefore leaves them alone. Registering them again, with
     the same or with other settings, replaces the three names.
 
     Args:
@@ -317,7 +317,7 @@ def _fill_metadata(name: str, table: list[dict[str, Any]]) -> None:
     """Derive the metadata from the class table.
 
     Detectron2's drawing code looks classes of things and of stuff up in lists of their own, by
-    contiguous id; both lists therefore hold all K classes.
+    contiguous id. Both lists therefore hold all K classes.
     """
     _CLASS_TABLES[name] = table
     names = [entry["name"] for entry in table]

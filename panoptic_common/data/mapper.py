@@ -5,8 +5,8 @@ an injected function ``make_targets(id_map, segments_info) -> dict``.
 
 A panoptic map is transformed as the colours of its PNG, planes of uint8, and turned into ids
 afterwards. Detectron2 resizes label maps of uint8 with Pillow, which picks the nearest pixel
-centre; any other type goes through torch, which takes no int32, and whose "nearest" is half a
-pixel off the image's bilinear grid. Each plane is exact, and so are all 24 bits of an id.
+centre. Any other type goes through torch, which takes no int32, and whose "nearest" is half a pixel
+off the image's bilinear grid. Each plane is exact, and so are all 24 bits of an id.
 
 Shape shorthand: H, W image size in pixels after augmentation.
 """
@@ -96,8 +96,8 @@ class PanopticDatasetMapper:
 
         Raises:
             FileNotFoundError: if the image or its PNG does not exist.
-            ValueError: naming the files, if one is damaged, if their sizes or the JSON disagree, or
-                if the PNG holds an id that is not in the JSON.
+            ValueError: naming the files, if one is damaged or if their sizes or the JSON disagree.
+                Also if the PNG holds an id that is not in the JSON.
         """
         image = _read_image(record, self.image_format)
         inputs = T.AugInput(image)

@@ -3,7 +3,7 @@
 So a resumed run goes on exactly where the killed one stopped.
 
 Detectron2's `TrainingSampler` starts its shuffled stream anew at every start of the program, and
-its augmentations draw from whatever state the global generators are in: a resumed run sees other
+its augmentations draw from whatever state the global generators are in. So a resumed run sees other
 images than the run without the kill. Here
 
 - the stream of samples is a function of the seed alone: epoch after epoch, each shuffled by a
@@ -126,7 +126,7 @@ def _as_list(samples: list[dict]) -> list[dict]:
 class TrainLoader:
     """Endless iterable of training batches that can start at any iteration.
 
-    Iterating builds the worker processes at the first `next`, not before: Detectron2 0.6 calls
+    Iterating builds the worker processes at the first `next`, not before. Detectron2 0.6 calls
     `iter` when the trainer is made, before it knows which iteration the run resumes at.
     """
 
@@ -200,8 +200,8 @@ class TrainLoader:
             num_workers=self.num_workers,
             worker_init_fn=leave_signals_to_the_parent,
             collate_fn=_as_list,
-            # By default the loader takes a number from torch's global generator when it starts,
-            # which a resumed run would do at another iteration than the uninterrupted one.
+            # By default the loader takes a number from torch's global generator when it starts. A
+            # resumed run would do that at another iteration than the uninterrupted one.
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -1,11 +1,11 @@
 """Overlays of results: panoptic and semantic maps, and boxes with names.
 
 One class table colours and names everything. A class that it does not have (more classes in the
-map than in the table) is drawn grey and named by its number; drawing never fails over that. The
-same input gives the same image: colours come from the class and from the rank of a segment among
+map than in the table) is drawn grey and named by its number. Drawing never fails over that. The
+same input gives the same image. Colours come from the class and from the rank of a segment among
 those of its class, never from chance.
 
-All drawing takes `scale`, a whole factor by which the image is enlarged first: on an image of
+All drawing takes `scale`, a whole factor by which the image is enlarged first. On an image of
 384 x 192 pixels a name is legible only then.
 
 Shape shorthand: H, W image size in pixels; K classes in the table; D boxes. Colours are RGB, and

@@ -3,7 +3,7 @@
 SGD and AdamW, learning-rate factors by parameter name, a weight decay of their own for
 normalisation layers, and all ways of gradient clipping.
 
-Detectron2's own function knows SGD and one learning rate for all parameters; for the settings that
+Detectron2's own function knows SGD and one learning rate for all parameters. For the settings that
 it has, the parameter groups made here are the same (a test compares them).
 """
 

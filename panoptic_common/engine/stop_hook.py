@@ -49,7 +49,7 @@ class StopAtSignal(HookBase):
         if int(number):
             self._end(int(number))
         if self._group is not None:
-            # What comes from here on waits for the next step: a process that left now would break
+            # What comes from here on waits for the next step. A process that left now would break
             # the others' next step, and their ends would look like failures.
             return
         stopping.request.deferred = False

@@ -1,18 +1,18 @@
 """One training as a process of its own: started, watched, resumed, and its results read.
 
 Programs that need a training (the demo) or many (the ablation table) call `tools/train_net.py` with
-different settings. This module keeps what they share: a run that is killed goes on from its last
-checkpoint when it is started again; a finished one is never repeated; and a folder that holds a run
+different settings. This module keeps what they share. A run that is killed goes on from its last
+checkpoint when it is started again. A finished one is never repeated. A folder that holds a run
 with other settings is an error, since its results would be taken for those asked for.
 
 Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
-the process printed), `lock` (held while it works) and, once finished, `results.json`.
+the process printed) and `lock` (held while it works). A finished run has `results.json`.
 
 Two trainings that write the same checkpoints would ruin them, so each locks its folder
 (`run_folder`). It is the training's own process that holds the lock, and not the program that
-started it: the lock lasts as long as the process does, also when that program is killed and leaves
+started it. The lock lasts as long as the process does, also when that program is killed and leaves
 it behind. The process starts in `main` of this file, which takes the lock and then runs
-train_net.py; that takes the same lock once more, which costs nothing in one process.
+train_net.py. That takes the same lock once more, which costs nothing in one process.
 """
 
 from __future__ import annotations

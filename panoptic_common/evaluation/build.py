@@ -24,10 +24,10 @@ def build_evaluator(
 ) -> DatasetEvaluators:
     """Collect the evaluators of a data set.
 
-    PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary PQ if
-    TEST.BOUNDARY_RATIO asks for it; mIoU of the semantic output, box and mask AP; on Cityscapes its
-    own measures too, where cityscapesscripts is installed; and the images that
-    TEST.EVAL_VISUALIZE asks for.
+    They are PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary
+    PQ if TEST.BOUNDARY_RATIO asks for it. Then mIoU of the semantic output, box and mask AP. On
+    Cityscapes its own measures follow, where cityscapesscripts is installed. Last come the images
+    that TEST.EVAL_VISUALIZE asks for.
 
     Args:
         cfg: with the keys of `add_panoptic_config`.

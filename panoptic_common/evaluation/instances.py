@@ -74,7 +74,7 @@ def derive_instances(
 
     Returns:
         Annotations with dataset category ids, areas and boxes (x, y, width, height) counted in the
-        map, and without `id`; segments without a pixel are left out.
+        map, without `id`; segments without a pixel are left out.
     """
     ids, areas, boxes = segment_areas_and_boxes(id_map)
     position = {int(segment_id): k for k, segment_id in enumerate(ids)}
@@ -142,7 +142,7 @@ def detections_to_coco(
 class InstanceEvaluator(DatasetEvaluator):
     """Box AP ("bbox") and, if the detections have masks, mask AP ("segm"), in percent.
 
-    A model whose outputs have no "instances" at all is not an error: there is nothing to score, and
+    A model whose outputs have no "instances" at all is not an error. There is nothing to score, and
     a line in the log says so. Without any detection AP is 0 (nan where there is no instance).
     """
 

@@ -56,8 +56,8 @@ class PanopticEvaluator(DatasetEvaluator):
     """PQ, SQ, RQ, boundary PQ and mIoU of a panoptic output, with the official files.
 
     The results are in percent: "PQ", "SQ", "RQ", "PQ_boundary", "SQ_boundary", "RQ_boundary" and
-    "mIoU" over all classes, the same with "_th" and "_st" for things and stuff, and "PQ-<class>" of
-    each class; nan where no class of a group occurs. In the mIoU of the final map, void in the
+    "mIoU" over all classes. The same with "_th" and "_st" for things and stuff, and "PQ-<class>"
+    per class; nan where no class of a group occurs. In the mIoU of the final map, void in the
     prediction counts as a miss.
     """
 

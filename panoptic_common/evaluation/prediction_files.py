@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class PredictionFiles:
     """The official result files: `<prefix>.json`, with dataset category ids, and `<prefix>/*.png`.
 
-    Each process writes the PNGs of its images, and its share of the JSON to a file of its own;
-    the main process joins the shares.
+    Each process writes the PNGs of its images, and its share of the JSON to a file of its own. The
+    main process joins the shares.
     """
 
     def __init__(self, truth: PanopticTruth, output_dir: Path, prefix: str) -> None:
@@ -80,7 +80,7 @@ class PredictionFiles:
         """Join the shares into one JSON in the order of the data set, on the main process.
 
         Args:
-            seen: the image ids of each process, in its order; a share that differs is of another
+            seen: the image ids of each process, in its order. A share that differs is of another
                 evaluation, or (several machines without a common folder) not there.
         """
         annotations: dict[Any, dict[str, Any]] = {}

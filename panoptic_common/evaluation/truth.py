@@ -145,7 +145,7 @@ def output_of(image: Mapping[str, Any], output: Mapping[str, Any], key: str) -> 
 def gather_list(items: list[Any]) -> list[Any]:
     """Join a list over all processes; each of them gets the whole.
 
-    All of them, so that a check on the whole raises on every process: with the error on one alone,
+    All of them, so that a check on the whole raises on every process. With the error on one alone,
     the others would wait for it until the time-out.
     """
     return [item for part in comm.all_gather(items) for item in part]

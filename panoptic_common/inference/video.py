@@ -1,8 +1,8 @@
 """Video in and out, and a window, by OpenCV.
 
 Problem: a camera, a damaged file and a file that announces a wrong number of frames all look alike
-to OpenCV, and which codecs it can write depends on how it was built. Here each is an error that
-names the source, or a codec that works.
+to OpenCV. Which codecs it can write depends on how it was built. Here each is an error that names
+the source, or a codec that works.
 """
 
 from __future__ import annotations

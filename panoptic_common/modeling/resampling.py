@@ -1,10 +1,10 @@
 """From a network's grid to the pixels of a result, in one step and without a shift.
 
-A network sees an image resized to (H_in, W_in) and padded, and answers on a grid of cells of
-stride x stride of its pixels: cell i covers the pixels stride * i to stride * i + stride - 1. The
-grid may reach beyond the input, whose sides need be no multiples of the stride. The result has a
-size of its own. What belongs to a pixel of the result is found from its centre; resizing the grid
-as a whole to the size of the result would shift it by up to a cell, and resizing twice blurs.
+A network sees an image resized to (H_in, W_in) and padded. It answers on a grid of cells of stride
+x stride of its pixels. Cell i covers the pixels stride * i to stride * i + stride - 1. The grid may
+reach beyond the input, whose sides need be no multiples of the stride. The result has a size of its
+own. What belongs to a pixel of the result is found from its centre. Resizing the grid as a whole to
+the size of the result would shift it by up to a cell, and resizing twice blurs.
 
 Shapes: C channels; h, w cells of the grid; (H_in, W_in) pixels of the network's input without
 padding; (H, W) pixels of the result.

@@ -1,13 +1,14 @@
 """How one synthetic street scene is put together, image and panoptic truth.
 
 A scene is painted back to front by small brushes that write the colour and the segment id of a
-pixel at the same time, so that the truth is exact by construction.  One seed gives one scene, bit
-for bit, on every machine (see `textures`).
+pixel at the same time. So the truth is exact by construction.  One seed gives one scene, bit for
+bit, on every machine (see `textures`).
 
 What a scene contains: 7 stuff and 7 thing classes in perspective, lit from one side, with cast
-shadows, haze and sensor noise; rows of parked cars, groups of people, cyclists; things occluded
-into several pieces, cut by the border, and a few tiny ones; far crowds as one segment with
-``iscrowd`` = 1; void where the camera's own bonnet, a blurred patch or an object of no class is.
+shadows, haze and sensor noise. There are rows of parked cars, groups of people, cyclists; things
+occluded into several pieces, cut by the border, and a few tiny ones. Far crowds are one segment
+with ``iscrowd`` = 1; void where the camera's own bonnet, a blurred patch or an object of no class
+is.
 
 Shape shorthand: H, W image size in pixels.
 """
@@ -51,8 +52,8 @@ class SceneConfig:
         height, width: image size in pixels, each in 32..4096.
         difficulty: 0..1; more things, more occlusion, more noise, less contrast, and material
             colours that are less typical of their class.
-        min_pixels: a thing with fewer visible pixels becomes void, and stuff with fewer than four
-            times as many (a sliver of lawn between two cars teaches nothing).
+        min_pixels: a thing with fewer visible pixels becomes void; so does stuff with fewer than
+            four times as many. (A sliver of lawn between two cars teaches nothing.)
     """
 
     height: int = 192

@@ -1,9 +1,9 @@
 """Where the things of a synthetic scene stand: groups, rows, occluders, crowds.
 
 Things come in groups, as in a street: rows of parked cars, walking groups, a cyclist, somebody
-with a dog.  A group is accepted if what it hides, and what hides it, stays below a limit that
-grows with the difficulty; occluders are then put in front of vehicles on purpose, so that some
-segments fall into several pieces.
+with a dog.  A group is accepted if what it hides, and what hides it, stays below a limit that grows
+with the difficulty. Occluders are then put in front of vehicles on purpose, so that some segments
+fall into several pieces.
 
 All lengths are millimetres.
 """

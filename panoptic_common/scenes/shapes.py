@@ -1,8 +1,8 @@
 """Flat figures of the synthetic scenes: people, bicycles, dogs, traffic signs, trees.
 
 A figure is drawn in its own coordinates, in thousandths of its height: x to the right of the foot,
-y upwards from the ground.  `Sprite` scales them to the image and can mirror them.  Proportions
-are stocky, so that limbs stay wider than a few pixels at the sizes used (a stride-4 network sees a
+y upwards from the ground.  `Sprite` scales them to the image and can mirror them.  Proportions are
+stocky, so that limbs stay wider than a few pixels at the sizes used. (A stride-4 network sees a
 limb of 8 pixels as 2).
 """
 

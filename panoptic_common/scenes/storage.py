@@ -1,7 +1,7 @@
 """Seeded synthetic street scenes with exact panoptic truth: the built-in data set.
 
 Problem: training and tests need panoptic images on a machine that has no data set.  `make_scene`
-makes one scene from a seed, the same bit for bit on every machine; `write_scenes` stores many of
+makes one scene from a seed, the same bit for bit on every machine. `write_scenes` stores many of
 them in the COCO panoptic format (https://cocodataset.org/#format-data): images, id PNGs,
 panoptic JSON and instances JSON.
 

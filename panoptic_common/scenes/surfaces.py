@@ -1,6 +1,6 @@
 """Paints the empty street of a synthetic scene: sky, backdrop, ground and facades.
 
-The viewing ray of every pixel is intersected with the planes of a `Street`; where it meets the
+The viewing ray of every pixel is intersected with the planes of a `Street`. Where it meets the
 ground or a wall, the position there selects zone, paving joint, house and window.  Lengths are
 integer millimetres; all arithmetic is on integers (see `textures`).
 

@@ -3,13 +3,13 @@
 Problem: the same seed must give the same image, bit for bit, on every machine and with every
 numpy release.  Two habits make that true, and the other scene modules rely on them:
 
-* Random numbers come from the *raw* stream of PCG64, which numpy promises to keep; the
+* Random numbers come from the *raw* stream of PCG64, which numpy promises to keep. The
   distributions on top of it (``integers``, ``normal``) carry no such promise, so `Draws` has its
   own.
 * Everything else is integer arithmetic.  Sines come from a table of integer literals, polygons
   are filled by our own scan conversion, and no libm or SIMD-ordered float operation is used.
 
-Coordinates are fixed-point with 8 fractional bits ("Q8"): pixel column x covers Q8 values
+Coordinates are fixed-point with 8 fractional bits ("Q8"). Pixel column x covers Q8 values
 [256 x, 256 x + 256) and its centre is 256 x + 128.  Rows grow downwards.
 
 Shape shorthand: H, W image; R, C rows and columns of a window; V polygon vertices.

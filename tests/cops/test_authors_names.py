@@ -58,7 +58,7 @@ def skeleton(num_classes: int, distances: tuple[int, ...]) -> authors_network.St
 
 
 # SHA-256 of the lines "name shape", sorted, of the state dicts that the authors' code makes for
-# Cityscapes and for COCO: names and shapes alone, no weights.
+# Cityscapes and for COCO. Names and shapes alone, no weights.
 AUTHORS_ENTRIES = {
     (19, 5): "947c4e882cc49385a878f92cf818bd8c684b02bff58e57a2e24b891a6801ac16",
     (133, 4): "f9a4a937578a9cd97b86a58eff074b71d46a9253b607d89818ba332d306b1a1f",

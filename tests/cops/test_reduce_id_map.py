@@ -80,7 +80,7 @@ def rebuild_scenes(reduce) -> tuple[float, float]:
 def test_most_frequent_id_rebuilds_scenes_better_than_every_fourth_pixel():
     pq, wrong = rebuild_scenes(lambda id_map: reduce_id_map(id_map, 4))
     sampled = [rebuild_scenes(lambda id_map, o=o: id_map[o::4, o::4]) for o in range(4)]
-    # Fewer wrong pixels than any choice of one pixel a block; and over 3 PQ more than the corner
+    # Fewer wrong pixels than any choice of one pixel per block. And over 3 PQ more than the corner
     # (a pixel next to the middle comes within half a point).
     assert wrong < min(w for _, w in sampled)
     assert pq > sampled[0][0] + 3

@@ -1,6 +1,6 @@
 """The network of the COPS authors, from its state dict alone: what ours is compared with.
 
-`entries` lists names and shapes as their repository makes them, `forward` computes the network by
+`entries` lists names and shapes as their repository makes them. `forward` computes the network by
 plain functions of torch, in their conventions: vertical before horizontal, costs c = -s logit + o.
 Nothing here uses our modules.
 """

@@ -1,7 +1,7 @@
 """Tiny COPS models, random images, and random problems on a grid for the tests.
 
-The network is a ResNet-18 of 8 channels with heads of 16; K = 5 classes, of which 1 and 3 are
-things, so that contiguous ids, thing indices and stuff classes all differ. The problems of the
+The network is a ResNet-18 of 8 channels with heads of 16. There are K = 5 classes, of which 1 and 3
+are things, so that contiguous ids, thing indices and stuff classes all differ. The problems of the
 layers have 3 classes, of which 1 and 2 are things.
 """
 

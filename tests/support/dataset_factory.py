@@ -1,8 +1,8 @@
 """Tiny data sets for tests: COCO-panoptic and Cityscapes trees in a temporary folder.
 
 The images hold what goes wrong in real ones: category ids with gaps, ids that need all 24 bits,
-void, a crowd, a segment of one pixel, two things of a class that touch, a thing in two pieces, and
-stuff behind everything.
+void, and a crowd. Also a segment of one pixel, two things of a class that touch, a thing in two
+pieces, and stuff behind everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.segment_ids import update_segments, write_id_map
 
-# Dataset ids have gaps and are not sorted, and stuff ids lie between thing ids: the order in the
+# Dataset ids have gaps and are not sorted, and stuff ids lie between thing ids. The order in the
 # class table is person 1, road 4, car 7, bus 12, sky 90.
 CATEGORIES: list[dict[str, Any]] = [
     {"id": 7, "name": "car", "isthing": 1, "color": [0, 0, 142]},

@@ -1,7 +1,7 @@
 """Tiny Unified models and random images for the tests, and checks that several tests share.
 
-The network is a ResNet-18 of 8 channels with heads of 8 to 32 channels; K = 5 classes, of which 1
-and 3 are things, so that contiguous ids, thing indices and stuff channels all differ.
+The network is a ResNet-18 of 8 channels with heads of 8 to 32 channels. There are K = 5 classes, of
+which 1 and 3 are things, so that contiguous ids, thing indices and stuff channels all differ.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def assert_gradient_of_multilinear(
 ) -> None:
     """Compare autograd with finite differences of a function that is affine in every single entry.
 
-    For such a function the central difference is exact for *every* step, so a step of 1 makes
+    For such a function the central difference is exact for *every* step. So a step of 1 makes
     single precision, which the function insists on, as good as double.
     """
     inputs = tuple(x.detach().clone().requires_grad_(True) for x in inputs)

@@ -1,9 +1,9 @@
 """The oracles of the solver's tests, in plain Python: slow, obvious, and exact.
 
-`greedy` is Algorithm 2 of Abbas and Swoboda (NeurIPS 2021) as printed, line by line, with clusters
-and edges in dictionaries and every similarity computed anew in every step. `brute_force` tries
-every labelling. Both count in fractions, so nothing hangs on rounding: what the fast solver gets
-must be equal wherever its floats are exact, as they are for small multiples of 1/8.
+`greedy` is Algorithm 2 of Abbas and Swoboda (NeurIPS 2021) as printed, with clusters and edges in
+dictionaries and every similarity computed anew in every step. `brute_force` tries every labelling.
+Both count in fractions, so nothing hangs on rounding. What the fast solver gets must be equal
+wherever its floats are exact, as they are for small multiples of 1/8.
 
 Where the printed algorithm leaves a choice, the documented rules of `cops.solver.greedy.algorithm`
 hold.

@@ -1,6 +1,6 @@
 """What test_endurance.py does in other processes: `python FILE FUNCTION ARGUMENT...`.
 
-Memory, threads, signals, forks and the cache of compiled kernels belong to a process, and the one
+Memory, threads, signals, forks and the cache of compiled kernels belong to a process. The one
 that runs the tests has much else in it. Each function prints one line of JSON at its end, and one
 says "ready" before it is to be interrupted.
 """

@@ -1,7 +1,7 @@
 """Many small problems in few arrays, and checks of all their solutions at once.
 
 Ten thousand solves take a second; making and checking ten thousand problems one by one would take
-many. Here a *batch* is one disjoint union of graphs: its problems are slices of shared arrays, and
+many. Here a *batch* is one disjoint union of graphs. Its problems are slices of shared arrays;
 energy, feasibility and the trivial labellings are sums over the union, grouped by problem. They are
 computed from Eq. 2 anew, without a function of the solver.
 
@@ -89,7 +89,7 @@ def random_costs(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) ->
 def random_batch(seed: int, size: int, max_nodes: int = 10) -> Batch:
     """`size` random graphs with 1 to `max_nodes` nodes, parallel edges among theirs.
 
-    K, the type, the kind of the node costs and that of the edge costs are those of the whole batch;
+    K, the type, the kind of the node costs and that of the edge costs are those of the whole batch.
     P is empty in a third of the problems and everything in another. In a quarter of the batches,
     some classes are forbidden (+inf) to some nodes.
     """
@@ -159,7 +159,7 @@ def judge(batch: Batch, results: Sequence[Result]) -> Verdict:
     def count_wrong(wrong: np.ndarray, problem: np.ndarray) -> np.ndarray:
         return np.bincount(problem, wrong, size) > 0
 
-    # Numbers of one cluster must be one class, one of a class outside P at most, and the first
+    # Numbers of one cluster must be one class, one of a class outside P at most. The first
     # node of each cluster must bring the next number.
     stride = num_nodes + num_classes
     key = problem_of_node * stride + clusters

@@ -1,7 +1,7 @@
 """A system of a few hundred parameters, to test the engine with: it trains in milliseconds.
 
 It draws from every global generator while it trains (dropout, numpy, Python), as the RPN and the
-ROI heads do, so that a run that is resumed with other states of these generators goes astray.
+ROI heads do. So that a run that is resumed with other states of these generators goes astray.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@
     python tools/studies/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
 
 Trains the configs A, B, C2 and D2 of configs/unified/scenes, or any others by --names, with several
-seeds and one budget: the same scenes, batch and number of iterations. C1 and D1 are the networks of
-C2 and D2 with the heuristic merger, so they need no training of their own. All are evaluated on
-`scenes_test`, which neither training nor tuning saw, as their config says, and also with the
-residual off, P formed at stride 4, and small stuff kept.
+seeds. All have one budget: the same scenes, batch and number of iterations. C1 and D1 are the
+networks of C2 and D2 with the heuristic merger, so they need no training of their own. All are
+evaluated on `scenes_test`, which neither training nor tuning saw, as their config says. They are
+also evaluated with the residual off, P formed at stride 4, and small stuff kept.
 
-Prints, and writes to table.md and table.json of the output folder: mean and spread over the seeds,
-and the differences between the models seed by seed. A run that was stopped goes on when the command
-is repeated; a finished one is not repeated.
+Prints, and writes to table.md and table.json of the output folder, mean and spread over the seeds.
+Also the differences between the models seed by seed. A run that was stopped goes on when the
+command is repeated; a finished one is not repeated.
 """
 
 from __future__ import annotations

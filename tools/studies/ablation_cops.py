@@ -3,13 +3,13 @@
 
     python tools/studies/ablation_cops.py --seeds 0 1 2 --jobs 2
 
-For each seed, trains the config `pretrain` of configs/cops/scenes, then every other config from its
-weights, or from random ones if the config names none (`single_stage`). `control` goes on with the
-pre-training losses for as long as the others take, which is what a gain must be measured against.
-All are evaluated on `scenes_test`, which neither training nor tuning saw.
+For each seed, trains the config `pretrain` of configs/cops/scenes. Then it trains every other
+config from these weights, or from random ones if the config names none (`single_stage`). `control`
+goes on with the pre-training losses for as long as the others take, which is what a gain must be
+measured against. All are evaluated on `scenes_test`, which neither training nor tuning saw.
 
-Prints, and writes to table.md and table.json of the output folder: mean and spread over the seeds,
-and the differences to the control and to the baseline seed by seed. A run that was stopped goes on
+Prints, and writes to table.md and table.json of the output folder, mean and spread over the seeds.
+Also the differences to the control and to the baseline seed by seed. A run that was stopped goes on
 when the command is repeated; a finished one is not repeated.
 """
 

@@ -6,8 +6,8 @@
     python tools/studies/benchmark_cops.py --json output/benchmark_cops.json
 
 The network is that of a config, with random weights, frozen as in fine-tuning. Random weights would
-hand the solver a problem unlike any that training meets, so its maps are replaced by planted ones
-(`cops.solver.planted`) of a truth that is planted too; gradients still go back through the network.
+hand the solver a problem unlike any that training meets. So its maps are replaced by planted ones
+(`cops.solver.planted`) of a truth that is planted too. Gradients still go back through the network.
 Each step counts as one sample; compiling comes first and is not counted.
 """
 

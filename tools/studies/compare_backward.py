@@ -5,8 +5,8 @@
         MODEL.WEIGHTS output/cops/scenes/pretrain/model_final.pth
 
 Takes batches of training images, solves them, and differentiates the PQ surrogate. Then, for each
-lambda, the perturbed problem is solved in several ways, and each way's gradient is compared with
-that of the multilevel solver from scratch: cosine and ratio of L2 norms, of class and edge costs
+lambda, the perturbed problem is solved in several ways. Each way's gradient is compared with that
+of the multilevel solver from scratch: cosine and ratio of L2 norms, of class and edge costs
 together. The forward solution and the surrogate's gradient are the same for all ways.
 
 The row "other lambdas" compares two draws of lambda, both from scratch: what chance does anyhow.

@@ -7,13 +7,13 @@
 There is no network. Each image is a synthetic scene; its costs are made from the truth and then
 spoiled: noise, a shift, things that are merged with a neighbour, things that are missing. Adam
 moves the costs along the gradient that comes back through the solver (Abbas and Swoboda, NeurIPS
-2021, Algorithm 1), and the surrogate (Eq. 6) and true PQ on the grid are printed beside each other.
+2021, Algorithm 1). The surrogate (Eq. 6) and true PQ on the grid are printed beside each other.
 
-True PQ should reach 100 for every image none of whose true segments lies below its class's
-rejection area, or is in pieces that no edge joins: that is no single segment to the solver. What
-stops an image is told at the end: true segments that are missed (with their
-area, the limit, and whether any prediction overlaps them), predictions too many, and pairs that
-match but not perfectly.
+True PQ should reach 100 for an image unless a true segment lies below its class's rejection area,
+or is in pieces that no edge joins. That is no single segment to the solver. What stops an image is
+told at the end. These are true segments that are missed, with their area, the limit, and whether
+any prediction overlaps them. The others are predictions too many, and pairs that match but not
+perfectly.
 """
 
 from __future__ import annotations

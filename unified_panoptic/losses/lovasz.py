@@ -1,7 +1,7 @@
 """Lovasz losses: convex, differentiable stand-ins for the Jaccard index (IoU).
 
-The problem: the Jaccard loss Delta(E) = 1 - IoU of a set E of wrong pixels is a function of sets,
-and gradient descent needs one of real numbers. As Delta is submodular, its Lovasz extension is its
+The problem: the Jaccard loss Delta(E) = 1 - IoU of a set E of wrong pixels is a function of sets.
+Gradient descent needs one of real numbers. As Delta is submodular, its Lovasz extension is its
 tightest convex one: for errors m sorted descending, m_1 >= m_2 >= ..., with E_i the i largest,
 
     Delta_bar(m) = sum_i m_i * (Delta(E_i) - Delta(E_{i-1})),
@@ -42,7 +42,7 @@ def jaccard_steps(sorted_foreground: Tensor) -> Tensor:
     total = missed[:, -1:] if missed.shape[1] else missed.new_zeros(len(missed), 1)
     shared = (total - missed).to(dtype)  # intersection that is left after i errors
     union = (total + extra).to(dtype)
-    # A missed foreground pixel lowers the intersection by 1 at the same union; an extra background
+    # A missed foreground pixel lowers the intersection by 1 at the same union. An extra background
     # pixel raises the union from U - 1 to U: shared / (U - 1) - shared / U = shared / (U (U - 1)).
     step_missed = 1 / union.clamp(min=1)
     step_extra = shared / (union * (union - 1)).clamp(min=1)
@@ -63,8 +63,8 @@ def _extension(errors: Tensor, foreground: Tensor) -> Tensor:
 def lovasz_softmax(probabilities: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
     """Compute the Lovasz-softmax loss of a batch, averaged over the classes in the labels.
 
-    Only present classes: for an absent one the loss would be the largest probability anywhere,
-    which swamps the mean when a batch has few of many classes, and training collapses.
+    Only present classes: for an absent one the loss would be the largest probability anywhere. That
+    swamps the mean when a batch has few of many classes, and training collapses.
 
     Args:
         probabilities: (N, K, H, W) after softmax, in 0..1.
@@ -107,7 +107,7 @@ def lovasz_hinge(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the Lovasz hinge loss of binary masks, averaged over regions of interest.
 
     The errors are hinge losses of the *raw* logits, max(0, 1 - z * s) with s = +1 for foreground
-    and -1 for background; there is no sigmoid.
+    and -1 for background. There is no sigmoid.
 
     Args:
         logits: (R, ...) raw mask logits of R regions, any number of pixel dimensions.

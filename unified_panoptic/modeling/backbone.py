@@ -1,9 +1,9 @@
 """ResNet-FPN with squeeze-and-excitation on res5 (Li, Qi, Torr, CVPR 2020, section 3.1).
 
-The paper re-weights the channels of the top ResNet feature by a global description of the image
-before the first FPN feature is made from it, "to encourage global consistency". Parameter names
-stay those of Detectron2's ResNet-FPN, so that its model-zoo files fill everything but the two new
-layers `bottom_up.squeeze_excitation.*`.
+The paper re-weights the channels of the top ResNet feature before the first FPN feature is made
+from it. The weights come from a global description of the image, "to encourage global consistency".
+Parameter names stay those of Detectron2's ResNet-FPN, so that its model-zoo files fill everything
+but the two new layers `bottom_up.squeeze_excitation.*`.
 
 Shapes: N images; res5 is (N, C, H / 32, W / 32).
 """

@@ -1,6 +1,6 @@
 """Dynamic potential head (Li, Qi, Torr, CVPR 2020, section 3.4.1, Eq. 1 and 2, Fig. 4).
 
-Assembles one channel for every detection and every stuff class from the semantic probabilities V,
+Assemble one channel per detection and per stuff class from the semantic probabilities V,
 the boxes B, their scores s and, optionally, their masks M. It has no parameters and any number of
 channels, and it is differentiable in V, s and M.
 
@@ -41,8 +41,9 @@ def _hat_weights(low: torch.Tensor, high: torch.Tensor, cells: int, samples: int
     """Make (D, cells, samples) weights that interpolate `samples` values spread over [low, high).
 
     Sample j sits at low + (j + 0.5) (high - low) / samples. A cell whose centre lies at position u,
-    counted in samples, takes max(0, 1 - |u - j|) of sample j: u = 3.2 takes 0.8 of the 3rd and
-    0.2 of the 4th. Beyond the outermost samples the values fade to zero, as in Detectron2's paste.
+    counted in samples, takes max(0, 1 - |u - j|) of sample j. For example, u = 3.2 takes 0.8 of the
+    3rd and 0.2 of the 4th. Beyond the outermost samples the values fade to zero, as in Detectron2's
+    paste.
     """
     centre = torch.arange(cells, device=low.device, dtype=torch.float32) + 0.5
     extent = (high - low).clamp(min=1e-6)[:, None]
@@ -54,7 +55,7 @@ def _hat_weights(low: torch.Tensor, high: torch.Tensor, cells: int, samples: int
 def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Resize raw masks to their boxes and place them on the grid, differentiably (M in Eq. 2).
 
-    Bilinear interpolation is separable, so two batched matrix products do it: the grid of a mask
+    Bilinear interpolation is separable, so two batched matrix products do it. The grid of a mask
     is rows (h, m) @ mask (m, m) @ columns (m, w).
 
     Args:
@@ -93,9 +94,9 @@ def dynamic_potential(
         scores: (D,) s in [0, 1].
         masks: (D, m, m) raw mask probabilities, or None.
         stuff_ids: contiguous classes of the N_st stuff channels, in order.
-        variant: with masks, inside the box, "A": V + M, "B": s V M, "C": s (V + M); without
-            masks, "A": V, "B" and "C": s V (Eq. 1). Zero outside the box. Stuff is V in all: its
-            dummy box is the whole image, its score 1, and it has no mask.
+        variant: with masks, inside the box, "A": V + M, "B": s V M, "C": s (V + M). Without masks,
+            "A": V, "B" and "C": s V (Eq. 1). Zero outside the box. Stuff is V in all: its dummy box
+            is the whole image, its score 1, and it has no mask.
 
     Returns:
         (D + N_st, h, w).
@@ -156,8 +157,8 @@ class PotentialPainter:
     """Adds Psi of one image to given maps, strip by strip, without gradients.
 
     The values are those of `dynamic_potential`, but a detection costs the area of its box instead
-    of the image's: 100 boxes of 200 x 200 pixels cover 4 million of the 104 million values that
-    100 channels of 800 x 1300 have. What all strips share is computed once.
+    of the image's. 100 boxes of 200 x 200 pixels cover 4 million of the 104 million values that 100
+    channels of 800 x 1300 have. What all strips share is computed once.
     """
 
     def __init__(

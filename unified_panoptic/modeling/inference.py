@@ -156,7 +156,7 @@ class PredictedImage:
     def _boxes_at_output(self, detections: Detections) -> torch.Tensor:
         """Scale boxes to pixels of the result.
 
-        Nothing of an image is read that is not also there in training: boxes at stride 4 and at
+        Nothing of an image is read that is not also there in training. Boxes at stride 4 and at
         the size of the result differ by a factor only.
         """
         height, width = self.semantic.shape[-2:]

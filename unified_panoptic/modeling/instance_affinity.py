@@ -142,7 +142,7 @@ class InstanceAffinityHead(nn.Module):
         for layer in (self.query, self.phi_0, self.phi_1):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # The residual starts small against Psi, as a correction: at a tenth of Xavier's gain its
+        # The residual starts small against Psi, as a correction. At a tenth of Xavier's gain its
         # magnitude is a tenth of Psi's on an untrained network, at full gain that of Psi.
         with torch.no_grad():
             self.phi_0.weight.mul_(INITIAL_GAIN)

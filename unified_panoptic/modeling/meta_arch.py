@@ -137,7 +137,7 @@ class UnifiedPanoptic(nn.Module):
 
         Args:
             batched_inputs: one dict per image: "image" (3, H_i, W_i) in the configured channel
-                order, values 0 to 255; in training also the targets of `make_unified_targets`; at
+                order, values 0 to 255. In training also the targets of `make_unified_targets`. At
                 inference optionally "height" and "width" of the result.
 
         Returns:

@@ -1,8 +1,8 @@
 """From potentials to a panoptic map (Li, Qi, Torr, CVPR 2020, sections 3.4.2 and 4.1, appendix C).
 
-Two ways, the two inference options of the paper's Table 1: the argmax of P over its channels, and
-the heuristic merger of Panoptic FPN (Kirillov et al., CVPR 2019) for comparison; then, separately
-switchable, trimming small stuff.
+There are two ways, the two inference options of the paper's Table 1. They are the argmax of P over
+its channels and the heuristic merger of Panoptic FPN (Kirillov et al., CVPR 2019) for comparison.
+Then, separately switchable, trimming small stuff.
 
 Shapes: D detections; K classes; N_st stuff classes; S = D + N_st channels, detections first; h, w
 the grid at stride 4 over the network's input of size (H_in, W_in); H, W the result's size.
@@ -42,9 +42,9 @@ def argmax_at_output(
     """Find the argmax of P formed at the size of the result.
 
     Psi is built from boxes and masks pasted at that size. The residual is linear in phi_0(Q), and
-    so is resampling: the resampled residual *is* the residual of the resampled phi_0(Q), so
-    nothing is lost by upsampling its S channels instead of C features. Of equal values the first
-    channel wins.
+    so is resampling: the resampled residual *is* the residual of the resampled phi_0(Q). So nothing
+    is lost by upsampling its S channels instead of C features. Of equal values the first channel
+    wins.
 
     Args:
         potential: the dynamic potential head.
@@ -113,10 +113,10 @@ def uncovered_detections(
     """Find the detections that no better ones cover; the others are most likely duplicates.
 
     In training the matching with the truth removes duplicates (3.5); at inference nothing in the
-    paper does, and since non-maximum suppression works by class, a car that was also found as a
-    truck is two channels that share its pixels: argmax then yields two segments, one of them false.
-    By descending score, a detection is dropped if more than a share of its mask lies under the
-    masks kept so far, whatever their class (as UPSNet does before its panoptic head).
+    paper does. Non-maximum suppression works by class, so a car that was also found as a truck is
+    two channels that share its pixels. Argmax then yields two segments, one of them false. By
+    descending score, a detection is dropped if more than a share of its mask lies under the masks
+    kept so far. Their class does not matter (as in UPSNet before its panoptic head).
 
     Args:
         boxes: (D, 4) XYXY in cells.

@@ -1,8 +1,8 @@
 """Object detection submodule (Li, Qi, Torr, CVPR 2020, section 3.3, appendices A.2 and A.4).
 
 Detectron2's standard ROI heads, plus what end-to-end training needs: the *predicted* detections of
-a training image, whose scores and masks carry gradients into the panoptic loss. Detectron2
-itself returns sampled proposals in training, with the truth mixed in.
+a training image. Their scores and masks carry gradients into the panoptic loss. Detectron2 itself
+returns sampled proposals in training, with the truth mixed in.
 
 Shapes: R proposals, D detections of an image; N_th thing classes; m x m raw masks.
 """
@@ -89,7 +89,7 @@ class UnifiedROIHeads(StandardROIHeads):
         """Predict detections as at inference, with gradients to scores and masks.
 
         Which proposals survive is decided without a graph; only the survivors pass through the box
-        head a second time with one. A score depends on its own proposal alone, so values and
+        head a second time with one. A score depends on its own proposal alone. So values and
         gradients are those of a full pass, at the memory of D instead of R proposals.
 
         Args:

@@ -1,7 +1,7 @@
 """Semantic submodule (Li, Qi, Torr, CVPR 2020, section 3.2, appendix A.1, Fig. H).
 
 Every FPN level P2 to P5 passes through one subnet of deformable convolutions whose weights the
-levels share; the results are brought to stride 4, concatenated and classified over all classes,
+levels share. The results are brought to stride 4, concatenated and classified over all classes,
 things included. The part before the classifier, `FeatureDecoder`, also feeds the instance affinity.
 
 Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded input; h = H / 4, w = W / 4.
@@ -58,7 +58,7 @@ def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     layers = [conv]
     if norm == "GN":
-        # 32 groups at 128 channels and more, as Wu and He use; at least 4 channels in a group, so
+        # 32 groups at 128 channels and more, as Wu and He use. A group has at least 4 channels, so
         # that a thin network's groups are more than single channels.
         layers.append(nn.GroupNorm(min(32, max(out_channels // 4, 1)), out_channels))
     elif norm:
@@ -220,8 +220,8 @@ class SemanticHead(nn.Module):
 def subsample(truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
     """Take every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
 
-    A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels
-    4 i + 1 and 4 i + 2; index 4 i + 2 is taken, or the last pixel where the image ends before it.
+    A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels 4 i
+    + 1 and 4 i + 2. Index 4 i + 2 is taken, or the last pixel where the image ends before it.
 
     Args:
         truth: (..., H, W).

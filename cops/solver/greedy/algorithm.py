@@ -27,10 +27,10 @@ another edge (i, h):
 
 * i and j have the same class l. Then r_ij = r_i + r_j >= r_i, penalties can only rise, and all
   bounds stay. A summed edge takes the larger of two bounds.
-* They have not, and the class of i stays, l. Then r_ij(l) = 0 still, so the penalty is r_h(l),
-  which was no less than the bound, or comes from another class and is at least the *margin*,
-  min over k != l of r_ij(k): the bound becomes min(bound, margin). For large clusters the margin is
-  far above all bounds, and nothing has to be touched.
+* They have not, and the class of i stays, l. Then r_ij(l) = 0 still. So the penalty is r_h(l),
+  which was no less than the bound, or comes from another class. In that case it is at least the
+  *margin*, min over k != l of r_ij(k). The bound becomes min(bound, margin). For large clusters the
+  margin is far above all bounds, and nothing has to be touched.
 * The class of i changes: the bound becomes 0.
 
 This holds in floating point, too, not only up to rounding: adding is monotone, and r(l) is 0.
@@ -91,8 +91,8 @@ def contract_greedily(problem: Problem) -> tuple[npt.NDArray[np.int32], npt.NDAr
     """Contract edges of a checked problem, the most similar first, until none is worth it.
 
     P plays no part here: that a class outside P has one cluster is left to `finish`. Joining what
-    is left of such a class never lowers the energy: between two clusters of one class the penalty
-    is 0, so if an edge is left between them, its cost is negative, and uncut it no longer earns
+    is left of such a class never lowers the energy. Between two clusters of one class the penalty
+    is 0. So if an edge is left between them, its cost is negative, and uncut it no longer earns
     what it earned when cut. It is the price of the constraint, not a choice.
 
     Returns:
@@ -215,7 +215,7 @@ def _move_edges(graph, queue, window, i, j, limit):
         for first in range(begin, end, WINDOW):
             count = min(WINDOW, end - first)
             # What the second loop reads is fetched by the first, which has no branch that depends
-            # on it: the processor waits for many cache misses at once, not for one after the other.
+            # on it. The processor waits for many cache misses at once, not for one after the other.
             for k in range(count):
                 half = np.int64(halves[first + k])
                 x = hash_pair(i, links[half >> 1, END + 1 - (half & 1)])

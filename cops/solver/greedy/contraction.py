@@ -2,15 +2,15 @@
 
 Contracting the edge (i, j) makes one cluster of two. Each edge (j, h) becomes an edge (i, h); where
 that exists already, the two become one edge whose cost is the sum. The cluster with fewer edges is
-the one that is emptied, so an edge that moves finds itself in a list twice as long, except where
-edges died by becoming parallel: on grids with noise, 1.4 to 1.8 moves per edge of the input. What a
+the one that is emptied. So an edge that moves finds itself in a list twice as long, except where
+edges died by becoming parallel. On grids with noise, 1.4 to 1.8 moves per edge of the input. What a
 move costs is cache misses, and the layout is chosen for few of them:
 
 * An edge is one row of 32 bytes: its two ends, what decides its place in the queue, its costs. Rows
   are sorted by the smaller end, so that the edges of a node are close in memory.
 * A neighbour list is a chain of *blocks* of half-edges: half 2 e + s stands at end s of edge e.
-  Each node begins with one block; when a cluster is emptied, what survives of its blocks joins the
-  chain of the other cluster, nothing is copied. Unlike a chain of single half-edges, a block lets
+  Each node begins with one block. When a cluster is emptied, what survives of its blocks joins the
+  chain of the other cluster; nothing is copied. Unlike a chain of single half-edges, a block lets
   the processor fetch many edges at a time. An edge that has died stays in the lists and is skipped.
 * `table` finds the edge between two clusters. It is an open-addressing hash table whose slots hold
   32 bits of the pair's fingerprint and 32 bits of the edge. Nothing is deleted from it: a slot is
@@ -47,7 +47,7 @@ TABLE_USED = 3  # slots that are not empty
 NUM_SIZES = 4
 
 EMPTY = -1
-# Two odd-even constants below 2^30: with indices below 2^31, no product or sum exceeds 2^62, so the
+# Two odd-even constants below 2^30. With indices below 2^31, no product or sum exceeds 2^62, so the
 # hash is the same number in compiled code and in Python.
 FACTOR_LOW = 1073741789
 FACTOR_HIGH = 668265262
@@ -85,7 +85,7 @@ class Graph(NamedTuple):
 def make_graph(num_nodes: int, edges: npt.NDArray[np.int32], edge_costs: npt.NDArray[Any]) -> Graph:
     """Make the graph of a problem, parallel edges summed in float64."""
     num_edges = len(edges)
-    # Allocated by numpy, not in a kernel: numpy asks the system for huge pages, and with random
+    # Allocated by numpy, not in a kernel. For numpy asks the system for huge pages, and with random
     # access to some 10 MB that saves a good part of the time. Untouched rows cost no memory.
     costs = np.empty((num_edges, 4), dtype=np.float64)
     graph = Graph(
@@ -221,7 +221,7 @@ def rebuild_table(graph):
     """Enter the living edges anew, into as many slots as twice their number asks for."""
     links, table, sizes = graph.links, graph.table, graph.sizes
     slots = _num_slots(sizes[NUM_LIVING])
-    # Half of the slots at most are used now, and the next rebuild comes at 70 %: between two of
+    # Half of the slots at most are used now, and the next rebuild comes at 70 %. Between two of
     # them, a fifth of the slots was written. That pays for the scan.
     table[:slots] = EMPTY
     for e in range(sizes[NUM_EDGES]):

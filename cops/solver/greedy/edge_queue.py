@@ -3,12 +3,12 @@
 Asked for is the edge of highest key, among equal keys the one of smallest order. A heap of all
 edges would be as large as the graph, and every change of a key would walk through it. Here the keys
 are divided into equal intervals, "buckets". Only edges at or above the current *level* are in a
-heap; the others lie unsorted in the list of their bucket, where a change of key within the interval
+heap. The others lie unsorted in the list of their bucket, where a change of key within the interval
 costs nothing. When the heap runs empty, the level falls to the next bucket that holds an edge.
 
 An edge's `PLACE` says where it waits: a bucket number, IN_HEAP, NOWHERE or DEAD. List and heap
-entries that disagree with it (or, in the heap, with the edge's present key) are stale and skipped:
-nothing is ever searched for in order to be removed. Arrays have room for twice the edges; when one
+entries that disagree with it (or, in the heap, with the edge's present key) are stale and skipped.
+Nothing is ever searched for in order to be removed. Arrays have room for twice the edges; when one
 is full, its stale entries, half of it at least, are dropped.
 
 The distribution of keys matters for speed only: in the worst case, one bucket holds all edges and
@@ -116,7 +116,7 @@ def put(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes, e)
     """Queue living edge e under its present key and order, or leave it out if the key is < 0.
 
     To be called whenever one of the two has changed, with entries of the past left in place.
-    The arrays are those of a `Graph` and an `EdgeQueue`, handed over one by one: to take an array
+    The arrays are those of a `Graph` and an `EdgeQueue`, handed over one by one. To take an array
     out of a tuple costs two atomic operations, too much for a function that is called this often.
     """
     key = costs[e, COST] - costs[e, PENALTY]

@@ -7,21 +7,21 @@ over the graph, and what was decided badly is mended later:
 1.  `first_sweep`: in the order of the nodes, each joins the neighbouring cluster with which it is
     most similar in sum, or founds one.
 2.  The clusters become the nodes of a smaller graph, on which nodes move from cluster to cluster
-    until none gains; again and again, until no cluster joins another (3 to 5 levels).
+    until none gains. This is repeated until no cluster joins another (3 to 5 levels).
 3.  Now the stuff rule: each cluster takes its best class, and those of one class outside P become
     one cluster. From the smallest graph up to that of step 2, nodes move under this rule.
 4.  `refine` cycles. In the first, single nodes of the input move, then parts of clusters as wholes.
     Between them clusters are split, and chains of nodes move that gain only together.
-    Each later one does steps 2 and 3 again, for those parts, then moves as the first, and is kept
-    if that has lowered the cost; if not, the first cycle's moves go on. Without a move, it ends.
-5.  The result is compared with each node alone in its best class (those of one class outside P
-    joined) and with all nodes in one cluster, and the best is returned.
+    Each later one does steps 2 and 3 again, for those parts, then moves as the first. It is kept if
+    that has lowered the cost; if not, the first cycle's moves go on. Without a move, it ends.
+5.  The result is compared with two trivial ones. They are each node alone in its best class (those
+    of one class outside P joined), and all nodes in one cluster. The best is returned.
 
 A pass costs O(E + V K), and the number of passes is bounded. The first cycle of step 4 decides the
-quality; a second and third one are worth their time on problems with much noise or many classes.
+quality. A second and third one are worth their time on problems with much noise or many classes.
 
 Everything is deterministic. Large graphs are swept in step 1 as several ranges of nodes that do not
-see each other; how many depends on V only, so the number of threads does not change the result.
+see each other. How many depends on V only, so the number of threads does not change the result.
 
 Shapes: V nodes, K classes, E edges, M clusters.
 """

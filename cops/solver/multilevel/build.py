@@ -14,13 +14,13 @@ from cops.solver._jit import jit, jit_inline, jit_minimum, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
 from cops.solver.stencil import spread_costs
 
-# Rows of this many nodes are filled at a time (make_graph): 24 links of 8 bytes each, on a grid
+# Rows of this many nodes are filled at a time (make_graph). 24 links of 8 bytes each, on a grid
 # with six distances, are 200 KB. MAX_RUNS sequential streams are what prefetching can follow.
 NODES_PER_BLOCK = 1024
 MAX_RUNS = 32
 
-# At least two links are allocated: Numba takes an interleaved array of one entry or none for one
-# that does not interleave, which is another type, and would compile all kernels again.
+# At least two links are allocated. Numba takes an interleaved array of one entry or none for one
+# that does not interleave. That is another type, for which it would compile all kernels again.
 LINK = np.dtype([("node", np.int32), ("cost", np.float32)], align=True)
 
 
@@ -104,7 +104,7 @@ def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):
 def make_graph(edges, edge_costs, scale, node_costs, best, both):
     """Make the graph with these edges; parallel edges stay parallel links.
 
-    A counting sort by the larger end (backward rows), and by the smaller end if `both`; within a
+    A counting sort by the larger end (backward rows), and by the smaller end if `both`. Within a
     row and direction, links keep the order of the edges.
 
     The sort is done for one block of nodes after the other, so that the rows that are being filled

@@ -1,7 +1,7 @@
 """The end of the multilevel method: the result is compared with two trivial labellings.
 
 They are: each node alone in its best class (those of one class outside P joined), and all nodes in
-one cluster. The comparison is made in float64 and with the costs as given, so that no rounding on
+one cluster. The comparison is made in float64 and with the costs as given. So no rounding on
 the way can make the result worse than they are.
 
 Shapes: V nodes, K classes, E edges.
@@ -35,8 +35,8 @@ def finish_best(
         problem: without infinity.
         stencil: of its edges.
         best: (V,) the first class of lowest cost of each node.
-        together: a lower bound of the cost of one cluster, where each node pays only what its class
-            costs more than its best; -inf if not known.
+        together: a lower bound of the cost of one cluster, where a node pays what its class costs
+            more than its best; -inf if not known.
         classes: (V,) of the labelling.
         clusters: (V,) of the labelling.
     """

@@ -1,11 +1,12 @@
 """Chains of moves into one cluster: what takes a strip or several parts from one to another.
 
-Where a border between two clusters lies wrong by a strip of many nodes, or a cluster ought to take
-in several parts of others that hold on to each other, the first move costs something, and only all
-of them together gain. Moves of one node (or one part) at a time stop before that. So from a *seed*,
-a node for which it costs little to move to a neighbouring cluster, a chain is grown here, as in the
-local search of Kernighan and Lin: always the move into the same *target* that costs least (or gains
-most), also uphill, and then back to where the sum was best.
+Single moves fail where a border between two clusters lies wrong by a strip of many nodes. So they
+do where a cluster ought to take in several parts of others that hold on to each other. The first
+move costs something, and only all of them together gain. Moves of one node (or one part) at a time
+stop before that. So from a *seed*, a node for which it costs little to move to a neighbouring
+cluster, a chain is grown here. As in Kernighan and Lin's local search, the next move is always
+the one into the same *target* that costs least (or gains most). Moves go uphill too, and in the end
+back to where the sum was best.
 
 Moving u into the target changes the cost of the labelling by stay(u) - join(u), with
 
@@ -37,7 +38,7 @@ from cops.solver.multilevel.rows import Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.multilevel.wishes import Room, find_seeds, find_targets
 
-# Links to visit, as a share of the edges and for each graph, however small: on hard problems there
+# Links to visit, as a share of the edges and for each graph, however small. On hard problems there
 # is always another chain, and most of the gain comes from the first ones.
 BUDGET_SHARE = 0.25
 BUDGET_FLOOR = 100_000

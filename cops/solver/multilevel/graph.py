@@ -44,8 +44,8 @@ def contract(graph, clusters, num_clusters):
     For each cluster the links of its members are gone through; `slot[c]` says where the sum towards
     cluster c is kept. No sort and no hash table. Each edge is met once, in a backward row, so two
     clusters may end with two edges between them, one found from each side. Where a graph has a
-    stencil and clusters are large, the runs are gone through instead, and what comes out, shorter
-    by far, is grouped by clusters.
+    stencil and clusters are large, the runs are gone through instead. What comes out, shorter by
+    far, is grouped by clusters.
 
     Args:
         graph: backward rows suffice.

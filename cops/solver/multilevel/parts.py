@@ -28,7 +28,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):
     """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
 
     In the first round a part is a connected set of nodes that have one cluster *and* one best class
-    of their own: where a segment has swallowed another, this is what its class costs still show.
+    of their own. Where a segment has swallowed another, this is what its class costs still show.
     Later rounds take the connected parts of the clusters that have come out.
 
     Args:

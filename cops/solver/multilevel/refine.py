@@ -1,10 +1,10 @@
 """Local moving under the stuff rule: how the multilevel method improves a feasible labelling.
 
 A labelling of a graph is a pair of arrays: `clusters` (n,) and `class_of`, the class of each
-cluster. Cluster numbers below K are set aside: number k is *the* cluster of class k if k is not
-partitionable (and not used otherwise); clusters of partitionable classes have numbers from K on. So
-the rule "one cluster for a class outside P" holds by construction, and joining that cluster uncuts
-the edges to all its nodes, wherever they are.
+cluster. Cluster numbers below K are set aside. Number k is *the* cluster of class k if k is not
+partitionable (and not used otherwise). Clusters of partitionable classes have numbers from K on. So
+the rule "one cluster for a class outside P" holds by construction. Joining that cluster uncuts the
+edges to all its nodes, wherever they are.
 
 What node v gains over standing alone for nothing (its reduced node costs have a zero) is
 
@@ -88,7 +88,7 @@ def _pass_constrained(
             continue
         waiting[v] = False
         own = clusters[v]
-        # Deep inside a segment the node stays: nothing can gain more than the sum of the other
+        # Deep inside a segment the node stays. Nothing can gain more than the sum of the other
         # positive edges, and nothing without contact more than 0.
         count = load_labels(graph, v, 0, True, clusters, row)
         inside, outside = sum_sides(row, count, own)
@@ -157,7 +157,7 @@ def _find_class(graph, v, partitionable, tally, now, threshold):
 def find_restless(graph, clusters, class_of):
     """Mark (n,) nodes by False if they stay where they are as long as no neighbour moves.
 
-    That is the first test of `move_constrained`, for a graph with a stencil for many nodes at a
+    That is the first test of `move_constrained`. With a stencil it is made for many nodes at a
     time, run by run, in loops that compilers make vector instructions of. The terms of a node are
     added in the order of its row, so both tests have the same outcome to the last bit. In other
     graphs every node is restless.

@@ -5,13 +5,13 @@ which a whole cluster is one node. All of them have the same form, so the same k
 
 * In general the neighbours of a node are one run of links (compressed sparse rows), records of the
   neighbour and the cost of the edge. Records instead of two arrays halve the cache misses of
-  building the rows. Kernels see them as two arrays that interleave in memory: to take a record out
+  building the rows. Kernels see them as two arrays that interleave in memory. To take a record out
   of an array of records costs Numba more than all that is done with it.
 * The input of a grid, and whatever else has a stencil (stencil.py), has no links. The neighbours of
   v are v - offset and v + offset, and the costs lie in one array per run, a quarter of the memory.
   `load_labels` makes a row of either form.
 * In a row the neighbours of smaller index come first, in the order of the edges. So a pass over the
-  rows in order meets each edge once at its larger end, and a first sweep needs this half only
+  rows in order meets each edge once at its larger end. A first sweep needs this half only
   ("backward rows").
 * Node costs are *reduced*: the minimum of each row is subtracted, which changes the cost of every
   labelling by the same constant. Then they fit into float32 however large the clusters become.

@@ -4,8 +4,8 @@ Moves of single nodes cannot divide a cluster in two: the first node to leave lo
 neighbours. Moves of parts can, if something shows where a part ends; the class costs do, where the
 part is of another class than the rest. For two instances of one class nothing does. But a node at
 the wrong side has edges into its cluster that pay for being cut. From such a *seed* a part is grown
-here, as in the local search of Kernighan and Lin: always by the node whose change of side costs
-least (or gains most), also uphill, and then back to where the sum was best.
+here, as in the local search of Kernighan and Lin. The next node is always the one whose change of
+side costs least (or gains most). It goes uphill too, and in the end back to where the sum was best.
 
 Taking u out of cluster C into the part S changes the cost of cut edges by
 
@@ -150,8 +150,8 @@ def _grow_part(graph, clusters, seed, size, number, part):
         part: changed.
 
     Returns:
-        What taking off the first nodes of the part gains; how many nodes these are, 0 if there is
-        no gain; and how many links were visited.
+        What taking off the first nodes of the part gains; how many nodes these are, 0 without a
+        gain; how many links were visited.
     """
     inside, towards, taken = part.inside, part.towards, part.taken
     own = clusters[seed]

@@ -6,7 +6,7 @@ A node v that is in no cluster joins cluster B for a gain of
 
 where c are (summed, reduced) node costs, low(B) = min_k c_B(k), and min_k c_v(k) = 0. That is the
 similarity of Algorithm 2, but towards the *whole* cluster: one bad edge is outvoted by the others.
-The last two terms together are never positive, so the sum of edge costs bounds the gain, and the
+The last two terms together are never positive, so the sum of edge costs bounds the gain. The
 minimum over K classes is taken for candidates only that could win.
 
 Shapes: n nodes of a graph, K classes, M clusters.

@@ -103,7 +103,7 @@ def _guess_cluster(graph, v, row, count, sums):
 def move_freely(graph, max_passes):
     """Start from single nodes and move each to the best cluster until no move gains.
 
-    A node may also leave its cluster for one of its own. Nodes are taken in order; after the first
+    A node may also leave its cluster for one of its own. Nodes are taken in order. After the first
     pass, only those are looked at again for which a move of a neighbour may have changed the best.
 
     Args:

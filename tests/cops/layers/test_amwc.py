@@ -101,7 +101,7 @@ def test_against_an_independent_algorithm_1(seed, interpolation):
 
 @pytest.mark.parametrize(("interpolation", "size"), [(0.5, 0.0), (5.0, 0.2), (50.0, 0.02)])
 def test_one_node(interpolation, size):
-    # Costs (0, 1) give class 0. The loss makes it dearer by lambda: at 0.5 it still wins, at 5 the
+    # Costs (0, 1) give class 0. The loss makes it dearer by lambda. At 0.5 it still wins, at 5 the
     # costs are (5, 1), class 1 wins, and the gradient is (0 - 1, 1 - 0) / 5. Descending along it
     # raises the cost of class 0, as the loss wants.
     costs = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1).requires_grad_()
@@ -123,8 +123,8 @@ def test_one_node(interpolation, size):
 def test_one_edge():
     # Two cells of one thing class, joined by an edge cost of 1; the truth is two things. The one
     # segment matches the left truth; the right one has an empty mask. With dL/dz = 1 for the first
-    # mask at the right cell and for the second at the left cell, each label costs lambda = 4 at one
-    # cell; cutting the edge costs 1. So it is cut, dL/dc_E = (1 - 0) / 4, and no class changes.
+    # mask at the right cell and the second at the left cell, each label costs lambda = 4 at one
+    # cell. Cutting the edge costs 1. So it is cut, dL/dc_E = (1 - 0) / 4, and no class changes.
     class_costs = torch.tensor([5.0, 0.0]).reshape(1, 2, 1, 1).repeat(1, 1, 1, 2).requires_grad_()
     edge_costs = torch.ones(1, 2, 1, 2, requires_grad=True)
     segments = [{"id": 1, "category_id": 1}, {"id": 2, "category_id": 1}]

@@ -27,8 +27,8 @@ def middles(graph, stride: float) -> np.ndarray:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("distances", [(1, 4), (1, 3), (1, 2, 5)])
 def test_a_plane_of_costs_is_reproduced_where_the_edges_are(stride, distances):
-    """Costs that are linear in the place of an edge's middle: interpolation must give them back
-    exactly, at the middles of the finer edges, except next to the frame, where they are held."""
+    """Costs are linear in the place of an edge's middle. Interpolation must give them back
+    exactly at the middles of the finer edges, except next to the frame, where they are held."""
     coarse = grid_graph(9, 12, distances)
     at = np.nan_to_num(middles(coarse, 4), nan=1e4)  # cells without an edge must not be read
     edge_costs = torch.from_numpy(3 + 0.5 * at[..., 0] - 0.25 * at[..., 1])

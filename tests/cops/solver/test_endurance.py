@@ -218,7 +218,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_old_kernel(tmp_path)
     """Numba writes into the index first that there is a kernel, then the kernel.
 
     Who is killed between the two leaves an index that names the file of an older kernel, if there
-    still is one; and it would be used without a word.
+    still is one. It would be used without a word.
     """
     package = tmp_path / "package"
     package.mkdir()

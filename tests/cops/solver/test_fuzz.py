@@ -1,9 +1,9 @@
 """Hostile input for both methods: 10,000 random problems, degenerate graphs, ties, magnitudes.
 
-A solution must be feasible, its energy must be that of its labelling, and what `multilevel` returns
-must cost no more than two trivial labellings: each node alone in its best class (those of a class
-outside P joined), and all nodes in one cluster. Greedy contraction promises the latter in two
-cases only, and one test shows how it fails in others.
+A solution must be feasible, and its energy must be that of its labelling. What `multilevel` returns
+must cost no more than two trivial labellings. They are each node alone in its best class (those of
+a class outside P joined), and all nodes in one cluster. Greedy contraction promises the latter in
+two cases only, and one test shows how it fails in others.
 """
 
 from __future__ import annotations

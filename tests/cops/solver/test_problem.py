@@ -76,7 +76,7 @@ def test_feasibility(classes, clusters, is_cut, feasible):
 
 
 def test_brute_force_labellings_are_the_feasible_ones():
-    # Two classes, class 0 partitionable, three nodes: for each set of nodes that take class 1 (one
+    # Two classes, class 0 partitionable, three nodes. For each set of nodes that take class 1 (one
     # cluster), the others are divided freely: sum of C(3, m) Bell(m) = 1 + 3 * 1 + 3 * 2 + 5 = 15.
     labellings = list(naive_solver.all_labellings(3, PARTITIONABLE))
     assert len(labellings) == 15

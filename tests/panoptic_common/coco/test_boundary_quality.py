@@ -97,8 +97,9 @@ def test_boundary_pq_of_a_wide_band_is_pq_and_of_a_thin_band_is_lower():
 def test_boundary_pq_leaves_out_the_whole_void():
     # Truth: columns 0-29 of 40 x 60, the rest void; prediction: columns 0-49. With bands of one
     # pixel the true one has 2 * 40 + 2 * 28 = 136 pixels, the predicted one 2 * 40 + 2 * 48 = 176;
-    # they share the left column and 2 * 29 more = 98, and 2 * 20 + 38 = 78 of the predicted one
-    # lie in void, most of them far from the void's own outline: 98 / (136 + 176 - 98 - 78).
+    # they share the left column and 2 * 29 more = 98. Of the predicted one 2 * 20 + 38 = 78 lie in
+    # void, most of them far from the void's own outline. 98 / (136 + 176 - 98
+    # - 78).
     truth, prediction = np.zeros((2, 40, 60), np.int32)
     truth[:, :30] = 1
     prediction[:, :50] = 7

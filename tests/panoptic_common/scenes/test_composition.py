@@ -238,7 +238,7 @@ def test_stride_4_can_represent_the_truth(sample: list[Scene]) -> None:
     quality = panoptic_quality([(scene, upsampled_truth(scene.id_map)) for scene in sample])
     assert min(quality.values()) > 95, quality
     # Nearest neighbour moves each border by one pixel on average, which no figure with limbs
-    # survives at 95: a disc of diameter D keeps an IoU of about 1 - 4/D, 0.95 at 80 pixels.
+    # survives at 95. A disc of diameter D keeps an IoU of about 1 - 4/D, 0.95 at 80 pixels.
     nearest = [s.id_map[2::4, 2::4].repeat(4, axis=0).repeat(4, axis=1) for s in sample]
     quality = panoptic_quality(list(zip(sample, nearest, strict=True)))
     assert min(quality.values()) > 85, quality

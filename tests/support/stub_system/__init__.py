@@ -1,7 +1,7 @@
 """A system that sees brightness, to test what predicts and draws with: see it through, by hand.
 
-Class 0 (stuff) is where an image is dark, class 1 (a thing) where it is bright. It finds two boxes,
-and gives a map of cells of 4 x 4 pixels that grows from 0 at the left to 1 at the right.
+Class 0 (stuff) is where an image is dark, class 1 (a thing) where it is bright. It finds two boxes.
+It gives a map of cells of 4 x 4 pixels that grows from 0 at the left to 1 at the right.
 """
 
 from __future__ import annotations

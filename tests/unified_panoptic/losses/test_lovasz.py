@@ -26,7 +26,7 @@ def jaccard_loss(wrong: set[int], foreground: set[int]) -> float:
 def extension_by_definition(errors: np.ndarray, foreground: set[int]) -> float:
     """The Lovasz extension as the largest linear function over all orders of the pixels.
 
-    For a submodular function this is the greedy sum over the descending order; taking the maximum
+    For a submodular function this is the greedy sum over the descending order. Taking the maximum
     over *every* order instead does not know that the errors are sorted at all.
     """
     best = -np.inf

@@ -25,7 +25,7 @@ def grid_of(size: tuple[int, int]) -> tuple[int, int]:
 def make_case(size=(61, 94), seed=0):
     """Truth with four things, a crowd and void, and detections of every kind.
 
-    Detections: 0 finds thing 0; 1 is a duplicate of 0; 2 finds thing 1; 3 lies where nothing is;
+    Detections: 0 finds thing 0; 1 is a duplicate of 0; 2 finds thing 1. 3 lies where nothing is;
     4 finds thing 2's place but says another class. So things 2 and 3 stay unmatched.
     """
     truth = make_image(seed, size, things=(1, 3, 1, 3))["panoptic_target"]

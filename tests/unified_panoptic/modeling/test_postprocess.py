@@ -253,7 +253,7 @@ def test_merger_equals_detectron2s(seed, overlap, area_limit):
     )
     ids, infos = trim_small_stuff(ours, area_limit)
 
-    # Detectron2 counts the share that is taken, not the share that is free, and calls every thing 0
+    # Detectron2 counts the share that is taken, not the share that is free. It calls every thing 0
     # in its semantic map, so that stuff class c is c + 1 here.
     instances = Instances(size)
     instances.scores, instances.pred_classes = scores, classes
@@ -296,7 +296,7 @@ def test_merger_order_share_and_score_by_hand():
     ids, infos = merge_heuristically(
         semantic, boxes, torch.tensor([1, 1, 3, 1]), scores, torch.ones(4, 4, 4), IS_THING
     )
-    # The second box comes first; half of the first is still free, just enough; a quarter of the
+    # The second box comes first; half of the first is still free, just enough. A quarter of the
     # third is not free at all; the fourth scores too little.
     assert ids[0].tolist() == [2, 2, 1, 1, 1, 1, 3, 3]
     assert [s["category_id"] for s in infos] == [1, 1, 2]
@@ -307,7 +307,7 @@ def test_merger_order_share_and_score_by_hand():
 
 
 def test_covered_detections_are_dropped_whatever_their_class():
-    # Full masks on a 10 x 10 grid: B (6 x 6 at the origin) lies inside A (8 x 8); C (4 x 4 at
+    # Full masks on a 10 x 10 grid: B (6 x 6 at the origin) lies inside A (8 x 8). C (4 x 4 at
     # (6, 6)) shares 2 x 2 = 4 of its 16 cells with A; D touches nobody.
     boxes = torch.tensor([[0, 0, 6, 6], [0, 0, 8, 8], [6, 6, 10, 10], [0, 9, 4, 10.0]])
     scores = torch.tensor([0.8, 0.9, 0.7, 0.6])

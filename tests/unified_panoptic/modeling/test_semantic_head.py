@@ -123,7 +123,7 @@ def test_output_is_at_the_finest_stride_with_the_levels_side_by_side():
     torch.testing.assert_close(result[:, :8], made.subnet(features["p2"]))
     coarse = made.subnet(features["p5"])  # stride 32: 8 cells of stride 4 to a side
     # Column 12's centre is 12.5 / 8 = 1.5625 coarse cells from the left, so 0.0625 beyond the
-    # centre of coarse cell 1; row 0 lies above the centre of coarse row 0 and takes its value.
+    # centre of coarse cell 1. Row 0 lies above the centre of coarse row 0 and takes its value.
     expected = 0.9375 * coarse[:, :, 0, 1] + 0.0625 * coarse[:, :, 0, 2]
     torch.testing.assert_close(result[:, 24:, 0, 12], expected)
 

@@ -29,7 +29,7 @@ def settle_frozen_norms(model: nn.Module) -> None:
     """Give every frozen batch normalisation the statistics that a noise image has there.
 
     Without any, as in a model without weights, a ResNet's features grow by orders of magnitude from
-    block to block, and the proposals and losses made from them are those of no trained model.
+    block to block. The proposals and losses made from them are those of no trained model.
     """
 
     def settle(module: FrozenBatchNorm2d, arguments: tuple[torch.Tensor]) -> None:

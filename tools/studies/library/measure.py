@@ -1,9 +1,9 @@
 """Measure time, peak memory and multiply-adds of named parts of a program.
 
 A part is a span: `with meter.span("backbone"): ...`. Spans may nest, and one name may occur many
-times in a run; the same program can so be run under a stopwatch, a memory meter and a counter in
-turn, none of which disturbs what another one reads. Seconds and multiply-adds of equal names add
-up, of peaks the largest counts.
+times in a run. So one program can be run under a stopwatch, a memory meter and a counter in turn.
+None disturbs what another one reads. Seconds and multiply-adds of equal names add up, of peaks the
+largest counts.
 """
 
 from __future__ import annotations

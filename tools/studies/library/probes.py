@@ -1,6 +1,6 @@
 """Spans around the submodules of the Unified system (Li, Qi, Torr, CVPR 2020, Fig. 2).
 
-A part that is a module is watched by hooks; a step that is a public function is wrapped wherever a
+A part that is a module is watched by hooks. A step that is a public function is wrapped wherever a
 module of the system refers to it. All that runs is the model's own code.
 """
 
@@ -87,9 +87,9 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def instrumented(model: nn.Module, span: Span) -> Iterator[None]:
     """While the context lasts, each part of the model runs inside a span of its name.
 
-    A part that another one calls (resampling is a part of its own, and a step of the panoptic map
-    at stride 4) belongs to the caller. What lies between two steps of the panoptic submodule
-    belongs to it, too.
+    A part that another one calls belongs to the caller. Resampling is a part of its own, and a step
+    of the panoptic map at stride 4. What lies between two steps of the panoptic submodule belongs
+    to it, too.
 
     Args:
         model: a `UnifiedPanoptic`.

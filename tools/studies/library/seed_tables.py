@@ -143,7 +143,7 @@ def comparison_in_markdown(
     """Return the table of means and that of differences, with a sentence above each.
 
     Args:
-        tables: "seeds"; "rows", the spreads of each row by heading; and "differences", a list of
+        tables: "seeds"; "rows", the spreads of each row by heading; "differences", a list of
             dicts with texts and, by the headings of `COMPARED`, what `seed_gaps` takes.
         headings: of the first table.
         texts: heading -> key of the texts that stand before the numbers of the second one.

@@ -4,18 +4,19 @@ Solvers of others can be measured beside ours. Any function will do that takes a
 
     solve(node_costs, edges, edge_costs, partitionable) -> seconds, node_classes, is_cut[, peak]
 
-with the arrays of `cops.solver.Problem` (V, K), (E, 2), (E,), (K,), and returns the processor time
-that it alone took (not the building of its own form of the problem), the class of each node (V,),
-whether each edge is cut (E,), and optionally by how many bytes the solution raised the process's
-memory at its peak; else that of the whole call is taken.
+with the arrays of `cops.solver.Problem` (V, K), (E, 2), (E,), (K,), and returns a tuple. It holds
+the processor time that it alone took, without the building of its own form of the problem. Then
+come the class of each node (V,) and whether each edge is cut (E,). Optionally there follows by how
+many bytes the solution raised the process's memory at its peak. Else that of the whole call is
+taken.
 
 Both sides are judged by the same rule. The clusters of another solver are the components of the
-edges that it does not cut; then all clusters of one class outside P are joined, as Eq. 2 demands
-and as ours are, and the energy is that of the joined labelling, counted by our function from the
+edges that it does not cut. Then all clusters of one class outside P are joined, as Eq. 2 demands
+and as ours are. The energy is that of the joined labelling, counted by our function from the
 problem as given. It is called feasible if the joined labelling is, *with the edges that the solver
-itself said are cut*: one that leaves an edge between two clusters of a stuff class cut, or cuts an
+itself said are cut*. One that leaves an edge between two clusters of a stuff class cut, or cuts an
 edge inside a cluster, is not. (Clusters of a stuff class without an edge between them are the same
-to Eq. 2 whether joined or not, so solvers that join only neighbours lose nothing.)
+to Eq. 2 whether joined or not. So solvers that join only neighbours lose nothing.)
 
 Shapes: V nodes, K classes, E edges.
 """

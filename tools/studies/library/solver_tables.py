@@ -48,7 +48,7 @@ def _gain(other: Row, own: Row) -> float:
 def summarise(rows: Iterable[Row]) -> list[Row]:
     """Sum up in one row each kind of problem and solver, over its seeds.
 
-    Times and rates are medians over the seeds of what each row has (itself a median over its runs),
+    Times and rates are medians over the seeds of what each row has (itself a median over its runs).
     "seconds_range" is the range over the seeds. "gain" and "gain_beside" are the triples of least,
     mean and greatest, or None; "peak_extra_bytes" is the greatest, and "feasible" means all.
     """

@@ -178,7 +178,7 @@ def test_gap_to_the_optimum_is_small() -> None:
 def test_hand_worked_example() -> None:
     """Five nodes in a row; class 0 is a thing, class 1 stuff.
 
-    Nodes 0, 1 and 3, 4 want class 0 (saving 5 each) and their neighbour (saving 4); node 2 wants
+    Nodes 0, 1 and 3, 4 want class 0 (saving 5 each) and their neighbour (saving 4). Node 2 wants
     class 1 (saving 5), and the long edge 1-3 wants to be cut. Clusters {0, 1}, {2}, {3, 4}: all
     node costs are 0, and edges 1-2 (1), 2-3 (1) and 1-3 (-3) are cut, which costs 1 + 1 - 3 = -1.
     Uncut edges 1-2 and 2-3 would save 2, but cost 5 for the class of node 2 and 3 for edge 1-3.

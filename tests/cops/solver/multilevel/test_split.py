@@ -170,7 +170,7 @@ def strip() -> tuple[Graph, np.ndarray, np.ndarray]:
     """Nodes 0 .. 2 are one cluster, 3 .. 8 another of the same class.
 
     Nodes 3, 4 and 5 are a clique. Each has an edge of 6 to a node of the first cluster and one of 5
-    to a node of its own: any one alone would lose 5 + 2 - 6, all three gain 6 - 5 each.
+    to a node of its own. Any one alone would lose 5 + 2 - 6, all three gain 6 - 5 each.
     """
     edges = clique(range(3), 9.0) + clique(range(3, 6), 1.0) + clique(range(6, 9), 9.0)
     edges += [(a, a + 3, 6.0) for a in range(3)] + [(a, a + 3, 5.0) for a in range(3, 6)]
