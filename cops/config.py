@@ -96,7 +96,8 @@ def _add_training_config(node: CN) -> None:
 
     node.SOLVER = CN()
     node.SOLVER.METHOD = "greedy"  # Algorithm 2
-    node.SOLVER.THREADS = 0  # solves that run side by side; 0: one per core
+    # Solves that run side by side; 0: one per core, shared with the processes of this machine.
+    node.SOLVER.THREADS = 0
 
     # ---- backward pass (3.3.1, 3.3.3) -----------------------------------------------------------
     node.BACKWARD = CN()
@@ -113,6 +114,9 @@ def _add_training_config(node: CN) -> None:
     # h becomes (1 - s) h(u) + s u: h has no slope at u = 0, so a missed segment is not pulled up.
     # 0: the paper's.
     node.LOSS.LINEAR_SHARE = 0.0
+    # Of the slope 0.1 of sigma (Eq. 6), and of the area limits beside it: "pixel", "authors", or
+    # "cell". The paper does not say; see `cops.modeling.solver_training.area_unit`.
+    node.LOSS.AREA_UNIT = "cell"
     # Share of costs set to zero in training (A.2): pixels with all their classes, and edges.
     node.LOSS.COST_DROPOUT = 0.1
 

@@ -5,8 +5,8 @@ the truth, for a loss on panoptic labels. The gradient of that loss goes through
 (`lifting.py`).
 
 The gradient has no gradient of its own. A loss scale, as of mixed precision with gradient
-scaling, would scale the perturbation: use the two apart. Solves run on threads, all images and
-all lambdas side by side; the results do not depend on the number of threads.
+scaling, would scale the perturbation: `cops.losses.loss_scale` keeps it away. Solves run on
+threads, all images and all lambdas side by side; the results do not depend on their number.
 
 Shapes: N images; K classes; D distances; h, w cells of the grid, V = h w nodes, E edges; S true
 segments, M predicted ones, J masks of an image.

@@ -9,8 +9,9 @@ is chosen:
     class_b, edge_b = scale_gradient((class_costs, edge_costs), norm=0.5)
     loss = surrogate(class_a, edge_a) + pretraining(class_b, edge_b)
 
-The norm is taken over all tensors of a call, so class and edge costs keep their proportion. A loss
-scale, as of mixed precision with gradient scaling, is undone by it: use the two apart.
+The norm is taken over all tensors of a call, so class and edge costs keep their proportion. With
+several processes it is taken over the tensors of all of them. A factor of the loss, as that of
+mixed precision, would be undone: `cops.losses.loss_scale` carries it around this.
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cops.losses.processes import sum_over_processes
+
 
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, norm: float, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.norm = norm
+        ctx.device = tensors[0].device
         ctx.set_materialize_grads(False)
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # In float64: the sum of 10^7 float32 values loses digits. Read from the device together:
-        # each read on its own would wait for it once more.
+        # In float64: the sum of 10^7 float32 values loses digits. Read from the device once.
         norms = [g.abs().sum(dtype=torch.float64) for g in gradients if g is not None]
-        total = sum(torch.stack(norms).tolist()) if norms else 0.0
+        own = torch.stack(norms).sum() if norms else torch.zeros((), dtype=torch.float64)
+        total = float(sum_over_processes(own.to(ctx.device)))
         factor = ctx.norm / total if total > 0 else 0.0
         return None, *(None if g is None else g * factor for g in gradients)
 
@@ -45,7 +49,7 @@ def scale_gradient(tensors: Sequence[Tensor], norm: float) -> tuple[Tensor, ...]
     """Pass tensors on unchanged; scale their gradients so that their joint L1 norm is `norm`.
 
     Args:
-        tensors: any number, of any shapes.
+        tensors: one or more, of any shapes, on one device.
         norm: not negative. A gradient of all zeros stays so; one with inf becomes nan.
 
     Returns:

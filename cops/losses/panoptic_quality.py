@@ -5,9 +5,10 @@ small segments first; both are steps. The surrogate matches by maximum IoU (`cop
 With u the IoU of a matched pair, a the area of a mask and t the class's rejection area, it softens
 them,
 
-    h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-0.1 (a - t))),
+    h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-s (a - t))),
 
-to the quality of one class, summed over the images of the batch before the ratio is taken,
+to the quality of one class, summed over the images of the batch, of all processes, before the
+ratio is taken,
 
     PQ = sum of h sigma u over the pairs / (sum of h sigma over the pairs
                                             + (sum of sigma over false positives + misses) / 2).
@@ -45,12 +46,13 @@ import torch
 from torch import Tensor, nn
 
 from cops.layers.panoptic_masks import PanopticMasks
+from cops.losses.processes import sum_over_processes
 from cops.targets import CopsTarget
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 FORMS = ("authors", "literal")
 
-_SLOPE = 0.1  # of sigma, per cell; the paper's, for the stride-4 grid
+AREA_SLOPE = 0.1  # of sigma (Eq. 6); the paper does not say per what
 
 # Keeps 0/0 away, where no pair of a class has an overlap worth naming; far below any real value.
 _TINY = 1e-6
@@ -78,20 +80,21 @@ def soft_match(iou: Tensor, linear_share: float = 0.0) -> Tensor:
     Args:
         iou: u, in 0..1.
         linear_share: s in (1 - s) h + s u. h is so flat near 0 (slope 0.03 at u = 0.2, 0 at 0) that
-            a missed segment does not move. With s = 0.2 gives it a slope.
+            a missed segment does not move. A share of 0.2 gives it a slope.
     """
     hit, miss = iou**4, (1 - iou) ** 4
     return (1 - linear_share) * hit / (hit + miss) + linear_share * iou
 
 
-def soft_keep(area: Tensor, limit: Tensor) -> Tensor:
-    """Compute sigma(a) = 1 / (1 + exp(-0.1 (a - t))), the chance that a segment is not too small.
+def soft_keep(area: Tensor, limit: Tensor, slope: float = AREA_SLOPE) -> Tensor:
+    """Compute sigma(a) = 1 / (1 + exp(-s (a - t))), the chance that a segment is not too small.
 
     Args:
         area: a, in cells.
         limit: t, in cells.
+        slope: s, per cell.
     """
-    return torch.sigmoid(_SLOPE * (area - limit))
+    return torch.sigmoid(slope * (area - limit))
 
 
 class _Pairs(NamedTuple):
@@ -112,8 +115,12 @@ def smooth_panoptic_quality(
     *,
     form: str = "authors",
     linear_share: float = 0.0,
+    area_slope: float = AREA_SLOPE,
 ) -> tuple[Tensor, SmoothQuality]:
     """Compute 1 - the mean surrogate PQ over the classes present in the batch.
+
+    With several processes the batch is that of all of them, and each gets the same loss. All have
+    to call this, however many images each has.
 
     Args:
         predictions: the masks of N images, matched with the truth.
@@ -121,6 +128,7 @@ def smooth_panoptic_quality(
         area_limits: (K,) rejection area t of each class, in cells of the grid.
         form: "authors" or "literal", see the module.
         linear_share: of u in h, see `soft_match`.
+        area_slope: of sigma, per cell, see `soft_keep`.
 
     Returns:
         A scalar in 0..1 (0, still part of the graph, if no class counts), and what it is made of.
@@ -143,7 +151,8 @@ def smooth_panoptic_quality(
         num_truths = torch.zeros(len(limits), dtype=pairs.area.dtype, device=limits.device)
         for truth in truths:
             num_truths += torch.bincount(truth.classes, minlength=len(limits))
-        return _quality_of_classes(pairs, num_truths, limits, form, linear_share)
+        keep = soft_keep(pairs.area, limits[pairs.classes], area_slope)
+        return _quality_of_classes(pairs, num_truths, keep, form, linear_share)
 
 
 def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
@@ -171,29 +180,37 @@ def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
 def _quality_of_classes(
     pairs: _Pairs,
     num_truths: Tensor,
-    limits: Tensor,
+    keep: Tensor,
     form: str,
     linear_share: float,
 ) -> tuple[Tensor, SmoothQuality]:
-    """Take the ratio of each class and the mean; `num_truths` is (K,)."""
+    """Take the ratio of each class and the mean.
+
+    Args:
+        pairs: J masks.
+        num_truths: (K,), of this process.
+        keep: (J,) sigma.
+        form: "authors" or "literal".
+        linear_share: see `soft_match`.
+    """
 
     def by_class(values: Tensor) -> Tensor:
-        return torch.zeros_like(limits).index_add(0, pairs.classes, values)
+        return torch.zeros_like(num_truths).index_add(0, pairs.classes, values)
 
-    limit = limits[pairs.classes]
-    keep = soft_keep(pairs.area, limit)
     match = soft_match(pairs.iou, linear_share)
     hit = match * keep * pairs.matched
     spurious = keep * (pairs.predicted & ~pairs.matched & ~pairs.excused)
-    true_positives, false_positives = by_class(hit), by_class(spurious)
     # Empty masks are pairs too, with u = 0: in the authors' form they are misses by 1.
     if form == "literal":
-        false_negatives = num_truths - by_class((pairs.matched & pairs.predicted).to(hit.dtype))
+        missed = num_truths - by_class((pairs.matched & pairs.predicted).to(hit.dtype))
     else:
         unmatched = num_truths - by_class(pairs.matched.to(hit.dtype))
-        false_negatives = unmatched + by_class((1 - match) * pairs.matched)
+        missed = unmatched + by_class((1 - match) * pairs.matched)
+    own = (by_class(hit), by_class(spurious), missed, by_class(hit * pairs.iou), num_truths)
+    sums = sum_over_processes(torch.stack(own)).unbind()
+    true_positives, false_positives, false_negatives, overlap, num_truths = sums
     weight = true_positives + 0.5 * (false_positives + false_negatives)
-    pq = by_class(hit * pairs.iou) / weight.clamp(min=_TINY)
+    pq = overlap / weight.clamp(min=_TINY)
 
     present = num_truths > 0
     loss = 1 - pq[present].mean() if bool(present.any()) else 0.0 * pairs.area.sum()
@@ -252,6 +269,7 @@ class PanopticQualityLoss(nn.Module):
         weight: w. It scales the perturbation of the costs too: only lambda times w counts.
         form: see `smooth_panoptic_quality`.
         linear_share: see `smooth_panoptic_quality`.
+        area_slope: see `smooth_panoptic_quality`.
     """
 
     def __init__(
@@ -261,6 +279,7 @@ class PanopticQualityLoss(nn.Module):
         weight: float = 10.0,
         form: str = "authors",
         linear_share: float = 0.0,
+        area_slope: float = AREA_SLOPE,
     ) -> None:
         super().__init__()
         self.area_limits: Tensor
@@ -271,6 +290,7 @@ class PanopticQualityLoss(nn.Module):
         self.weight = weight
         self.form = form
         self.linear_share = linear_share
+        self.area_slope = area_slope
 
     def forward(
         self, predictions: Sequence[PanopticMasks], truths: Sequence[CopsTarget]
@@ -282,5 +302,6 @@ class PanopticQualityLoss(nn.Module):
             self.area_limits,
             form=self.form,
             linear_share=self.linear_share,
+            area_slope=self.area_slope,
         )
         return self.weight * loss, details

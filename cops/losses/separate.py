@@ -7,9 +7,9 @@ gives the labels x and y of the solution. The losses compare them with the truth
     L_E = 1 - y^T y_g / (y^T y_g + (y^T (1 - y_g) + (1 - y)^T y_g) / 2),   (Eq. 9)
 
 L_E being one minus the F1 score of the cut edges, so that the many edges that nobody cuts do not
-count. It is taken for each distance on its own, over the whole batch. Both are weighted as in
-pre-training; the weight 0 leaves out void, crowd and edges outside the grid. The factor 1/|V|
-becomes one over the sum of the weights.
+count. It is taken for each distance on its own. The batch of both is that of all processes. Both
+are weighted as in pre-training; the weight 0 leaves out void, crowd and edges outside the grid. The
+factor 1/|V| becomes one over the sum of the weights.
 
 Shapes: N images; K classes; D distances; h, w cells of the grid.
 """
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cops.losses.processes import sum_over_processes
 from cops.targets import CopsTarget
 
 
@@ -46,9 +47,10 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     known = torch.where(counted, truth.long(), torch.zeros_like(truth, dtype=torch.long))
     target = torch.zeros_like(labels).scatter_(1, known[:, None], 1.0)
     distance = (labels - target).abs().sum(dim=1)
-    total = weights.sum()
+    own = torch.stack([(distance * weights).sum(), weights.sum().to(distance.dtype)])
+    wrong, total = sum_over_processes(own).unbind()
     # Not clamped to a tiny number: its inverse times a weight is inf, and inf * 0 is nan.
-    return (distance * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    return wrong / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
@@ -71,8 +73,9 @@ def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
     def by_distance(values: Tensor) -> Tensor:
         return (values * weights).reshape(num, channels // 2, 2, height, width).sum((0, 2, 3, 4))
 
-    shared = by_distance(labels * is_cut)
-    wrong = by_distance(labels * (1 - is_cut)) + by_distance((1 - labels) * is_cut)
+    own_shared = by_distance(labels * is_cut)
+    own_wrong = by_distance(labels * (1 - is_cut)) + by_distance((1 - labels) * is_cut)
+    shared, wrong = sum_over_processes(torch.stack([own_shared, own_wrong])).unbind()
     total = shared + 0.5 * wrong
     counted = total.detach() > 0
     losses = torch.where(counted, 1 - shared / torch.where(counted, total, 1.0), 0 * total)

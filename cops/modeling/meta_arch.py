@@ -24,6 +24,7 @@ from cops.finetune import freeze_for_finetuning
 from cops.layers.amwc import AmwcLayer
 from cops.layers.amwc_labels import AmwcLabelsLayer
 from cops.losses.gradient_scale import scale_gradient
+from cops.losses.loss_scale import LossScale
 from cops.losses.panoptic_quality import PanopticQualityLoss
 from cops.losses.separate import SeparateLosses
 from cops.modeling.affinity_head import AffinityHead
@@ -213,15 +214,18 @@ class COPS(nn.Module):
         if self.solver_training is None:
             return self.pretraining(maps.class_logits, maps.edge_logits, truths, batched_inputs)
         losses = {}
-        costs = (maps.class_costs, maps.edge_costs)
+        # Neither the solver nor a norm of gradients may see a factor of the loss.
+        scale = LossScale()
+        costs = scale.enter((maps.class_costs, maps.edge_costs))
         if self.mix:
             # Each loss sees the maps through its own copy, whose gradient is scaled on the way
             # back.
-            logits = scale_gradient((maps.class_logits, maps.edge_logits), self.mix)
+            logits = scale.enter((maps.class_logits, maps.edge_logits))
+            logits = scale_gradient(logits, self.mix)
             losses.update(self.pretraining(*logits, truths, batched_inputs))
             costs = scale_gradient(costs, 1.0)
         losses.update(self.solver_training(*costs, truths))
-        return losses
+        return {name: scale.leave(loss) for name, loss in losses.items()}
 
     def _infer_image(
         self,

@@ -8,11 +8,13 @@ Shapes: N images; K classes; D distances; h, w cells of the grid.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
@@ -20,7 +22,7 @@ from cops.layers.amwc import AmwcLayer
 from cops.layers.amwc_labels import AmwcLabelsLayer
 from cops.layers.cost_dropout import drop_costs
 from cops.layers.perturbation import SolverSettings
-from cops.losses.panoptic_quality import PanopticQualityLoss, true_statistics
+from cops.losses.panoptic_quality import AREA_SLOPE, PanopticQualityLoss, true_statistics
 from cops.losses.separate import SeparateLosses
 from cops.targets import GRID_STRIDE, CopsTarget
 
@@ -62,7 +64,7 @@ class SolverTraining(nn.Module):
             num_samples=node.BACKWARD.SAMPLES,
             lambda_range=tuple(node.BACKWARD.LAMBDA_RANGE),
             method=node.SOLVER.METHOD,
-            num_threads=node.SOLVER.THREADS,
+            num_threads=node.SOLVER.THREADS or threads_per_process(),
             warm_start=node.BACKWARD.WARM_START,
         )
         if node.TRAINING == "separate":
@@ -71,8 +73,12 @@ class SolverTraining(nn.Module):
                 "loss": SeparateLosses(weight=node.LOSS.WEIGHT),
             }
         else:
+            slope, cell_area = area_unit(node.LOSS.AREA_UNIT)
             limits = area_limits_on_grid(
-                is_thing, node.INFERENCE.THING_AREA_LIMIT, node.INFERENCE.STUFF_AREA_LIMIT
+                is_thing,
+                node.INFERENCE.THING_AREA_LIMIT,
+                node.INFERENCE.STUFF_AREA_LIMIT,
+                cell_area,
             )
             parts = {
                 "amwc": AmwcLayer(settings),
@@ -81,6 +87,7 @@ class SolverTraining(nn.Module):
                     weight=node.LOSS.WEIGHT,
                     form=node.LOSS.FORM,
                     linear_share=node.LOSS.LINEAR_SHARE,
+                    area_slope=slope,
                 ),
             }
         return {**parts, "cost_dropout": node.LOSS.COST_DROPOUT, "is_thing": is_thing}
@@ -128,8 +135,44 @@ class SolverTraining(nn.Module):
         return {"loss_panoptic_quality": loss}
 
 
+def threads_per_process() -> int:
+    """Return this process's share of the cores that it may use, at least one.
+
+    The processes that train together on one machine divide its cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // comm.get_local_size())
+
+
+def area_unit(unit: str) -> tuple[float, float]:
+    """Return the slope of sigma (Eq. 6) per cell, and the pixels of a limit that make one cell.
+
+    The paper gives the slope 0.1 and limits in pixels, and does not say per what the slope is.
+
+    Args:
+        unit: "pixel": the slope is per pixel, as the limits are. "cell": the slope is per cell, and
+            limits are converted by a cell's area. "authors": the slope is per cell, and limits are
+            divided by the stride, as in their code; 200 pixels become 50 cells.
+
+    Raises:
+        ValueError: another unit.
+    """
+    pixels = float(GRID_STRIDE**2)
+    units = {
+        "pixel": (AREA_SLOPE * pixels, pixels),
+        "cell": (AREA_SLOPE, pixels),
+        "authors": (AREA_SLOPE, float(GRID_STRIDE)),
+    }
+    if unit not in units:
+        raise ValueError(f"MODEL.COPS.LOSS.AREA_UNIT is {unit!r}: use one of {sorted(units)}")
+    return units[unit]
+
+
 def area_limits_on_grid(
-    is_thing: Sequence[bool], thing_limit: float, stuff_limit: float
+    is_thing: Sequence[bool],
+    thing_limit: float,
+    stuff_limit: float,
+    cell_area: float = GRID_STRIDE**2,
 ) -> tuple[float, ...]:
     """Convert the areas below which segments are rejected to cells of the network's grid.
 
@@ -137,9 +180,9 @@ def area_limits_on_grid(
         is_thing: K flags.
         thing_limit: of things, in pixels.
         stuff_limit: of stuff, in pixels.
+        cell_area: pixels that make one cell.
 
     Returns:
-        K areas in cells: a cell has 16 pixels.
+        K areas in cells.
     """
-    pixels = GRID_STRIDE**2
-    return tuple(thing_limit / pixels if flag else stuff_limit / pixels for flag in is_thing)
+    return tuple((thing_limit if flag else stuff_limit) / cell_area for flag in is_thing)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 import numpy as np
 import pytest
 import torch
 from cops_factory import C, make_image, tiny_config, tiny_model
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from cops.layers.amwc import AmwcLayer
 from cops.layers.amwc_labels import AmwcLabelsLayer
-from cops.losses.panoptic_quality import PanopticQualityLoss, smooth_panoptic_quality
+from cops.losses.panoptic_quality import (
+    PanopticQualityLoss,
+    smooth_panoptic_quality,
+    soft_keep,
+)
 from cops.losses.separate import SeparateLosses
 from cops.modeling.solver_training import SolverTraining, area_limits_on_grid
 
@@ -36,6 +44,37 @@ def test_padding_changes_no_gradient_of_the_solver():
 def test_area_limits_shrink_with_the_grid():
     # 200 / 16 and 2048 / 16 pixels.
     assert area_limits_on_grid((True, False), 200, 2048) == (12.5, 128.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "keep"),
+    [
+        # Things below 200 pixels are rejected. One cell has 16 pixels.
+        ("pixel", 1 / (1 + math.exp(0.1 * (200 - 16)))),  # 1e-8
+        ("authors", 1 / (1 + math.exp(0.1 * (50 - 1)))),  # 0.007
+        ("cell", 1 / (1 + math.exp(0.1 * (12.5 - 1)))),  # 0.24: hardly a rejection
+    ],
+)
+def test_how_much_of_one_cell_is_kept(unit, keep):
+    limits = {C + "INFERENCE.THING_AREA_LIMIT": 200, C + "INFERENCE.STUFF_AREA_LIMIT": 2048}
+    loss = SolverTraining(tiny_config({**SURROGATE, **limits, C + "LOSS.AREA_UNIT": unit})).loss
+    found = soft_keep(torch.tensor(1.0), loss.area_limits[1], loss.area_slope)
+    assert float(found) == pytest.approx(keep, rel=1e-4)
+
+
+def test_an_unknown_unit_is_refused():
+    with pytest.raises(ValueError, match="AREA_UNIT is 'mile'"):
+        SolverTraining(tiny_config({**SURROGATE, C + "LOSS.AREA_UNIT": "mile"}))
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 6), (4, 1), (16, 1)])
+def test_processes_of_a_machine_share_its_cores(monkeypatch, processes, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(comm, "get_local_size", lambda: processes)
+    built = SolverTraining(tiny_config({**SURROGATE, C + "SOLVER.THREADS": 0}))
+    assert built.amwc.settings.num_threads == threads
+    built = SolverTraining(tiny_config({**SURROGATE, C + "SOLVER.THREADS": 3}))
+    assert built.amwc.settings.num_threads == 3
 
 
 @pytest.mark.parametrize(
