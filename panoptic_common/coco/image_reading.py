@@ -107,12 +107,7 @@ def read_image(
         ImageSizeError: it has another size.
         ValueError: naming it, if it is damaged, no image, no regular file, or too large.
     """
-
-    def decode(image: Image.Image) -> RGBImage:
-        image.load()
-        return np.array(to_rgb(_upright(image)))
-
-    rgb = open_image(path, decode, expected_size)
+    rgb = open_image(path, upright_rgb, expected_size)
     if expected_size is not None and rgb.shape[:2] != tuple(expected_size):
         raise ImageSizeError(os.fspath(path), (rgb.shape[0], rgb.shape[1]), expected_size)
     return rgb
@@ -207,6 +202,16 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data says."""
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def upright_rgb(image: Image.Image) -> RGBImage:
+    """Convert an opened image by the rules of this module, its orientation too.
+
+    Returns:
+        (H, W, 3) uint8, contiguous and writable.
+    """
+    image.load()
+    return np.array(to_rgb(_upright(image)))
 
 
 def to_rgb(image: Image.Image) -> RGBImage:

@@ -58,7 +58,7 @@ class CocoResults:
             present = {segment["id"] for segment in measured}
             absent = [s["id"] for s in segments_info if s["id"] not in present]
             raise ValueError(f"{name}: segment {absent[0]} is listed, but has no pixel in the map")
-        segments = [self._segment(segment) for segment in measured]
+        segments = [coco_segment(segment, self._table) for segment in measured]
         number, file_name = len(self._images) + 1, f"{name}.png"
         write_id_map(self._folder / "panoptic" / file_name, id_map)
         height, width = id_map.shape
@@ -66,19 +66,6 @@ class CocoResults:
         self._annotations.append(
             {"image_id": number, "file_name": file_name, "segments_info": segments}
         )
-
-    def _segment(self, segment: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the JSON entry of a segment with `area` and `bbox`."""
-        entry = {
-            "id": int(segment["id"]),
-            "category_id": self._table[segment["category_id"]]["id"],
-            "area": segment["area"],
-            "bbox": segment["bbox"],
-            "iscrowd": 0,
-        }
-        if "score" in segment:
-            entry["score"] = round(float(segment["score"]), 4)
-        return entry
 
     def write(self) -> Path:
         """Write the JSON of all images so far and return its path."""
@@ -90,3 +77,22 @@ class CocoResults:
         path = self._folder / "panoptic.json"
         write_json(path, content)
         return path
+
+
+def coco_segment(segment: Mapping[str, Any], table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make the JSON entry of a segment.
+
+    Args:
+        segment: "id", contiguous "category_id", "area", "bbox", and optionally "score".
+        table: class table, in contiguous order.
+    """
+    entry = {
+        "id": int(segment["id"]),
+        "category_id": table[segment["category_id"]]["id"],
+        "area": segment["area"],
+        "bbox": segment["bbox"],
+        "iscrowd": 0,
+    }
+    if "score" in segment:
+        entry["score"] = round(float(segment["score"]), 4)
+    return entry

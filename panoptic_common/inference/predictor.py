@@ -183,8 +183,26 @@ class Predictor:
         Args:
             image: (H, W, 3) uint8 RGB.
         """
-        inputs = self.prepare(image)
-        output = self.model([inputs])[0]
+        return self.predict_batch([image])[0]
+
+    @torch.no_grad()
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predict on several images in one pass of the network.
+
+        Images of different sizes are padded to one. That changes what the network makes of them
+        near their right and lower borders.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+        """
+        inputs = [self.prepare(image) for image in images]
+        outputs = self.model(inputs) if inputs else []
+        return [self._prediction(*parts) for parts in zip(images, inputs, outputs, strict=True)]
+
+    def _prediction(
+        self, image: np.ndarray, inputs: Mapping[str, Any], output: Mapping[str, Any]
+    ) -> Prediction:
+        """Bring what the model makes of one image to the CPU and to the image's size."""
         instances = self._detections(output, image.shape[:2])
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
         id_map, segments_info = output["panoptic_seg"]
@@ -192,8 +210,8 @@ class Predictor:
             semantic=output["sem_seg"].argmax(dim=0).to(torch.int32).cpu().numpy(),
             id_map=id_map.cpu().numpy(),
             segments_info=segments_info,
-            boxes=instances.pred_boxes.tensor.numpy(),
-            scores=instances.scores.numpy(),
+            boxes=instances.pred_boxes.tensor.float().numpy(),
+            scores=instances.scores.float().numpy(),
             classes=self._thing_ids[instances.pred_classes.numpy()],
             variants={
                 name: (ids.cpu().numpy(), info)
