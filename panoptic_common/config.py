@@ -29,7 +29,7 @@ from panoptic_common.data.catalog import (
     register_panoptic,
     register_scenes,
 )
-from panoptic_common.systems import SYSTEMS, add_system_config
+from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
 Options = Mapping[str, Any] | Sequence[str]
 
@@ -64,7 +64,7 @@ def load_config(
 
     Raises:
         ValueError: the system is unknown, a key or value does not fit, a data set is unknown or
-            wrong, or two of them have different classes.
+            wrong, two of them have different classes, or the system cannot learn such classes.
         FileNotFoundError: the config or a data set is not there.
     """
     cfg = read_config(config, options, systems=systems)
@@ -72,6 +72,11 @@ def load_config(
     register_scenes(settings=cfg.DATASETS.SCENES)
     for name, images, panoptic_json, pngs in datasets:
         register_panoptic(name, images, panoptic_json, pngs)
+    wrong = [
+        name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if not isinstance(name, str)
+    ]
+    if wrong:
+        raise ValueError(f"DATASETS: {wrong[0]!r} is no name of a data set: put it in quotes")
     if need_train and not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
     if only_test and not cfg.DATASETS.TEST:
@@ -81,6 +86,7 @@ def load_config(
     else:
         names = [] if only_test else list(cfg.DATASETS.TRAIN)
         fill_classes(cfg, common_class_table([*names, *cfg.DATASETS.TEST]))
+    check_system_config(cfg, systems)
     return cfg
 
 
@@ -109,7 +115,8 @@ def read_config(
         source, content = "the config", config
     else:
         source, content = _read_yaml(config)
-    architecture = (content.get("MODEL") or {}).get("META_ARCHITECTURE", "")
+    model = content.get("MODEL")
+    architecture = model.get("META_ARCHITECTURE", "") if isinstance(model, dict) else ""
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key == "MODEL.META_ARCHITECTURE":
             architecture = value
@@ -117,6 +124,7 @@ def read_config(
     add_panoptic_config(cfg)
     try:
         add_system_config(cfg, architecture, systems)
+        content = _as_sections(content, cfg)
         if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
             raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
         cfg.merge_from_other_cfg(content)
@@ -129,21 +137,50 @@ def read_config(
     return cfg
 
 
-def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, CN]:
+def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, dict[Any, Any]]:
     """Find and read a YAML file with its _BASE_; returns its place and what it holds."""
     if not os.fspath(path):
-        return "", CN()
+        return "", {}
     place = os.fspath(find_config(path))
     try:
         content = CN.load_yaml_with_base(place, allow_unsafe=False)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} cannot be read as a config: {error}") from error
-    except TypeError:  # a file that holds one value
-        content = 0
-    if not isinstance(content or {}, dict) or content == 0:
+    except RecursionError:
+        raise ValueError(f"{place} is its own _BASE_, directly or by way of others") from None
+    except OSError as error:
+        raise ValueError(
+            f"{place}: its _BASE_ {error.filename} cannot be read: {error.strerror}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{place} cannot be read as a config: {text}") from error
+    except (TypeError, AttributeError):  # a file that holds one value, or a list
+        content = None
+    if not isinstance(content, dict):
         raise ValueError(f"{place} holds no keys with values: it is no config")
-    # "MODEL:" with nothing behind it is an empty section.
-    return place, CN({key: value for key, value in (content or {}).items() if value is not None})
+    return place, content
+
+
+def _as_sections(content: Mapping[Any, Any], cfg: CN, above: str = "") -> CN:
+    """Turn the contents of a YAML file into a config; "MODEL:" alone is an empty section.
+
+    Raises:
+        ValueError: a key is no text or has no value, or a section is none.
+    """
+    sections = CN()
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if not isinstance(key, str):
+            raise ValueError(f"the key {name} is no text: put it in quotes")
+        node = cfg.get(key)
+        if isinstance(node, CN):
+            if not isinstance(value, dict | None):
+                raise ValueError(f"{name} is a section of keys, but holds {value!r}")
+            sections[key] = _as_sections(value or {}, node, f"{name}.")
+        elif value is None and node is not None:
+            raise ValueError(f"{name} has no value: give it one, or leave it out")
+        else:
+            sections[key] = CN(value) if isinstance(value, dict) else value
+    return sections
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ under its own name, the old or the new one, or none. Standard library only: ever
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -23,19 +24,64 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     Args:
         path: file on a local disk.
         write: writes the contents to the binary file that it is given.
+
+    Raises:
+        OSError: naming the file, if the disk is full, say; whatever `write` makes of that.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    file: _WatchedFile | None = None
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())  # or the rename could reach the disk before the contents
+        with io.BufferedWriter(file := _WatchedFile(temporary, "wb")) as buffered:
+            write(buffered)
+            buffered.flush()
+            os.fsync(buffered.fileno())  # or the rename could reach the disk before the contents
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        failure = error if isinstance(error, OSError) else file and file.failure
+        if failure is None:
+            raise
+        raise type(failure)(failure.errno, failure.strerror, os.fspath(path)) from error
     _sync_folder(path.parent)
+
+
+class _WatchedFile(io.FileIO):
+    """Remembers why the disk refused, which libraries such as torch replace by words of theirs."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Make a folder if need be, and write a few bytes into it as a trial.
+
+    Permissions alone do not tell: the disk may be read-only or full, and root may do anything.
+
+    Args:
+        folder: into which a program will write when its work is done.
+
+    Raises:
+        OSError: naming the folder, if that fails.
+    """
+    folder = Path(folder)
+    trial = folder / f".writable.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(trial, "wb") as file:
+                file.write(b"\0" * 4096)
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:

@@ -18,6 +18,8 @@ What a package `name` must offer to be a system (the names may be loaded lazily,
     returns the function ``(id_map, segments_info) -> dict`` that makes training targets.
 ``build_test_target_function(cfg)``, optional
     returns the same for evaluation, or None; for a model that is given a part of the truth.
+``check_config(cfg)``, optional
+    raises ValueError if a complete config asks for what the system cannot do.
 ``name.panels``, an optional module that says how its results are shown. Each name in it is optional
 too:
     ``PANELS``
@@ -78,7 +80,7 @@ def system_panels(
 
 
 def _package_name(meta_architecture: str, systems: Mapping[str, str]) -> str:
-    if meta_architecture not in systems:
+    if not isinstance(meta_architecture, str) or meta_architecture not in systems:
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {meta_architecture!r}, which is none of ours: give a "
             f"config for one of {sorted(systems)}"
@@ -101,3 +103,18 @@ def add_system_config(
     """
     package = system_package(meta_architecture, systems)
     getattr(package, f"add_{package.__name__}_config")(cfg)
+
+
+def check_system_config(cfg: Any, systems: Mapping[str, str] = SYSTEMS) -> None:
+    """Let a system look at a complete config before anything is built from it.
+
+    Args:
+        cfg: with all keys and class counts.
+        systems: package of each known meta-architecture.
+
+    Raises:
+        ValueError: the system cannot do what it asks for.
+    """
+    check = getattr(system_package(cfg.MODEL.META_ARCHITECTURE, systems), "check_config", None)
+    if check is not None:
+        check(cfg)

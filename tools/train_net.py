@@ -19,13 +19,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
-from panoptic_common.compat.launch import LaunchRefused, count_workers, launch, leads
+from panoptic_common.compat.devices import require_device
+from panoptic_common.compat.launch import count_workers, launch, leads
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
@@ -34,10 +37,10 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
-from panoptic_common.engine.run_folder import FolderRefused, hold_folder
+from panoptic_common.engine.endings import ending, refusing
+from panoptic_common.engine.run_folder import hold_folder
 from panoptic_common.engine.scaling import (
     require_equal_shares,
     scale_to_workers,
@@ -105,6 +108,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     )
     if args.num_processes:
         cfg.MODEL.DEVICE = "cpu"
+    if not cfg.MODEL.DEVICE.startswith("cuda"):  # a GPU that is not there is replaced, in `setup`
+        require_device(cfg.MODEL.DEVICE)
     return cfg
 
 
@@ -129,11 +134,28 @@ def share_log(name: str) -> None:
     package_logger = logging.getLogger(name)
     package_logger.setLevel(logging.DEBUG)
     package_logger.handlers = list(logging.getLogger("detectron2").handlers)
+    for handler in package_logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            vars(handler)["handleError"] = partial(give_up_log, handler)
+
+
+def give_up_log(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
+    """Say once that a log cannot be written, where Python would print a traceback per message."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        logging.StreamHandler.handleError(handler, record)
+        return
+    name = getattr(handler.stream, "name", "the log")
+    print(f"train_net.py: {name} cannot be written to any more ({error})", file=sys.stderr)
+    # What is still in the buffer, and what comes, goes nowhere: else the end would fail as well.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), handler.stream.fileno())
 
 
 def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate MODEL.WEIGHTS, or with --resume the last checkpoint of OUTPUT_DIR."""
-    model = Trainer.build_model(cfg)
+    with refusing():
+        model = Trainer.build_model(cfg)
     checkpointer = PanopticCheckpointer(
         model,
         cfg.OUTPUT_DIR,
@@ -161,8 +183,9 @@ def work(args: argparse.Namespace) -> dict[str, Any] | None:
     cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args)
-    trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint)
-    trainer.resume_or_load(resume=args.resume)
+    with refusing():
+        trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint)
+        trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 
 
@@ -186,7 +209,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run `work` in as many processes as the command line asks for.
 
     Returns:
-        The exit status: 0; 1 when weights became NaN; 2 when the run is refused in a sentence.
+        The exit status: 0; 1 when weights became NaN or the disk is full; 2 when the run is
+            refused in a sentence.
 
     Raises:
         SystemExit: SIGTERM (143) or SIGINT (130) ended the run in good order.
@@ -211,18 +235,12 @@ def main(words: Sequence[str] | None = None) -> int:
                 args=(args,),
                 num_processes=args.num_processes,
             )
-    except (CheckpointError, FolderRefused, LaunchRefused) as error:
-        print(f"train_net.py: {error}", file=sys.stderr)
-        return 2
-    except NotFiniteError as error:
-        print(f"train_net.py: {error}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:  # of `launch`, with the traceback of a worker process
-        _, expected, sentence = str(error).strip().rpartition("NotFiniteError: ")
-        if not expected:
+    except Exception as error:
+        told = ending(error)
+        if told is None:
             raise
-        print(f"train_net.py: {sentence}", file=sys.stderr)
-        return 1
+        print(f"train_net.py: {told[1]}", file=sys.stderr)
+        return told[0]
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 _HOME = {
     "add_unified_panoptic_config": "unified_panoptic.config",
+    "check_config": "unified_panoptic.config",
     "build_target_function": "unified_panoptic.targets",
     "UnifiedPanoptic": "unified_panoptic.modeling.meta_arch",
 }

@@ -115,3 +115,15 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.STUFF_AREA_LIMIT = 2048
     # Least score of an instance in the heuristic merger.
     node.INFERENCE.HEURISTIC_SCORE_THRESH = 0.5
+
+
+def check_config(cfg: CN) -> None:
+    """Raise ValueError unless a complete config has things and stuff."""
+    is_thing = cfg.MODEL.PANOPTIC.IS_THING
+    if all(is_thing) or not any(is_thing):
+        # Without stuff no channel covers the image, so pixels outside all boxes have no class.
+        raise ValueError(
+            f"all {len(is_thing)} classes are {'things' if any(is_thing) else 'stuff'} "
+            "(MODEL.PANOPTIC.IS_THING): the Unified system needs at least one thing and one stuff "
+            "class; COPS trains on such data"
+        )

@@ -9,13 +9,16 @@ processes are spawned and begin in a function of this module. So the work-around
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import pickle
 import signal
 import socket
 import tempfile
 import time
 import traceback
+import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,7 +128,8 @@ def launch(
     Raises:
         LaunchRefused: arguments that contradict each other or the machine.
         SystemExit: a signal ended the run; 143 or 130.
-        RuntimeError: a worker failed; the message holds the traceback of the first that did.
+        RuntimeError: a worker failed; the message holds the traceback of the first that did, and
+            ``__cause__`` what it raised.
     """
     if num_machines < 1:
         raise LaunchRefused(f"num_machines is {num_machines}, it must be at least 1")
@@ -153,6 +157,8 @@ def launch(
                 "tcp://ADDRESS_OF_MACHINE_0:PORT, instead of 'auto'"
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    elif machine_rank == 0:
+        _require_free(dist_url)
     with (
         stopping.orderly_end(),
         tempfile.TemporaryDirectory(prefix="panoptic_launch_") as failure_folder,
@@ -215,6 +221,28 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
+def _require_free(dist_url: str) -> None:
+    """Raise LaunchRefused if the port of an address tcp://HOST:PORT of this machine is taken.
+
+    Workers would find out, but only after half a minute, and each with a traceback.
+    """
+    try:
+        port = urllib.parse.urlsplit(dist_url).port
+    except ValueError as error:
+        raise LaunchRefused(f"dist_url {dist_url} is none: {error}") from error
+    if port is None:  # another kind of address, such as file://
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("", port))
+        except OSError as error:
+            raise LaunchRefused(
+                f"dist_url {dist_url} cannot be used ({error.strerror}), since another run uses "
+                "that port perhaps: name another one, or 'auto' for a free one"
+            ) from error
+
+
 def _spawn(job: _Job) -> None:
     """Run the processes of this machine; the first failure ends the others and is raised."""
     context = torch.multiprocessing.start_processes(
@@ -231,7 +259,8 @@ def _spawn(job: _Job) -> None:
             if failed is not None:
                 exit_codes = [process.exitcode for process in processes]
                 _end(processes)
-                raise RuntimeError(_first_failure(exit_codes, job) or f"a worker ended: {failed}")
+                report, cause = _first_failure(exit_codes, job)
+                raise RuntimeError(report or f"a worker ended: {failed}") from cause
     except SystemExit as end:
         if stopping.request.number is not None:
             _pass_on(stopping.STATUSES[int(str(end.code))], processes)
@@ -265,8 +294,10 @@ def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
         process.join(max(0.0, end - time.monotonic()))
 
 
-def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
-    """Return what made the job fail: a killed worker, or else the first that raised.
+def _first_failure(
+    exit_codes: list[int | None], job: _Job
+) -> tuple[str | None, BaseException | None]:
+    """Return what made the job fail: a killed worker, or else the first that raised, and what.
 
     When a worker fails, its peers fail a moment later with "connection closed"; torch reports
     whichever it notices first. SIGTERM is not a cause: with it torch ends the peers.
@@ -276,10 +307,23 @@ def _first_failure(exit_codes: list[int | None], job: _Job) -> str | None:
             return (
                 f"worker {_global_rank(local_rank, job)} of {job.world_size} was killed by "
                 f"{signal.Signals(-code).name} (SIGKILL often means: out of memory)"
-            )
-    reports = list(Path(job.failure_folder).glob("*.txt"))
+            ), None
+    reports = list(Path(job.failure_folder).glob("*.failure"))
     first = min(reports, key=lambda path: int(path.stem), default=None)
-    return None if first is None else first.read_text(encoding="utf-8")
+    if first is None:
+        return None, None
+    report, packed = pickle.loads(first.read_bytes())
+    with contextlib.suppress(Exception):  # a class that only the worker knows
+        return report, pickle.loads(packed)
+    return report, None
+
+
+def _pack_failure(report: str, error: Exception) -> bytes:
+    """Pickle a traceback and, if it can be pickled, the error, for `_first_failure`."""
+    packed = b""
+    with contextlib.suppress(Exception):  # an error may hold anything
+        packed = pickle.dumps(error)
+    return pickle.dumps((report, packed))
 
 
 def _global_rank(local_rank: int, job: _Job) -> int:
@@ -303,11 +347,12 @@ def _worker(local_rank: int, job: _Job) -> None:
         # process whose work is done. Python's own end is run; that of the C++ libraries is not.
         logging.shutdown()
         atexit.register(os._exit, 0)
-    except Exception:
+    except Exception as error:
         report = f"worker {rank} of {job.world_size} failed:\n{traceback.format_exc()}"
+        packed = _pack_failure(report, error)
         # Atomically: the parent must not read half of it.
-        path = Path(job.failure_folder, f"{time.monotonic_ns()}.txt")
-        write_atomically(path, lambda file: file.write(report.encode()))
+        path = Path(job.failure_folder, f"{time.monotonic_ns()}.failure")
+        write_atomically(path, lambda file: file.write(packed))
         raise
 
 

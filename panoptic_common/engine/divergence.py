@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import PurePath
 
 import torch
@@ -72,18 +70,3 @@ def explain(
         f"{', '.join(names[:_MOST_NAMES])}{more}: {what}; nothing of it was saved, and --resume "
         "goes on from the last checkpoint once the cause is gone"
     )
-
-
-@contextlib.contextmanager
-def without_traceback() -> Iterator[None]:
-    """Keep Detectron2's loop from logging a traceback of an error that is told in a sentence."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], NotFiniteError))
-
-    loop = logging.getLogger("detectron2.engine.train_loop")
-    loop.addFilter(is_other)
-    try:
-        yield
-    finally:
-        loop.removeFilter(is_other)

@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from panoptic_common.engine.resuming import cut_metrics
+from panoptic_common.files import require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,7 @@ def hold_folder(folder: str | os.PathLike[str], patience: float | None = None) -
         FolderRefused: another run holds it, it is no folder, or nothing can be written there.
     """
     try:
-        os.makedirs(folder, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError("no permission to write there")
+        require_writable(folder)
         lock = FileLock(os.path.join(os.path.abspath(folder), LOCK), is_singleton=True)
         lock.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout:

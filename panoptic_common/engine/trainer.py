@@ -38,7 +38,9 @@ from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.drawing.overlays import draw_panoptic
-from panoptic_common.engine.divergence import explain, without_traceback
+from panoptic_common.engine.disk_space import checkpoint_bytes, require_space
+from panoptic_common.engine.divergence import explain
+from panoptic_common.engine.endings import explain_disk, without_traceback
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
@@ -300,10 +302,22 @@ class PanopticTrainer(DefaultTrainer):
 
         Raises:
             NotFiniteError: weights or losses became NaN or infinite; says when and where.
+            CannotWrite: the disk is full, say.
+            RunRefused: it would be full before the first checkpoint.
         """
+        if comm.is_main_process():
+            size = checkpoint_bytes(self.checkpointer.model, self._trainer.optimizer)
+            require_space(self.cfg.OUTPUT_DIR, size, self._num_checkpoints())
         with without_traceback():
             super().train()
         return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
+
+    def _num_checkpoints(self) -> int:
+        """Count the checkpoints that the rest of the run will leave."""
+        period, keep = self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SOLVER.CHECKPOINT_KEEP
+        numbered = (self.max_iter - self.start_iter) // period if period > 0 else 0
+        best = bool(self.cfg.TEST.get("BEST_METRIC")) and self.cfg.TEST.EVAL_PERIOD > 0
+        return (min(numbered, keep) if keep > 0 else numbered) + best + 1
 
     def run_step(self) -> None:
         """Run one step; name what became NaN or infinite if that stops it."""
@@ -325,12 +339,14 @@ class PanopticTrainer(DefaultTrainer):
 
     @contextlib.contextmanager
     def _explained(self, in_step: bool) -> Iterator[None]:
-        """Turn an error that NaN or infinite values caused into one that says so."""
+        """Turn an error that NaN, infinite values or the disk caused into one that says so."""
         try:
             yield
         except Exception as error:
             loader = self._trainer.data_loader
-            known = explain(error, self.checkpointer.model, loader, self.iter, in_step)
+            known: Exception | None = explain_disk(error, self.cfg.OUTPUT_DIR, self.iter)
+            if known is None:
+                known = explain(error, self.checkpointer.model, loader, self.iter, in_step)
             if known is None:
                 raise
             raise known from error

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from panoptic_common.compat.devices import require_device
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -149,7 +151,7 @@ class Predictor:
 
         Raises:
             CheckpointError: the file cannot be used; says why.
-            ValueError: an unknown system, or opts that do not fit.
+            ValueError: an unknown system, opts that do not fit, or a device that is not there.
         """
         if config_file:
             cfg = load_config(config_file, opts, only_test=True, systems=systems)
@@ -169,6 +171,7 @@ class Predictor:
         if not device and cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
             logger.info("No GPU is available: using the CPU.")
             cfg.MODEL.DEVICE = "cpu"
+        require_device(cfg.MODEL.DEVICE)
         model = build_model(cfg)
         checkpointer = PanopticCheckpointer(
             model, cfg=cfg, class_table=table, allow_unsafe=allow_unsafe

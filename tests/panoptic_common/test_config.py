@@ -45,6 +45,51 @@ def test_the_options_may_name_the_system(tmp_path: Path) -> None:
     assert "COPS" in cfg.MODEL and "UNIFIED" not in cfg.MODEL
 
 
+BASED = f"_BASE_: {find_config(D2).resolve()}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no keys with values"),
+        ("- MODEL", "holds no keys with values"),
+        ("3", "holds no keys with values"),
+        ("MODEL: 3", "none of ours"),
+        ("MODEL: {META_ARCHITECTURE: [COPS]}", "none of ours"),
+        ("_BASE_: own.yaml", "is its own _BASE_"),
+        ("_BASE_: nowhere.yaml", "its _BASE_ .*nowhere.yaml cannot be read: No such file"),
+        ("_BASE_: .", "its _BASE_ .* cannot be read: Is a directory"),
+        (BASED + "SOLVER: {MAX_ITER: }", "SOLVER.MAX_ITER has no value"),
+        (BASED + "SOLVER: []", "SOLVER is a section of keys, but holds"),
+        (BASED + "SOLVER: {1: 2}", "the key SOLVER.1 is no text"),
+        (BASED + "MODEL: {MASK_ON: {A: 1}}", "Cannot inherit key 'MASK_ON'"),
+        (BASED + "DATASETS: {TRAIN: [3]}", "3 is no name of a data set"),
+    ],
+)
+def test_a_config_of_another_kind_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_empty_in_a_default_may_stay_empty() -> None:
+    """Detectron2 stores "no rule" as null, and checkpoints hold what it stores."""
+    cfg = load_config(D2)
+    assert cfg.SOLVER.WEIGHT_DECAY_BIAS is None
+    assert load_config(CfgNode.load_cfg(cfg.dump())).SOLVER.WEIGHT_DECAY_BIAS is None
+
+
+@pytest.mark.parametrize("isthing", [0, 1])
+def test_things_alone_or_stuff_alone_suit_cops_only(isthing: int) -> None:
+    table = [{"name": name, "isthing": isthing} for name in "abc"]
+    with pytest.raises(ValueError, match=r"all 3 classes are .*COPS trains on such data"):
+        load_config(D2, table=table)
+    cfg = load_config("configs/cops/scenes/full.yaml", table=table)
+    assert tuple(cfg.MODEL.PANOPTIC.IS_THING) == (bool(isthing),) * 3
+
+
 def test_configs_of_the_project_are_found_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from detectron2.utils import logger as detectron2_logger
 from project import ROOT
 from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
 
+from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_tools import train_net
 
 PROGRAM = ROOT / "tools/train_net.py"
@@ -307,9 +308,7 @@ def test_gradient_of_nan_in_the_last_iteration_ends_with_one_sentence(
 
 def test_sentence_of_a_worker_process_is_told_without_its_traceback(refusal, words, monkeypatch):
     def fail(*_, **__):
-        raise RuntimeError(
-            "worker 0 of 2 failed:\nTraceback ...\nfinite.NotFiniteError: it is NaN\n"
-        )
+        raise RuntimeError("worker 0 of 2 failed:\nTraceback ...") from NotFiniteError("it is NaN")
 
     monkeypatch.setattr(train_net, "launch", fail)
     assert refusal(words, status=1) == "train_net.py: it is NaN"

@@ -31,6 +31,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from panoptic_common.compat.devices import require_device
+
 import torch
 
 from panoptic_tools.studies.library.measure import CLOCKS
@@ -104,8 +106,10 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} must be positive")
     if options.things >= options.classes:
         parser.error(f"--things {options.things} must be less than --classes {options.classes}")
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: torch sees no GPU; use --device cpu")
+    try:
+        require_device(options.device)
+    except ValueError as error:
+        parser.error(f"--{error}")
     if options.device != "cpu" and options.clock == "cpu":
         parser.error("--clock cpu does not see the work of a GPU")
     read_config(parser, options.config_file, options.opts, table=class_table(options))

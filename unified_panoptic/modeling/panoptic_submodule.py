@@ -16,6 +16,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import nn
 
+from unified_panoptic.config import check_config
 from unified_panoptic.matching import (
     IGNORE,
     MATCHERS,
@@ -183,9 +184,4 @@ def _check_class_table(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES and MODEL.ROI_HEADS.NUM_CLASSES are {expected}: "
             "leave all three open and load the config by load_config"
         )
-    if not 0 < counts[1] < counts[0]:
-        # Without stuff no channel covers the image, so pixels outside all boxes have no class.
-        raise ValueError(
-            f"MODEL.PANOPTIC.IS_THING holds {counts[0]} classes with {counts[1]} things: "
-            "the Unified system needs at least one thing and one stuff class"
-        )
+    check_config(cfg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def fail_on_rank_1() -> None:
 def test_failure_of_one_process_ends_all_and_is_reported() -> None:
     start = time.monotonic()
     before = set(torch.multiprocessing.active_children())  # other tests may have left some
-    with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to report"):
+    with pytest.raises(RuntimeError, match="(?s)worker 1 of 2 failed.*the reason to") as caught:
         launch(fail_on_rank_1, 2, num_processes=2)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(caught.value.__cause__) == "the reason to report"
     # What is terminated takes a moment to end; not the half hour of the timeout.
     while set(torch.multiprocessing.active_children()) - before:
         assert time.monotonic() - start < 600
@@ -75,22 +78,36 @@ def make_job(folder: Path) -> launch_module._Job:
     )
 
 
+def write_failure(path: Path, report: str) -> None:
+    path.write_bytes(launch_module._pack_failure(report, ValueError(report)))
+
+
+def test_an_error_that_cannot_be_pickled_leaves_its_traceback(tmp_path: Path) -> None:
+    packed = launch_module._pack_failure("the traceback", ValueError(lambda: None))
+    (tmp_path / "1.failure").write_bytes(packed)
+    found = launch_module._first_failure([1, 1], make_job(tmp_path))
+    assert found == ("the traceback", None)
+
+
 def test_first_report_wins_over_its_consequences(tmp_path: Path) -> None:
-    (tmp_path / "2000.txt").write_text("connection closed by peer")
-    (tmp_path / "999.txt").write_text("the cause")
-    assert launch_module._first_failure([1, 1], make_job(tmp_path)) == "the cause"
+    write_failure(tmp_path / "2000.failure", "connection closed by peer")
+    write_failure(tmp_path / "999.failure", "the cause")
+    report, cause = launch_module._first_failure([1, 1], make_job(tmp_path))
+    assert report == "the cause" and isinstance(cause, ValueError)
 
 
 def test_killed_process_is_named_rather_than_its_consequences(tmp_path: Path) -> None:
-    (tmp_path / "1.txt").write_text("connection closed by peer")
-    message = launch_module._first_failure([1, -9], make_job(tmp_path))
+    write_failure(tmp_path / "1.failure", "connection closed by peer")
+    message, cause = launch_module._first_failure([1, -9], make_job(tmp_path))
+    assert cause is None
     assert message is not None and "worker 3 of 4 was killed by SIGKILL" in message
     # SIGTERM is what the others get, not a cause.
-    assert launch_module._first_failure([-15, 1], make_job(tmp_path)) == "connection closed by peer"
+    message, _ = launch_module._first_failure([-15, 1], make_job(tmp_path))
+    assert message == "connection closed by peer"
 
 
 def test_no_report_no_cause(tmp_path: Path) -> None:
-    assert launch_module._first_failure([1, 1], make_job(tmp_path)) is None
+    assert launch_module._first_failure([1, 1], make_job(tmp_path)) == (None, None)
 
 
 def test_one_worker_runs_in_this_process() -> None:
@@ -112,6 +129,15 @@ def test_one_worker_runs_in_this_process() -> None:
 def test_contradictory_launch_is_refused(options: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         launch(print, 2, num_processes=2, **options)
+
+
+def test_a_port_that_is_taken_is_refused_at_once() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
+        with pytest.raises(ValueError, match="Address already in use"):
+            launch(print, 2, num_processes=2, dist_url=taken)
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
