@@ -1,7 +1,7 @@
 """The one definition of "compiled" for the whole solver, and its reasons.
 
-* `cache=True`: compiling all kernels takes half a minute, loading them from `__pycache__` a part of
-  a second. Two processes may share the cache.
+* Kernels are kept (`kernel_cache`): compiling all takes half a minute, loading them from
+  `__pycache__` a part of a second. Two processes may share the cache.
 * `nogil=True`: a solve releases the interpreter, so many solves run side by side on plain Python
   threads (`cops.solver.parallel`). `parallel=True` is not used: such functions abort when several
   Python threads call them under Numba's "workqueue" layer, the only one that is always there.
@@ -25,9 +25,11 @@ from typing import Any
 
 import numba
 
+from cops.solver.kernel_cache import compile_and_keep
+
 Kernel = Callable[..., Any]
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # LLVM may assume that there is no NaN and that -0 = 0. Where both hold, as in minima over classes,
 # the result is the same to the last bit.
 _NO_NAN: dict[str, Any] = {"fastmath": {"nnan", "nsz"}}
@@ -61,7 +63,7 @@ def jit_inline(function: Kernel) -> Kernel:
 
 
 def _compile(function: Kernel, options: dict[str, Any]) -> Kernel:
-    kernel: Any = numba.njit(**_OPTIONS, **options)(function)
+    kernel: Any = compile_and_keep(function, _OPTIONS | options)
     if hasattr(kernel, "stats"):  # not with NUMBA_DISABLE_JIT
         _forget_stale_kernels(kernel.stats.cache_path)
     decorated: Kernel = kernel
