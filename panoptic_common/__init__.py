@@ -3,12 +3,19 @@
 Importing this package is cheap: it loads neither torch nor Detectron2. Import the module that
 is needed, for example ``from panoptic_common.coco.quality import ...``. `load` gives a trained
 model; only its first use imports the rest.
+
+It sets OMP_WAIT_POLICY to PASSIVE, unless it is set, for a torch that is imported afterwards. Else
+torch's threads wait for one another by spinning. Where other programs use the cores, too, a thread
+spins for one that the system has not given a core, and a step takes many times as long.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 

@@ -18,12 +18,16 @@ from typing import Any, BinaryIO
 logger = logging.getLogger(__name__)
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, flush: bool = True
+) -> None:
     """Write a file so that a kill or a full disk leaves the old file, or none, but never a part.
 
     Args:
         path: file on a local disk.
         write: writes the contents to the binary file that it is given.
+        flush: wait until the disk has it, which a power cut does not take away then. Thousands of
+            images need not wait.
 
     Raises:
         OSError: naming the file, if the disk is full, say; whatever `write` makes of that.
@@ -35,7 +39,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         with io.BufferedWriter(file := _WatchedFile(temporary, "wb")) as buffered:
             write(buffered)
             buffered.flush()
-            os.fsync(buffered.fileno())  # or the rename could reach the disk before the contents
+            if flush:  # or the rename could reach the disk before the contents
+                os.fsync(buffered.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -44,7 +49,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         if failure is None:
             raise
         raise type(failure)(failure.errno, failure.strerror, os.fspath(path)) from error
-    _sync_folder(path.parent)
+    if flush:
+        _sync_folder(path.parent)
 
 
 class _WatchedFile(io.FileIO):

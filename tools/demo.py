@@ -25,7 +25,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch reads it
 
 import torch
 from tqdm import tqdm
@@ -33,6 +36,7 @@ from tqdm import tqdm
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.strokes import ImageArray
+from panoptic_common.files import require_writable
 from panoptic_common.inference import media
 from panoptic_common.inference.media import MediaError
 from panoptic_common.inference.painter import Painter, side_by_side
@@ -97,18 +101,12 @@ class Demo:
     """One run over all inputs.
 
     Attributes:
-        painter: draws the panels.
-        output: folder of the results, or None for a window.
         done: inputs without an error.
         errors: a sentence per input that failed.
     """
 
     def __init__(self, painter: Painter, output: Path | None, json_wanted: bool) -> None:
-        """Make the folder, or open the window.
-
-        Raises:
-            MediaError: there is no folder and no display.
-        """
+        """Make the folder, or open the window: MediaError without a display."""
         self.painter = painter
         self.output = output
         self.window = Window("panoptic segmentation") if output is None else None
@@ -116,7 +114,7 @@ class Demo:
         self.errors: list[str] = []
         self.results: CocoResults | None = None
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
+            require_writable(output)
             if json_wanted:
                 self.results = CocoResults(output, painter.predictor.class_table)
 
@@ -149,21 +147,20 @@ class Demo:
         writer = VideoWriter(self.output / name, reader.rate) if self.output else None
         bar = tqdm(desc=reader.source, total=reader.num_frames, unit="frame", mininterval=PERIOD)
         try:
-            for frame in reader:
-                shown = side_by_side(self._predict(frame))
-                if shown is not None and writer is not None:
-                    writer.write(shown)
-                if shown is not None and self.window and not self.window.show(shown, wait=False):
-                    return False
-                bar.update()
+            with writer or nullcontext():
+                for frame in reader:
+                    shown = side_by_side(self._predict(frame))
+                    if shown is not None and writer is not None:
+                        writer.write(shown)
+                    if shown is not None and self.window and not self.window.show(shown, False):
+                        return False
+                    bar.update()
             self.done += 1
         except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
             self._fail(reader.source, error)
         finally:
             bar.close()
             reader.close()
-            if writer is not None:
-                writer.close()
         return True
 
     def _predict(self, frame: media.Frame) -> dict[str, ImageArray]:
@@ -235,8 +232,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.webcam is None:  # a camera has no other end
             demo.errors.append("stopped by the user")
-    finally:
+    except OSError as error:  # of writing: what cannot be read is an error of its input
+        demo.errors.append(f"stopped: {error}")
+    try:
         demo.finish()
+    except OSError as error:
+        demo.errors.append(str(error))
     if demo.output is not None:
         print(f"{demo.done} done, results in {demo.output}")
     if demo.errors:

@@ -34,6 +34,8 @@ class CocoResults:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         (folder / "panoptic").mkdir(parents=True, exist_ok=True)
+        # Of an earlier run: it would vouch for PNGs of both if this one is stopped.
+        (folder / "panoptic.json").unlink(missing_ok=True)
 
     def add(
         self,

@@ -25,6 +25,7 @@ from PIL import Image
 
 from panoptic_common.coco.image_reading import ImageSizeError, check_pixels, open_unlimited
 from panoptic_common.coco.user_files import open_regular
+from panoptic_common.files import write_atomically
 
 VOID_ID = 0
 MAX_ID = 256**3 - 1  # the largest id that three bytes can hold
@@ -153,12 +154,14 @@ def write_id_map(path: str | os.PathLike[str], id_map: npt.NDArray[Any]) -> None
 
     Raises:
         ValueError: naming the file, if the ids cannot be stored.
+        OSError: naming it, if the disk is full, say; there is the old file then, or none.
     """
     try:
         rgb = id_to_rgb(id_map)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
-    Image.fromarray(rgb).save(path, format="PNG")
+    image = Image.fromarray(rgb)
+    write_atomically(path, lambda file: image.save(file, format="PNG"), flush=False)
 
 
 # --------------------------------------------------------------------------------- segments

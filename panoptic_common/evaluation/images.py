@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from panoptic_common.drawing.overlays import draw_boxes, draw_panoptic, draw_sem
 from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.evaluation.truth import PanopticTruth
+from panoptic_common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ class ImageWriter(DatasetEvaluator):
             record = self._truth.record(image)
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{number:03d}_{Path(record['file_name']).stem}.png"
-            Image.fromarray(self._sheet(record, output)).save(path)
+            save = partial(Image.fromarray(self._sheet(record, output)).save, format="PNG")
+            write_atomically(path, save, flush=False)
 
     def evaluate(self) -> dict[str, Any]:
         """Say where the sheets are; there are no results."""

@@ -39,9 +39,15 @@ class PredictionFiles:
         self._annotations: list[dict[str, Any]] = []
 
     def reset(self) -> None:
-        """Forget all images; PNGs on disk are replaced one by one."""
+        """Forget all images; PNGs on disk are replaced one by one.
+
+        A JSON of an earlier evaluation goes first: it would vouch for PNGs of both if this one is
+        stopped by a full disk, say.
+        """
         self._annotations = []
         self._folder.mkdir(parents=True, exist_ok=True)
+        if comm.is_main_process():
+            self._json.unlink(missing_ok=True)
 
     def add(
         self, record: Mapping[str, Any], ids: np.ndarray, segments: Sequence[Mapping[str, Any]]

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from panoptic_common.coco import image_reading
+from panoptic_common.files import write_atomically
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
@@ -67,8 +68,18 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 RGB image; the ending names the format."""
-    Image.fromarray(np.ascontiguousarray(image)).save(path)
+    """Write an (H, W, 3) uint8 RGB image, whole or not at all; the ending names the format.
+
+    Raises:
+        OSError: naming the file, if the disk is full, say.
+        ValueError: the ending is that of no format.
+    """
+    ending = Path(path).suffix.lower()
+    image_format = Image.registered_extensions().get(ending)
+    if image_format is None:
+        raise ValueError(f"{os.fspath(path)}: {ending!r} is the ending of no image format")
+    content = Image.fromarray(np.ascontiguousarray(image))
+    write_atomically(path, lambda file: content.save(file, format=image_format), flush=False)
 
 
 def limit_size(image: np.ndarray, longest_side: int) -> np.ndarray:

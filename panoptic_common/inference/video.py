@@ -7,6 +7,7 @@ the source, or a codec that works.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -88,9 +89,12 @@ class VideoReader:
 class VideoWriter:
     """Writes frames to a file whose codec is chosen, and whose size is known, at the first one.
 
+    OpenCV does not tell when the disk is full. So the frames go to a file with a name of its own,
+    which `close` reads back, and gives its name only if it is whole.
+
     Attributes:
         stem: path without ending.
-        path: the file; "" before the first frame.
+        path: the file, once it is closed; "" before the first frame.
         rate: frames per second.
     """
 
@@ -104,6 +108,8 @@ class VideoWriter:
         self.stem = os.fspath(stem)
         self.rate = rate
         self.path = ""
+        self._part = ""
+        self._count = 0
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
 
@@ -120,21 +126,66 @@ class VideoWriter:
         if size != self._size:
             raise MediaError(f"{self.path}: a frame of {size} after frames of {self._size}")
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def _open(self) -> cv2.VideoWriter:
         for ending, codec in _CODECS:
             self.path = self.stem + ending
+            self._part = f"{self.stem}.{os.getpid()}.part{ending}"
             code = cv2.VideoWriter.fourcc(*codec)
-            writer = cv2.VideoWriter(self.path, code, self.rate, self._size)
+            writer = cv2.VideoWriter(self._part, code, self.rate, self._size)
             if writer.isOpened():
                 return writer
             logger.warning("This OpenCV cannot write %s as %s.", self.path, codec)
         raise MediaError(f"{self.stem}: OpenCV can write none of the codecs {_CODECS}")
 
     def close(self) -> None:
-        """End the file."""
+        """End the file and give it its name.
+
+        Raises:
+            MediaError: it is not whole; it is removed.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        readable = _count_frames(self._part)
+        if readable == self._count:
+            os.replace(self._part, self.path)
+            return
+        self.discard()
+        raise MediaError(
+            f"{self.path}: only {readable} of {self._count} frames could be written, so it was "
+            "removed: is the disk full?"
+        )
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Who stops a camera wants what it has seen.
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.close()
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the file unless it was closed whole."""
         if self._writer is not None:
             self._writer.release()
+            self._writer = None
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._part)
+
+
+def _count_frames(path: str) -> int:
+    """Count the frames of a video by decoding it."""
+    capture = cv2.VideoCapture(path)
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
 
 
 class Window:
