@@ -72,17 +72,21 @@ def count_overlaps(truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> Ove
     if not first.size:
         return Overlaps(*np.zeros((3, 0), np.int64))
     first, second = first.ravel(), second.ravel()
-    begins = np.ones(first.size, dtype=bool)
+    begins = np.empty(first.size, dtype=bool)
+    begins[0] = True
     np.not_equal(first[1:], first[:-1], out=begins[1:])
     begins[1:] |= second[1:] != second[:-1]
     starts = np.flatnonzero(begins)
-    codes = (first[starts].astype(np.int64) << 32) | second[starts].astype(np.int64)
+    # Every label of a map begins a run, so that the runs alone show whether all are in range.
+    heads = _in_range(first.take(starts), "truth"), _in_range(second.take(starts), "prediction")
+    codes = (heads[0].astype(np.int64) << 32) | heads[1].astype(np.int64)
     if 2 * len(starts) > first.size:
         # A noise map: lengths save nothing, and sorting plain values is faster than an argsort.
         every = (first.astype(np.int64) << 32) | second.astype(np.int64)
         pairs, pixels = np.unique(every, return_counts=True)
     else:
-        order = np.argsort(codes)
+        # Rows repeat the sequence of runs above them: a sort that uses order takes half the time.
+        order = np.argsort(codes, kind="stable")
         codes = codes[order]
         lengths = np.diff(starts, append=first.size)[order]
         new_pair = np.flatnonzero(np.diff(codes, prepend=-1))
@@ -96,9 +100,14 @@ def _as_labels(labels: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
         raise ValueError(
             f"the {what} must be an (H, W) integer map, got {array.shape} {array.dtype}"
         )
-    if array.size and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int32).max):
-        raise ValueError(f"the {what} holds labels outside 0..2^31-1: {array.min()}..{array.max()}")
     return array
+
+
+def _in_range(labels: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise ValueError(f"the {what} holds labels outside 0..2^31-1: {low}..{high}")
+    return labels
 
 
 def boundary_radius(height: int, width: int, ratio: float = 0.02) -> int:
