@@ -5,29 +5,30 @@
 
 PNGs are looked for in the folder with the JSON's name without `.json`, unless --truth-png and
 --predictions-png say otherwise. No model, torch or Detectron2 is needed. The figures are those of
-panopticapi; an empty group is nan. Exit status: 0 if all images were evaluated, 1 if a prediction
-is missing or wrong (the first such image is named).
+panopticapi; an empty group is nan. --errors FOLDER says what PQ is lost to, and draws the worst
+images; --compare JSON says how another prediction of the same images differs
+(docs/howto/errors.md). Exit status: 0 if all images were evaluated, 1 if a prediction is missing or
+wrong (the first such image is named), 2 if an option is.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.coco.user_files import json_values, read_json
 from panoptic_common.files import write_json
+from panoptic_tools import evaluation_reports, hotcoco_engine
+from panoptic_tools.worker_pool import map_tasks
 
 
 class Task(NamedTuple):
@@ -59,7 +60,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures to a file")
+    evaluation_reports.add_report_options(parser)
+    hotcoco_engine.add_engine_option(parser)
     options = parser.parse_args(arguments)
+    evaluation_reports.check_report_options(parser, options)
+    options.engine = hotcoco_engine.choose_engine(parser, options)
     options.truth_png = options.truth_png or options.truth.with_suffix("")
     options.predictions_png = options.predictions_png or options.predictions.with_suffix("")
     return options
@@ -179,18 +184,9 @@ def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
 def evaluate_all(tasks: list[Task], num_classes: int, workers: int) -> list[PanopticStatistics]:
     """Add up all images: the sums for PQ and for boundary PQ."""
     totals = [PanopticStatistics.zeros(num_classes) for _ in range(2)]
-    with contextlib.ExitStack() as stack:
-        results: Iterable[tuple[PanopticStatistics, PanopticStatistics]]
-        if workers <= 1:
-            results = map(evaluate, tasks)
-        else:
-            pool = stack.enter_context(ProcessPoolExecutor(workers))
-            # After an error nobody waits for the images that no process has begun.
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(evaluate, tasks, chunksize=8)
-        for parts in tqdm(results, total=len(tasks), unit="image", disable=None):
-            for total, part in zip(totals, parts, strict=True):
-                total += part
+    for parts in map_tasks(evaluate, tasks, workers):
+        for total, part in zip(totals, parts, strict=True):
+            total += part
     return totals
 
 
@@ -212,9 +208,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output and not options.output.resolve().parent.is_dir():
         print(f"error: --output {options.output}: its folder does not exist", file=sys.stderr)
         return 2
+    report = ""
     try:
         tasks, table = make_tasks(options)
-        totals = evaluate_all(tasks, len(table), options.workers)
+        if options.engine == "hotcoco":
+            totals = hotcoco_engine.count_or(evaluate_all, tasks, len(table), options.workers)
+        elif options.errors or options.compare:
+            others = options.compare and make_tasks(evaluation_reports.options_of_other(options))[0]
+            totals, report = evaluation_reports.make_reports(options, tasks, others, table)
+        else:
+            totals = evaluate_all(tasks, len(table), options.workers)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -227,6 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows = [[group, *values.values()] for group, values in figures.items()]
         print(f"\n{name}, {len(tasks)} images")
         print(tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], floatfmt=".2f", tablefmt="pipe"))
+    if report:
+        print(f"\n{report}", end="")
     if options.output:
         write_json(options.output, json_values(results), indent=1)
     return 0

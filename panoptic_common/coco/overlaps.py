@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -149,6 +148,8 @@ def boundary_band(labels: npt.NDArray[Any], radius: int) -> npt.NDArray[np.bool_
         edge[here] |= differs
         edge[there] |= differs
     if radius > 1 and edge.size:
+        import cv2  # only boundaries need it: PQ starts a tenth faster without
+
         size = 2 * (radius - 1) + 1
         edge = cv2.dilate(edge, np.ones((size, size), np.uint8)).astype(np.uint8, copy=False)
     return edge.astype(bool)

@@ -228,15 +228,15 @@ def match_segments(
     """
     if overlaps is None:
         overlaps = count_overlaps(truth, prediction)
-    true_class = _classes_by_id(truth_segments, num_classes, "truth")
-    predicted_class = _classes_by_id(prediction_segments, num_classes, "prediction")
+    true_class = classes_by_id(truth_segments, num_classes, "truth")
+    predicted_class = classes_by_id(prediction_segments, num_classes, "prediction")
     crowd = {int(s["id"]) for s in truth_segments if s.get("iscrowd", 0)}
     shared = overlaps.table()
     true_area, predicted_area = overlaps.areas()
     _check_prediction(predicted_class, predicted_area)
 
     candidates = {
-        (t, p): _iou(true_area[t], predicted_area[p], pixels, shared.get((VOID_ID, p), 0))
+        (t, p): segment_iou(true_area[t], predicted_area[p], pixels, shared.get((VOID_ID, p), 0))
         for (t, p), pixels in shared.items()
         if t in true_class
         and t not in crowd
@@ -253,8 +253,17 @@ def match_segments(
     return _classify_the_rest(pairs, true_class, crowd, predicted_class, predicted_area, shared)
 
 
-def _classes_by_id(segments: SegmentsInfo, num_classes: int, what: str) -> dict[int, int]:
-    """Return the class of each listed id, in the order of the list."""
+def classes_by_id(segments: SegmentsInfo, num_classes: int, what: str) -> dict[int, int]:
+    """Return the class of each listed id, in the order of the list.
+
+    Args:
+        segments: mappings with `id` and `category_id`.
+        num_classes: K.
+        what: "truth" or "prediction", for the errors.
+
+    Raises:
+        ValueError: naming a segment that is listed twice, or whose id or class is out of range.
+    """
     classes: dict[int, int] = {}
     for segment in segments:
         segment_id, category = int(segment["id"]), int(segment["category_id"])
@@ -289,7 +298,8 @@ def _check_prediction(classes: dict[int, int], areas: dict[int, int]) -> None:
         )
 
 
-def _iou(true_area: int, predicted_area: int, shared: int, predicted_in_void: int) -> float:
+def segment_iou(true_area: int, predicted_area: int, shared: int, predicted_in_void: int) -> float:
+    """Return the IoU of two segments from counts of pixels, with void left out of the union."""
     return shared / (true_area + predicted_area - shared - predicted_in_void)
 
 
@@ -318,7 +328,7 @@ def _limit_to_boundary_iou(
     return {
         (t, p): min(
             iou,
-            _iou(
+            segment_iou(
                 true_area[t], predicted_area[p], shared.get((t, p), 0), shared.get((VOID_ID, p), 0)
             ),
         )

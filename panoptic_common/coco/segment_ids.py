@@ -34,6 +34,7 @@ IntArray = npt.NDArray[np.int32]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_TRUECOLOUR = 2
+_HEADER_BYTES = 26
 
 
 # ---------------------------------------------------------------------------------- colours
@@ -123,18 +124,10 @@ def read_id_map(
     name = os.fspath(path)
     with open_regular(name) as file:
         data = file.read()
-    if not data.startswith(_PNG_SIGNATURE) or len(data) < 26:
-        raise ValueError(f"{name}: not a PNG file (a panoptic map is an 8-bit RGB PNG)")
-    # IHDR comes first: signature, length, name, then width, height, depth, colour type.
-    width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
-    if depth != 8 or colour_type != _PNG_TRUECOLOUR:
-        raise ValueError(
-            f"{name}: a panoptic map is an 8-bit RGB PNG (colour type 2), this file has {depth}"
-            f" bits per channel and colour type {colour_type}"
-        )
-    if expected_size is not None and (height, width) != tuple(expected_size):
-        raise ImageSizeError(name, (height, width), expected_size)
-    check_pixels(name, (height, width))
+    size = _check_header(name, data[:_HEADER_BYTES])
+    if expected_size is not None and size != tuple(expected_size):
+        raise ImageSizeError(name, size, expected_size)
+    check_pixels(name, size)
     try:
         with open_unlimited(io.BytesIO(data)) as image:
             image.verify()  # checks the checksums and leaves the image unusable
@@ -143,6 +136,39 @@ def read_id_map(
     except Exception as error:  # Pillow raises SyntaxError, OSError, zlib.error, ... for damage
         raise ValueError(f"{name}: damaged PNG file ({error})") from error
     return rgb_to_id(rgb)
+
+
+def check_id_map_header(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Read the header of a panoptic PNG and nothing else.
+
+    Args:
+        path: an 8-bit RGB PNG.
+
+    Returns:
+        (H, W) that it promises.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_id_map`, as far as the header shows it.
+    """
+    name = os.fspath(path)
+    with open_regular(name) as file:
+        size = _check_header(name, file.read(_HEADER_BYTES))
+    check_pixels(name, size)
+    return size
+
+
+def _check_header(name: str, head: bytes) -> tuple[int, int]:
+    """Return (H, W) from the first bytes of a PNG; refuse what is no 8-bit RGB PNG."""
+    if not head.startswith(_PNG_SIGNATURE) or len(head) < _HEADER_BYTES:
+        raise ValueError(f"{name}: not a PNG file (a panoptic map is an 8-bit RGB PNG)")
+    # IHDR comes first: signature, length, name, then width, height, depth, colour type.
+    width, height, depth, colour_type = struct.unpack(">IIBB", head[16:])
+    if depth != 8 or colour_type != _PNG_TRUECOLOUR:
+        raise ValueError(
+            f"{name}: a panoptic map is an 8-bit RGB PNG (colour type 2), this file has {depth}"
+            f" bits per channel and colour type {colour_type}"
+        )
+    return height, width
 
 
 def write_id_map(path: str | os.PathLike[str], id_map: npt.NDArray[Any]) -> None:

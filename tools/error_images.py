@@ -1,0 +1,161 @@
+"""An image per worst image, for `evaluate_panoptic.py --errors`: truth, prediction, errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from panoptic_common.coco.annotations import ImageFinder
+from panoptic_common.coco.errors import (
+    INVENTED,
+    KINDS,
+    MERGED,
+    MISSED,
+    OUTLINE,
+    SPLIT,
+    WRONG_CLASS,
+    SegmentError,
+)
+from panoptic_common.coco.image_reading import read_image
+from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.drawing.errors import draw_errors
+from panoptic_common.drawing.overlays import draw_panoptic
+from panoptic_common.drawing.sheets import contact_sheet, legend
+from panoptic_common.drawing.strokes import ImageArray, legible_scale
+from panoptic_tools.error_report import unmatched_counts
+from panoptic_tools.hotcoco_engine import Pair
+
+KIND_COLOURS = {
+    MISSED: (235, 64, 52),
+    INVENTED: (66, 135, 245),
+    MERGED: (214, 70, 222),
+    SPLIT: (38, 208, 206),
+    WRONG_CLASS: (255, 152, 0),
+    OUTLINE: (250, 230, 70),
+}
+_PANEL = 640  # pixels across
+_KEY = "areas: true segments, lines: predicted ones"
+_PAPER = 128  # grey of an image that is not there
+_ALPHA, _ALPHA_ON_GREY = 0.6, 0.85
+_MOST_NAMES = 40  # segments; the names of more, or always the same, would hide the image
+
+
+def find_images(folder: Path, truth: dict[str, Any], path: Path) -> dict[Any, str]:
+    """Find the file of every image, before time is spent on the evaluation.
+
+    Args:
+        folder: of the images.
+        truth: content of the panoptic JSON.
+        path: of that JSON, for the errors.
+
+    Returns:
+        The file by image id.
+
+    Raises:
+        ValueError: the JSON lists no images, or an image has no file.
+    """
+    listed = truth.get("images")
+    if not isinstance(listed, list) or not all(
+        isinstance(i, dict) and "id" in i and isinstance(i.get("file_name"), str) for i in listed
+    ):
+        raise ValueError(
+            f"{path}: there is no list 'images' with id and file_name: --images cannot be used"
+        )
+    by_id, finder = {image["id"]: image for image in listed}, ImageFinder(str(folder))
+    files = {}
+    for annotation in truth["annotations"]:
+        image = by_id.get(annotation["image_id"])
+        found = None if image is None else finder.find(image, annotation["file_name"])
+        if found is None:
+            raise ValueError(f"--images {folder}: no file for image {annotation['image_id']!r}")
+        files[annotation["image_id"]] = found
+    return files
+
+
+def draw_sheet(
+    task: Pair,
+    errors: Sequence[SegmentError],
+    table: Sequence[dict[str, Any]],
+    image_file: str | None,
+    *,
+    other: tuple[Pair, Sequence[SegmentError]] | None = None,
+) -> ImageArray:
+    """Draw truth, prediction and errors of an image side by side.
+
+    Args:
+        task: the image.
+        errors: what `find_errors` found in it.
+        table: class table.
+        image_file: the image itself; None draws on plain grey.
+        other: another prediction of the image, whose errors then take the prediction's place.
+    """
+    truth = read_id_map(task.truth_png)
+    image = _background(image_file, truth.shape)
+    scale = legible_scale(image, _PANEL)
+    alpha = _ALPHA if image_file else _ALPHA_ON_GREY
+
+    def maps(ids: npt.NDArray[Any], segments: list[dict[str, Any]]) -> ImageArray:
+        classes = {segment["category_id"] for segment in segments}
+        names = len(classes) > 2 and len(segments) <= _MOST_NAMES
+        return draw_panoptic(image, ids, segments, table, alpha=alpha, scale=scale, names=names)
+
+    def marked(pair: Pair, found: Sequence[SegmentError]) -> ImageArray:
+        return _draw_marks(image, truth, read_id_map(pair.prediction_png), found, scale)
+
+    panels = [maps(truth, task.truth_segments)]
+    if other is None:
+        panels.append(maps(read_id_map(task.prediction_png), task.prediction_segments))
+        titles = ["truth", "prediction", f"errors ({_KEY})"]
+        counts = unmatched_counts(errors)
+    else:
+        panels.append(marked(*other))
+        titles = [
+            f"truth (errors: {_KEY})",
+            "errors of the one compared with",
+            "errors of the prediction",
+        ]
+        counts = {}
+    panels.append(marked(task, errors))
+    kinds = [
+        {"name": f"{kind} {counts[kind]}" if kind in counts else kind, "color": KIND_COLOURS[kind]}
+        for kind in KINDS
+    ]
+    footer = legend(kinds, len(panels) * _PANEL)
+    return contact_sheet([panels], titles, panel_width=_PANEL, footer=footer)
+
+
+def _background(image_file: str | None, size: tuple[int, ...]) -> ImageArray:
+    if image_file is None:
+        return np.full((*size, 3), _PAPER, np.uint8)
+    return read_image(image_file, (size[0], size[1]))
+
+
+def _draw_marks(
+    image: ImageArray,
+    truth: npt.NDArray[Any],
+    prediction: npt.NDArray[Any],
+    errors: Sequence[SegmentError],
+    scale: int,
+) -> ImageArray:
+    return draw_errors(
+        image,
+        truth,
+        prediction,
+        true_colours={e.truth_id: KIND_COLOURS[e.kind] for e in errors if not e.prediction_id},
+        predicted_colours={e.prediction_id: KIND_COLOURS[e.kind] for e in errors if not e.truth_id},
+        pairs={e.truth_id: e.prediction_id for e in errors if e.truth_id and e.prediction_id},
+        inexact=KIND_COLOURS[OUTLINE],
+        scale=scale,
+    )
+
+
+def save_sheet(folder: Path, rank: int, task: Pair, sheet: ImageArray) -> None:
+    """Write a sheet as "<rank>_<name of the truth's PNG>.png"; the rank begins with 1."""
+    name = re.sub(r"[^\w.-]", "_", Path(task.truth_png).stem)
+    Image.fromarray(sheet).save(folder / f"{rank:03d}_{name}.png")

@@ -1,0 +1,229 @@
+"""What PQ is lost to, for `evaluate_panoptic.py --errors`: tables, JSON and images.
+
+The definitions stand in `panoptic_common/coco/errors.py`; docs/howto/errors.md shows an example.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from panoptic_common.coco.errors import (
+    KINDS,
+    ErrorTotals,
+    SegmentError,
+    find_errors,
+    image_costs,
+)
+from panoptic_common.coco.overlaps import FloatArray, count_overlaps
+from panoptic_common.coco.paired import image_pq
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.user_files import json_values
+from panoptic_common.files import write_atomically, write_json
+from panoptic_tools.hotcoco_engine import Pair
+
+MATCHED = "outline, matched"  # the row of what matched pairs lose
+
+
+class ImageErrors(NamedTuple):
+    """What became of one image."""
+
+    image_id: Any
+    statistics: PanopticStatistics
+    errors: list[SegmentError]
+
+
+class ErrorFigures(NamedTuple):
+    """The errors of a prediction: by image, added up, and what each image costs.
+
+    Attributes:
+        images: in the order of the truth.
+        totals: their sums.
+        costs: (I, E) points of the data set's PQ.
+    """
+
+    images: Sequence[ImageErrors]
+    totals: ErrorTotals
+    costs: FloatArray
+
+
+def examine(task: Pair) -> ImageErrors:
+    """Compare one image and name its errors.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    try:
+        truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
+        overlaps = count_overlaps(truth, prediction)
+        matches = match_segments(
+            truth,
+            task.truth_segments,
+            prediction,
+            task.prediction_segments,
+            task.num_classes,
+            overlaps=overlaps,
+        )
+    except ValueError as error:
+        raise ValueError(f"image {task.image_id!r}: {error}") from error
+    errors = find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
+    return ImageErrors(task.image_id, matches.statistics(task.num_classes), errors)
+
+
+def add_up(
+    images: Sequence[ImageErrors], num_classes: int, size_bounds: Sequence[int]
+) -> ErrorFigures:
+    """Add up the errors of all images."""
+    totals = ErrorTotals.zeros(num_classes, size_bounds)
+    for image in images:
+        totals.add(image.statistics, image.errors)
+    costs = image_costs([image.errors for image in images], totals.statistics)
+    return ErrorFigures(images, totals, costs)
+
+
+# ------------------------------------------------------------------------------------ figures
+
+
+def class_figures(
+    totals: ErrorTotals, table: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Return PQ and the points that each kind costs, by group, then by class; they make 100."""
+    is_thing = np.array([bool(entry["isthing"]) for entry in table])
+    groups = {"All": np.ones_like(is_thing), "Things": is_thing, "Stuff": ~is_thing}
+    points = {name: totals.mean_points(group) for name, group in groups.items()}
+    for entry, values in zip(table, totals.points(), strict=True):
+        points[f"class {entry['name']}"] = values
+    return {
+        name: {"PQ": 100 - float(values.sum()), **_by_kind(values.sum(axis=1))}
+        for name, values in points.items()
+    }
+
+
+def kind_figures(totals: ErrorTotals) -> dict[str, dict[str, float]]:
+    """Return, of each kind, how many segments it concerns and what it costs.
+
+    The points are those of unmatched segments; what matched pairs lose stands by itself.
+    """
+    everything = np.ones(totals.statistics.num_classes, bool)
+    unmatched, matched = (part.sum(axis=1) for part in totals.mean_points_apart(everything))
+    rows: dict[str, dict[str, float]] = {
+        kind: {
+            "true segments": int(totals.truths[:, e].sum()),
+            "predicted segments": int(totals.predictions[:, e].sum()),
+            "points": float(unmatched[e]),
+        }
+        for e, kind in enumerate(KINDS)
+    }
+    tp = int(totals.statistics.tp.sum())
+    rows[MATCHED] = {
+        "true segments": tp,
+        "predicted segments": tp,
+        "points": float(matched.sum()),
+    }
+    return rows
+
+
+def size_figures(totals: ErrorTotals) -> dict[str, dict[str, float]]:
+    """Return the points that each kind costs, by range of areas."""
+    points = totals.mean_points(np.ones(totals.statistics.num_classes, bool))
+    bounds = totals.size_bounds
+    names = [f"below {bound}" for bound in bounds] + [f"{bounds[-1]} and more" if bounds else "any"]
+    for place in range(1, len(bounds)):
+        names[place] = f"{bounds[place - 1]} to {bounds[place] - 1}"
+    return {name: _by_kind(points[:, s]) for s, name in enumerate(names)}
+
+
+def worst_images(figures: ErrorFigures, number: int) -> list[int]:
+    """Return the places of the images that cost most, the worst first; none that costs nothing."""
+    costs = figures.costs.sum(axis=1)
+    order = np.argsort(-costs, kind="stable")[:number]
+    return [int(place) for place in order if costs[place] > 0]
+
+
+def _by_kind(points: FloatArray) -> dict[str, float]:
+    return {kind: float(value) for kind, value in zip(KINDS, points, strict=True)}
+
+
+# ------------------------------------------------------------------------------------- output
+
+
+def report_text(
+    figures: ErrorFigures, table: Sequence[dict[str, Any]], worst: Sequence[int]
+) -> str:
+    """Lay out all tables in Markdown."""
+    by_class = class_figures(figures.totals, table)
+    lost = 100 - by_class["All"]["PQ"]
+    number = len(figures.images)
+    parts = [
+        f"## {lost:.2f} points of PQ are lost, {number} images",
+        _table(
+            {k: list(v.values()) for k, v in kind_figures(figures.totals).items()},
+            ["", "true segments", "predicted segments", "points of PQ"],
+        ),
+        "## Points by class: PQ and the rest of a row make 100",
+        _table({k: list(v.values()) for k, v in by_class.items()}, ["", "PQ", *KINDS]),
+        "## Points by area of the segment in pixels",
+        _table(
+            {k: [*v.values(), sum(v.values())] for k, v in size_figures(figures.totals).items()},
+            ["", *KINDS, "all"],
+        ),
+    ]
+    if worst:
+        headers = ["image", "its own PQ", "points of all", "mostly", "unmatched segments"]
+        parts += ["## Images that cost most", _table(_worst_rows(figures, worst), headers)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _worst_rows(figures: ErrorFigures, worst: Sequence[int]) -> dict[str, list[Any]]:
+    pq = image_pq([image.statistics for image in figures.images])
+    rows = {}
+    for i in worst:
+        image, costs = figures.images[i], figures.costs[i]
+        counts = [f"{kind} {count}" for kind, count in unmatched_counts(image.errors).items()]
+        mostly = KINDS[int(costs.argmax())]
+        rows[str(image.image_id)] = [pq[i], costs.sum(), mostly, ", ".join(counts)]
+    return rows
+
+
+def unmatched_counts(errors: Sequence[SegmentError]) -> dict[str, int]:
+    """Count the unmatched segments of an image by kind; kinds without one are left out."""
+    counts = Counter(e.kind for e in errors if not (e.truth_id and e.prediction_id))
+    return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def _table(rows: dict[str, list[Any]], headers: Sequence[str]) -> str:
+    lines = [[name, *values] for name, values in rows.items()]
+    return str(tabulate(lines, headers, floatfmt=".2f", tablefmt="pipe", disable_numparse=[0]))
+
+
+def write_report(
+    folder: Path, figures: ErrorFigures, table: Sequence[dict[str, Any]], text: str
+) -> None:
+    """Write errors.json, with every error, and errors.md into an existing folder."""
+    pq = image_pq([image.statistics for image in figures.images])
+    content = {
+        "kinds": kind_figures(figures.totals),
+        "classes": class_figures(figures.totals, table),
+        "areas": size_figures(figures.totals),
+        "images": [
+            {
+                "image_id": image.image_id,
+                "PQ": float(pq[i]),
+                "points": _by_kind(figures.costs[i]),
+                "errors": [
+                    {**error._asdict(), "category_id": table[error.category_id]["id"]}
+                    for error in image.errors
+                    if error.loss > 0
+                ],
+            }
+            for i, image in enumerate(figures.images)
+        ],
+    }
+    write_json(folder / "errors.json", json_values(content))
+    write_atomically(folder / "errors.md", lambda file: file.write(text.encode()))

@@ -1,0 +1,158 @@
+"""The options --errors and --compare of `evaluate_panoptic.py`, and what follows from them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from panoptic_common.coco.errors import COCO_SIZES
+from panoptic_common.coco.quality import PanopticStatistics
+from panoptic_common.coco.user_files import read_json
+from panoptic_tools.hotcoco_engine import Pair
+
+if TYPE_CHECKING:
+    from panoptic_tools.error_report import ErrorFigures
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add --errors, --compare and what belongs to them."""
+    group = parser.add_argument_group("what PQ is lost to")
+    group.add_argument(
+        "--errors",
+        type=Path,
+        metavar="FOLDER",
+        help="write what PQ is lost to into a new folder: Markdown, JSON, a sheet per worst image",
+    )
+    group.add_argument("--images", type=Path, metavar="DIR", help="the images, for the sheets")
+    group.add_argument("--worst", type=int, default=10, metavar="N", help="sheets (default 10)")
+    group.add_argument(
+        "--areas",
+        type=int,
+        nargs="*",
+        default=list(COCO_SIZES),
+        metavar="PIXELS",
+        help="areas that part small from large segments (default %(default)s, those of COCO)",
+    )
+    group.add_argument(
+        "--compare",
+        type=Path,
+        metavar="JSON",
+        help="other predictions of the same images, to compare --predictions with, image by image",
+    )
+    group.add_argument("--compare-png", type=Path, metavar="DIR")
+    group.add_argument("--seed", type=int, default=0, help="of the resamples of --compare")
+
+
+def check_report_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse, before anything is evaluated, options that could not be followed."""
+    if options.images and not options.errors:
+        parser.error("--images: the sheets are written with --errors FOLDER only")
+    if options.images and not options.images.is_dir():
+        parser.error(f"--images {options.images}: there is no such folder")
+    if options.compare_png and not options.compare:
+        parser.error("--compare-png: the predictions themselves are named by --compare JSON")
+    if (options.errors or options.compare) and options.boundary_ratio is not None:
+        parser.error("--boundary-ratio: --errors and --compare explain PQ, not boundary PQ")
+    if options.worst < 0:
+        parser.error(f"--worst {options.worst}: is no number of sheets")
+    if any(low >= high for low, high in zip([0, *options.areas], options.areas, strict=False)):
+        parser.error(f"--areas {options.areas}: must ascend from 1 on")
+    if options.errors and options.errors.exists():
+        if not options.errors.is_dir() or any(options.errors.iterdir()):
+            parser.error(f"--errors {options.errors}: is no new or empty folder")
+    elif options.errors and not options.errors.resolve().parent.is_dir():
+        parser.error(f"--errors {options.errors}: the folder that holds it does not exist")
+
+
+def options_of_other(options: argparse.Namespace) -> argparse.Namespace:
+    """Copy the options with the predictions of --compare in place of --predictions."""
+    png = options.compare_png or options.compare.with_suffix("")
+    return argparse.Namespace(
+        **{**vars(options), "predictions": options.compare, "predictions_png": png}
+    )
+
+
+def make_reports(
+    options: argparse.Namespace,
+    tasks: Sequence[Pair],
+    others: Sequence[Pair] | None,
+    table: Sequence[dict[str, Any]],
+) -> tuple[list[PanopticStatistics], str]:
+    """Evaluate, and write what --errors and --compare ask for.
+
+    Args:
+        options: checked by `check_report_options`.
+        tasks: the images.
+        others: the same images with the predictions of --compare, if there is such an option.
+        table: class table.
+
+    Returns:
+        The sums for PQ in a list, and the tables as Markdown.
+
+    Raises:
+        ValueError, OSError: naming the image or the file.
+    """
+    # Evaluation without reports starts faster without drawing.
+    from panoptic_tools.error_images import draw_sheet, find_images, save_sheet
+    from panoptic_tools.error_report import add_up, examine, report_text, worst_images, write_report
+    from panoptic_tools.worker_pool import map_tasks
+
+    files = {}
+    if options.images:
+        files = find_images(options.images, read_json(options.truth), options.truth)
+
+    def evaluate(pairs: Sequence[Pair]) -> ErrorFigures:
+        found = list(map_tasks(examine, pairs, options.workers))
+        return add_up(found, len(table), options.areas)
+
+    figures = evaluate(tasks)
+    text = ""
+    if options.errors:
+        options.errors.mkdir(exist_ok=True)
+        worst = worst_images(figures, options.worst)
+        text = report_text(figures, table, worst)
+        write_report(options.errors, figures, table, text)
+        folder = options.errors / "worst"
+        folder.mkdir()
+        for rank, i in enumerate(worst, 1):
+            file = files.get(tasks[i].image_id)
+            sheet = draw_sheet(tasks[i], figures.images[i].errors, table, file)
+            save_sheet(folder, rank, tasks[i], sheet)
+    if others is not None:
+        text += _compare(options, tasks, others, figures, evaluate(others), table, files)
+    return [figures.totals.statistics], text
+
+
+def _compare(
+    options: argparse.Namespace,
+    tasks: Sequence[Pair],
+    others: Sequence[Pair],
+    figures: ErrorFigures,
+    other: ErrorFigures,
+    table: Sequence[dict[str, Any]],
+    files: dict[Any, str],
+) -> str:
+    """Compare `figures` with `other`; with --errors, write that and sheets of the extremes."""
+    from panoptic_tools.error_images import draw_sheet, save_sheet
+    from panoptic_tools.paired_report import compare, comparison_text, extremes, write_comparison
+
+    comparison = compare(other, figures, options.seed)
+    text = comparison_text(other, figures, comparison, table, options.worst)
+    if not options.errors:
+        return text
+    write_comparison(options.errors, other, figures, comparison, table, text)
+    for name, places in zip(("gains", "losses"), extremes(comparison, options.worst), strict=True):
+        folder = options.errors / name
+        folder.mkdir()
+        for rank, i in enumerate(places, 1):
+            sheet = draw_sheet(
+                tasks[i],
+                figures.images[i].errors,
+                table,
+                files.get(tasks[i].image_id),
+                other=(others[i], other.images[i].errors),
+            )
+            save_sheet(folder, rank, tasks[i], sheet)
+    return text
