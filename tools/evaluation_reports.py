@@ -53,6 +53,11 @@ def check_report_options(parser: argparse.ArgumentParser, options: argparse.Name
         parser.error(f"--images {options.images}: there is no such folder")
     if options.compare_png and not options.compare:
         parser.error("--compare-png: the predictions themselves are named by --compare JSON")
+    if options.compare:
+        png = _png_folder(options)
+        if not options.compare.is_file() or not png.is_dir():
+            missing = png if options.compare.is_file() else options.compare
+            parser.error(f"--compare {options.compare}: {missing} does not exist (--compare-png)")
     if (options.errors or options.compare) and options.boundary_ratio is not None:
         parser.error("--boundary-ratio: --errors and --compare explain PQ, not boundary PQ")
     if options.worst < 0:
@@ -68,10 +73,13 @@ def check_report_options(parser: argparse.ArgumentParser, options: argparse.Name
 
 def options_of_other(options: argparse.Namespace) -> argparse.Namespace:
     """Copy the options with the predictions of --compare in place of --predictions."""
-    png = options.compare_png or options.compare.with_suffix("")
-    return argparse.Namespace(
-        **{**vars(options), "predictions": options.compare, "predictions_png": png}
-    )
+    changes = {"predictions": options.compare, "predictions_png": _png_folder(options)}
+    return argparse.Namespace(**{**vars(options), **changes})
+
+
+def _png_folder(options: argparse.Namespace) -> Path:
+    """Return where the PNGs of --compare lie."""
+    return Path(options.compare_png or options.compare.with_suffix(""))
 
 
 def make_reports(

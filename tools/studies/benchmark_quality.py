@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Time of `panoptic_common.coco.quality` against panopticapi, and whether both agree.
+"""Processor time of PQ, ours beside panopticapi, hotcoco and vernier, and whether all agree.
 
     python tools/studies/benchmark_quality.py
-    python tools/studies/benchmark_quality.py --sizes 480x640 1024x2048 --images 20 --repeats 5
+    python tools/studies/benchmark_quality.py --sizes 480x640 --whole 300 3000 --peers PYTHON
 
 The maps are random Voronoi cells with void and crowd, and predictions that follow part of them.
-Both read the same PNG files; "in memory" leaves reading out for both (panopticapi is given arrays
-in place of its PNG reader). One process each.
+The first table is one process each. Both read the same PNG files; "in memory" leaves reading out
+(panopticapi is given arrays in place of its PNG reader). The second, with --whole, is of whole
+programs that read files of the first size, start included, run in turn. PYTHON is that of an
+environment with hotcoco, vernier and Pillow; without it they are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import argparse
 import contextlib
 import io
 import re
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,8 +30,10 @@ from panopticapi import evaluation as panopticapi
 
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
-from panoptic_tools.studies.library.measure import times_in_turn
+from panoptic_tools.studies.library import quality_programs
+from panoptic_tools.studies.library.measure import CLOCKS, Stopwatch, times_in_turn
 from panoptic_tools.studies.library.options import make_parser, require_at_least
+from panoptic_tools.studies.library.quality_peers import RATIO
 from panoptic_tools.studies.library.tables import markdown_table
 
 NUM_CLASSES = 20
@@ -45,8 +48,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--segments", type=int, default=20, help="in each true map")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--whole", type=int, nargs="*", default=[], help="images for programs")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peers", metavar="PYTHON", help="of an environment with the other ones")
     options = parser.parse_args(arguments)
-    require_at_least(parser, options, 1, "images", "segments", "repeats")
+    require_at_least(parser, options, 1, "images", "segments", "repeats", "whole", "workers")
     for size in options.sizes:
         if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
             parser.error(f"--sizes: {size!r} is not HxW, such as 480x640")
@@ -123,7 +129,7 @@ class Comparison:
                 pair.append({"image_id": number, "file_name": name, "segments_info": segments})
             self._pairs.append(tuple(pair))
 
-    def ours(self, read: bool) -> PanopticStatistics:
+    def ours(self, read: bool, boundary_ratio: float | None = None) -> PanopticStatistics:
         """Measure by this project, in one process."""
         total = PanopticStatistics.zeros(NUM_CLASSES)
         for (truth, true_segments, prediction, predicted), pair in zip(
@@ -133,7 +139,14 @@ class Comparison:
                 truth, prediction = (
                     read_id_map(Path(self._folder, annotation["file_name"])) for annotation in pair
                 )
-            matches = match_segments(truth, true_segments, prediction, predicted, NUM_CLASSES)
+            matches = match_segments(
+                truth,
+                true_segments,
+                prediction,
+                predicted,
+                NUM_CLASSES,
+                boundary_ratio=boundary_ratio,
+            )
             total += matches.statistics(NUM_CLASSES)
         return total
 
@@ -163,41 +176,101 @@ def largest_difference(ours: PanopticStatistics, theirs: panopticapi.PQStat) -> 
     return max(abs(float(ours.iou[k]) - theirs[k].iou) for k in range(NUM_CLASSES))
 
 
+def draw_images(size: str, number: int, options: argparse.Namespace) -> list:
+    """Draw images of a size "HxW"."""
+    height, width = (int(n) for n in size.split("x"))
+    rng = np.random.default_rng(options.seed)
+    return [make_image(rng, height, width, options.segments) for _ in range(number)]
+
+
 def compare_at(size: str, options: argparse.Namespace) -> list[list[Any]]:
-    """Return a row for images in memory and one with PNGs.
+    """Return rows for images in memory, with PNGs, and for boundary PQ in memory.
 
     Args:
         size: "HxW".
         options: of the command line.
     """
-    height, width = (int(n) for n in size.split("x"))
-    rng = np.random.default_rng(options.seed)
-    images = [make_image(rng, height, width, options.segments) for _ in range(options.images)]
+    images = draw_images(size, options.images, options)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(Path(folder), images)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        comparison = Comparison(folder, images)
         difference = largest_difference(comparison.ours(True), comparison.theirs(True))
-        for where, read in (("in memory", False), ("with PNGs", True)):
-            runs = [partial(method, read) for method in (comparison.ours, comparison.theirs)]
-            ours, theirs = (
-                1000 / options.images * statistics.median(seconds)
-                for seconds in times_in_turn(runs, options.repeats)
-            )
-            rows.append([size, where, ours, theirs, theirs / ours, difference])
+        for where, read, ratio in (
+            ("in memory", False, None),
+            ("with PNGs", True, None),
+            ("boundary PQ, in memory", False, RATIO),
+        ):
+            runs: list[Any] = [partial(comparison.ours, read, ratio)]
+            runs += [] if ratio else [partial(comparison.theirs, read)]
+            seconds = times_in_turn(runs, options.repeats, partial(Stopwatch, clock=CLOCKS["cpu"]))
+            seconds += [[]] * (2 - len(runs))
+            files = folder / where.replace(" ", "_")
+            if options.peers and not read:
+                quality_programs.write_data_set(files, images, len(images), NUM_CLASSES)
+                seconds.append(
+                    quality_programs.vernier_in_memory(
+                        options.peers, files, images, bool(ratio), options.repeats
+                    )
+                )
+            times = [[1000 * value / len(images) for value in values] for values in seconds]
+            rows.append([size, where, *times, difference])
     return rows
+
+
+def compare_programs(options: argparse.Namespace) -> tuple[list[list[str]], float]:
+    """Run whole programs in turn.
+
+    Returns:
+        A row per program, and the largest difference between their PQ. Boundary PQ is not compared:
+        vernier's is another measure (docs/benchmark.md).
+    """
+    drawn = min(quality_programs.DISTINCT, max(options.whole))
+    images = draw_images(options.sizes[0], drawn, options)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name, "packages")
+        scratch.mkdir()
+        programs = quality_programs.programs(options.peers, scratch)
+        rows, difference = [[program.name] for program in programs], 0.0
+        for number in options.whole:
+            folder = Path(name, str(number))
+            quality_programs.write_data_set(folder, images, number, NUM_CLASSES)
+            for workers in options.workers:
+                seconds: list[list[float]] = [[] for _ in programs]
+                for _ in range(options.repeats):
+                    found = []
+                    for times, program in zip(seconds, programs, strict=True):
+                        spent, quality = quality_programs.measure(program, folder, workers)
+                        times.append(spent)
+                        found += [] if program.boundary else [quality]
+                    difference = max(difference, max(found) - min(found))
+                for row, times in zip(rows, seconds, strict=True):
+                    row.append(quality_programs.spread(times))
+    return rows, difference
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return 1 if the numbers differ."""
     options = parse_arguments(arguments)
     rows = [row for size in options.sizes for row in compare_at(size, options)]
-    print(f"{options.images} images per size, {options.segments} segments each;", end=" ")
-    print(f"milliseconds per image, medians of {options.repeats}")
-    headers = ["size", "", "ours", "panopticapi", "times faster", "difference in IoU sum"]
-    formats = ("", "", ".2f", ".2f", ".1f", ".1e")
-    texts = [[format(*cell) for cell in zip(row, formats, strict=True)] for row in rows]
-    print(markdown_table(headers, texts))
-    if max(row[-1] for row in rows) > 1e-9:
+    print(f"{options.images} images per size, {options.segments} segments each; milliseconds of")
+    print(f"processor time per image, median (range) of {options.repeats}\n")
+    headers = ["size", "", "ours", "panopticapi", *(["vernier"] if options.peers else [])]
+    texts = [
+        [*row[:2], *(quality_programs.spread(times) if times else "-" for times in row[2:-1])]
+        for row in rows
+    ]
+    print(markdown_table(headers, [row + ["-"] * (len(headers) - len(row)) for row in texts]))
+    difference = max(row[-1] for row in rows)
+    print(f"\nlargest difference of a summed IoU from panopticapi: {difference:.1e}")
+    if options.whole:
+        programs, apart = compare_programs(options)
+        headers = [f"{n} images, {w} workers" for n in options.whole for w in options.workers]
+        print(f"\nWhole programs on PNGs of {options.sizes[0]}: seconds of processor time\n")
+        print(markdown_table(["", *headers], programs))
+        print(f"\nlargest difference of PQ among them: {apart:.1e}")
+        difference = max(difference, apart)
+    if difference > 1e-9:
         print("error: the numbers differ", file=sys.stderr)
         return 1
     return 0
