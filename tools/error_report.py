@@ -90,15 +90,18 @@ def add_up(
 # ------------------------------------------------------------------------------------ figures
 
 
-def class_figures(
-    totals: ErrorTotals, table: Sequence[dict[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """Return PQ and the points that each kind costs, by group, then by class; they make 100."""
+def points_by_name(totals: ErrorTotals, table: Sequence[dict[str, Any]]) -> dict[str, FloatArray]:
+    """Return (E, S) points that each kind and size costs, by group and then by class."""
     is_thing = np.array([bool(entry["isthing"]) for entry in table])
     groups = {"All": np.ones_like(is_thing), "Things": is_thing, "Stuff": ~is_thing}
     points = {name: totals.mean_points(group) for name, group in groups.items()}
     for entry, values in zip(table, totals.points(), strict=True):
         points[f"class {entry['name']}"] = values
+    return points
+
+
+def class_figures(points: dict[str, FloatArray]) -> dict[str, dict[str, float]]:
+    """Return PQ and what each kind costs, by group, then by class; together they make 100."""
     return {
         name: {"PQ": 100 - float(values.sum()), **_by_kind(values.sum(axis=1))}
         for name, values in points.items()
@@ -129,10 +132,13 @@ def kind_figures(totals: ErrorTotals) -> dict[str, dict[str, float]]:
     return rows
 
 
-def size_figures(totals: ErrorTotals) -> dict[str, dict[str, float]]:
-    """Return the points that each kind costs, by range of areas."""
-    points = totals.mean_points(np.ones(totals.statistics.num_classes, bool))
-    bounds = totals.size_bounds
+def size_figures(points: FloatArray, bounds: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return the points that each kind costs, by range of areas.
+
+    Args:
+        points: (E, S) of a group or class.
+        bounds: S - 1 areas, as of `ErrorTotals`.
+    """
     names = [f"below {bound}" for bound in bounds] + [f"{bounds[-1]} and more" if bounds else "any"]
     for place in range(1, len(bounds)):
         names[place] = f"{bounds[place - 1]} to {bounds[place] - 1}"
@@ -157,20 +163,20 @@ def report_text(
     figures: ErrorFigures, table: Sequence[dict[str, Any]], worst: Sequence[int]
 ) -> str:
     """Lay out all tables in Markdown."""
-    by_class = class_figures(figures.totals, table)
-    lost = 100 - by_class["All"]["PQ"]
-    number = len(figures.images)
+    points = points_by_name(figures.totals, table)
+    by_class = class_figures(points)
+    by_size = size_figures(points["All"], figures.totals.size_bounds)
+    by_kind = kind_figures(figures.totals)
+    lost, number = 100 - by_class["All"]["PQ"], len(figures.images)
+    kind_headers = ["", "true segments", "predicted segments", "points of PQ"]
     parts = [
         f"## {lost:.2f} points of PQ are lost, {number} images",
-        _table(
-            {k: list(v.values()) for k, v in kind_figures(figures.totals).items()},
-            ["", "true segments", "predicted segments", "points of PQ"],
-        ),
+        _table({k: list(row.values()) for k, row in by_kind.items()}, kind_headers),
         "## Points by class: PQ and the rest of a row make 100",
-        _table({k: list(v.values()) for k, v in by_class.items()}, ["", "PQ", *KINDS]),
+        _table({k: list(row.values()) for k, row in by_class.items()}, ["", "PQ", *KINDS]),
         "## Points by area of the segment in pixels",
         _table(
-            {k: [*v.values(), sum(v.values())] for k, v in size_figures(figures.totals).items()},
+            {k: [*row.values(), sum(row.values())] for k, row in by_size.items()},
             ["", *KINDS, "all"],
         ),
     ]
@@ -207,10 +213,12 @@ def write_report(
 ) -> None:
     """Write errors.json, with every error, and errors.md into an existing folder."""
     pq = image_pq([image.statistics for image in figures.images])
+    points = points_by_name(figures.totals, table)
+    bounds = figures.totals.size_bounds
     content = {
         "kinds": kind_figures(figures.totals),
-        "classes": class_figures(figures.totals, table),
-        "areas": size_figures(figures.totals),
+        "classes": class_figures(points),
+        "areas": {name: size_figures(values, bounds) for name, values in points.items()},
         "images": [
             {
                 "image_id": image.image_id,

@@ -129,7 +129,7 @@ def make_reports(
             sheet = draw_sheet(tasks[i], figures.images[i].errors, table, file)
             save_sheet(folder, rank, tasks[i], sheet)
     if others is not None:
-        text += _compare(options, tasks, others, figures, evaluate(others), table, files)
+        text += "\n" + _compare(options, tasks, others, figures, evaluate(others), table, files)
     return [figures.totals.statistics], text
 
 

@@ -13,7 +13,7 @@ from panoptic_common.coco.errors import KINDS
 from panoptic_common.coco.paired import PairedComparison, compare_paired, image_pq
 from panoptic_common.coco.user_files import json_values
 from panoptic_common.files import write_atomically, write_json
-from panoptic_tools.error_report import ErrorFigures, class_figures
+from panoptic_tools.error_report import ErrorFigures, class_figures, points_by_name
 
 RESAMPLES = 1000
 
@@ -40,7 +40,7 @@ def comparison_text(
     number: int,
 ) -> str:
     """Lay out the comparison in Markdown, with the `number` largest gains and losses."""
-    figures = [class_figures(side.totals, table) for side in (first, second)]
+    figures = [class_figures(points_by_name(side.totals, table)) for side in (first, second)]
     groups = [name for name in figures[0] if not name.startswith("class ")]
     rows = [[name, *(f[name]["PQ"] for f in figures)] for name in groups]
     rows += [[f"lost to: {kind}", *(f["All"][kind] for f in figures)] for kind in KINDS]
@@ -84,12 +84,13 @@ def write_comparison(
     """Write comparison.json, with the PQ of every image, and comparison.md."""
     c = comparison
     own = [image_pq([image.statistics for image in side.images]) for side in (first, second)]
+    figures = [class_figures(points_by_name(side.totals, table)) for side in (first, second)]
     content = {
         "PQ": {"compared with": c.first, "prediction": c.second, "difference": c.second - c.first},
         "interval": {"level": c.level, "resamples": RESAMPLES, "low": c.low, "high": c.high},
         "sign test": {"better": c.better, "worse": c.worse, "p": c.p_value},
-        "compared with": class_figures(first.totals, table),
-        "prediction": class_figures(second.totals, table),
+        "compared with": figures[0],
+        "prediction": figures[1],
         "images": [
             {
                 "image_id": image.image_id,
