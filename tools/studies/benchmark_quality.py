@@ -50,6 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", type=int, nargs="*", default=[], help="images for programs")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="programs, as the table has them")
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment with the other ones")
     options = parser.parse_args(arguments)
     require_at_least(parser, options, 1, "images", "segments", "repeats", "whole", "workers")
@@ -231,6 +232,9 @@ def compare_programs(options: argparse.Namespace) -> tuple[list[list[str]], floa
         scratch = Path(name, "packages")
         scratch.mkdir()
         programs = quality_programs.programs(options.peers, scratch)
+        programs = [p for p in programs if not options.only or p.name in options.only]
+        if not programs:
+            raise SystemExit(f"--only: there is none of {', '.join(options.only)}")
         rows, difference = [[program.name] for program in programs], 0.0
         for number in options.whole:
             folder = Path(name, str(number))
@@ -243,7 +247,7 @@ def compare_programs(options: argparse.Namespace) -> tuple[list[list[str]], floa
                         spent, quality = quality_programs.measure(program, folder, workers)
                         times.append(spent)
                         found += [] if program.boundary else [quality]
-                    difference = max(difference, max(found) - min(found))
+                    difference = max(difference, *(abs(value - found[0]) for value in found), 0.0)
                 for row, times in zip(rows, seconds, strict=True):
                     row.append(quality_programs.spread(times))
     return rows, difference
