@@ -35,23 +35,35 @@ IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 
 # Detectron2's names and places, below $DETECTRON2_DATASETS: images, JSON, PNGs, evaluator.
-_BUILTIN = {
-    f"coco_2017_{split}_panoptic": (
-        f"coco/{split}2017",
-        f"coco/annotations/panoptic_{split}2017.json",
-        f"coco/panoptic_{split}2017",
-        "panoptic",
-    )
-    for split in ("train", "val")
-} | {
-    f"cityscapes_fine_panoptic_{split}": (
-        f"cityscapes/leftImg8bit/{split}",
-        f"cityscapes/gtFine/cityscapes_panoptic_{split}.json",
-        f"cityscapes/gtFine/cityscapes_panoptic_{split}",
-        "cityscapes_panoptic",
-    )
-    for split in ("train", "val")
-}
+_BUILTIN = (
+    {
+        f"coco_2017_{split}_panoptic": (
+            f"coco/{split}2017",
+            f"coco/annotations/panoptic_{split}2017.json",
+            f"coco/panoptic_{split}2017",
+            "panoptic",
+        )
+        for split in ("train", "val")
+    }
+    | {
+        f"cityscapes_fine_panoptic_{split}": (
+            f"cityscapes/leftImg8bit/{split}",
+            f"cityscapes/gtFine/cityscapes_panoptic_{split}.json",
+            f"cityscapes/gtFine/cityscapes_panoptic_{split}",
+            "cityscapes_panoptic",
+        )
+        for split in ("train", "val")
+    }
+    | {
+        f"nuclei_{split}": (
+            f"nuclei/{split}",
+            f"nuclei/panoptic_{split}.json",
+            f"nuclei/panoptic_{split}",
+            "panoptic",
+        )
+        for split in ("train", "val")
+    }
+)
 
 _SCENE_SPLITS = ("train", "val", "test")
 # Sizes in pixels; difficulty from 0 (easy) to 1 (hard).
@@ -70,6 +82,8 @@ _HINTS = {
     "DETECTRON2_DATASETS names the folder above coco/",
     "cityscapes": "Cityscapes: `python tools/prepare_cityscapes.py` makes the panoptic files; "
     "DETECTRON2_DATASETS names the folder above cityscapes/",
+    "nuclei": "Nuclei: `python tools/prepare_nuclei.py FOLDER --out .../nuclei` makes the panoptic "
+    "files; DETECTRON2_DATASETS names the folder above nuclei/",
 }
 
 
@@ -152,16 +166,17 @@ def _forget(name: str) -> None:
 
 
 def register_builtin(root: str | os.PathLike[str] | None = None) -> None:
-    """Register COCO, Cityscapes and the synthetic scenes under Detectron2's names.
+    """Register COCO, Cityscapes, nuclei and the synthetic scenes.
 
     Detectron2's own entries of `coco_2017_{train,val}_panoptic` and
     `cityscapes_fine_panoptic_{train,val}` are replaced: they need further files (semantic maps,
-    instances) and hide part of the metadata. `scenes_{train,val,test}` are added with the default
-    settings, unless `register_scenes` has registered them below this root.
+    instances) and hide part of the metadata. `nuclei_{train,val}` are what `prepare_nuclei` makes.
+    `scenes_{train,val,test}` are added with the default settings, unless `register_scenes` has
+    registered them below this root.
 
     Args:
-        root: the folder above `coco/`, `cityscapes/` and `scenes/`; by default the environment
-            variable DETECTRON2_DATASETS, or else `datasets`.
+        root: the folder above `coco/`, `cityscapes/`, `nuclei/` and `scenes/`; by default the
+            environment variable DETECTRON2_DATASETS, or else `datasets`.
     """
     root = builtin_root() if root is None else os.fspath(root)
     for name, (*relative, evaluator_type) in _BUILTIN.items():

@@ -1,0 +1,188 @@
+"""One image with its instances, from files as microscopists have them to COCO's panoptic form.
+
+The background is one stuff segment, id 1; instances are the ids from 2 on, in the order of their
+masks or labels.
+
+Shape shorthand: H, W image size in pixels.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from panoptic_common.coco.image_reading import open_image, read_image
+from panoptic_common.coco.instance_folders import InstanceSample
+from panoptic_common.coco.instance_masks import (
+    BoolMap,
+    IntMap,
+    merge_masks,
+    read_label_image,
+    read_mask,
+)
+from panoptic_common.coco.segment_ids import segment_areas_and_boxes
+
+BACKGROUND, THING = 1, 2  # category ids
+
+# Modes of more than 8 bits, which cameras of microscopes use only a part of.
+_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclass
+class PreparedSample:
+    """What became of a sample.
+
+    Attributes:
+        source: the sample.
+        id_map: (H, W) int32 segment ids; None if image or labels cannot be used.
+        image_entry: its entry in the `images` of the JSON.
+        annotation: its entry in the `annotations`.
+        num_instances: how many instances the map holds.
+        overlap_pixels: pixels that more than one mask claimed, counted per mask that lost them.
+        problems: one sentence per file that could not be used.
+        notes: one sentence per thing that was decided.
+        pixels: (H, W) uint8, what is written instead of an image of more than 8 bits.
+    """
+
+    source: InstanceSample
+    id_map: IntMap | None = None
+    image_entry: dict[str, Any] = field(default_factory=dict)
+    annotation: dict[str, Any] = field(default_factory=dict)
+    num_instances: int = 0
+    overlap_pixels: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    pixels: npt.NDArray[np.uint8] | None = None
+
+    def write_image(self, folder: Path) -> None:
+        """Copy the image byte for byte, or write the 8-bit version of a deep one."""
+        target = folder / self.image_entry["file_name"]
+        if self.pixels is None:
+            shutil.copyfile(self.source.image, target)
+        else:
+            Image.fromarray(self.pixels).save(target)
+
+
+def categories(thing: str) -> list[dict[str, Any]]:
+    """Return the two categories; `thing` is the name of the instances' class."""
+    background = {"id": BACKGROUND, "name": "background", "isthing": 0, "color": [40, 40, 60]}
+    instance = {"id": THING, "name": thing, "isthing": 1, "color": [230, 120, 60]}
+    return [
+        {**background, "supercategory": "background"},
+        {**instance, "supercategory": "instance"},
+    ]
+
+
+def prepare_sample(sample: InstanceSample, image_id: int) -> PreparedSample:
+    """Read one sample; what is wrong with it becomes sentences, never an exception.
+
+    Args:
+        sample: the files.
+        image_id: its id in the JSON.
+    """
+    result = PreparedSample(sample)
+    file_name = sample.name + sample.image.suffix
+    try:
+        size = read_image(sample.image).shape[:2]  # decoded: damage inside shows now
+        result.pixels = _eight_bits(sample.image)
+        if result.pixels is not None:
+            file_name = f"{sample.name}.png"
+            result.notes.append(f"{sample.image}: stretched from its own range to 8 bits")
+        labels = _merge_files(sample, size, result) if sample.labels is None else None
+        if labels is None:
+            assert sample.labels is not None
+            labels = read_label_image(sample.labels, size)
+    except (OSError, ValueError) as error:
+        result.problems.append(str(error))
+        return result
+    present, index = np.unique(labels, return_inverse=True)
+    # Background is 1; the k-th label, whatever its number, is 1 + k.
+    first = 0 if present[0] == 0 else 1
+    result.id_map = (index.reshape(size) + 1 + first).astype(np.int32)
+    result.num_instances = len(present) - (present[0] == 0)
+    if not result.num_instances:
+        result.notes.append(f"{sample.image}: no instance in it")
+    result.image_entry = {
+        "id": image_id,
+        "file_name": file_name,
+        "height": size[0],
+        "width": size[1],
+    }
+    result.annotation = {
+        "image_id": image_id,
+        "file_name": f"{sample.name}.png",
+        "segments_info": _segments(result.id_map),
+    }
+    return result
+
+
+def _merge_files(sample: InstanceSample, size: tuple[int, int], result: PreparedSample) -> IntMap:
+    """Merge the mask files of a sample, and note what is wrong with any."""
+
+    def masks() -> Iterator[tuple[str, BoolMap]]:
+        for path in sample.masks:
+            try:
+                mask = read_mask(path, size)
+            except (OSError, ValueError) as error:
+                result.problems.append(str(error))
+                continue
+            yield str(path), mask
+
+    merged = merge_masks(masks(), size)
+    result.overlap_pixels = sum(merged.overlaps.values())
+    for name, pixels in merged.overlaps.items():
+        if name not in merged.hidden:
+            result.notes.append(f"{name}: {pixels} pixels belong to earlier masks")
+    result.notes += [f"{name}: the mask is empty" for name in merged.empty]
+    result.problems += [f"{name}: earlier masks cover all of it" for name in merged.hidden]
+    return merged.labels
+
+
+def _segments(id_map: IntMap) -> list[dict[str, Any]]:
+    """List the segments of a prepared map with their areas and boxes."""
+    extents = segment_areas_and_boxes(id_map)
+    return [
+        {
+            "id": segment_id,
+            "category_id": BACKGROUND if segment_id == 1 else THING,
+            "iscrowd": 0,
+            "area": area,
+            "bbox": box,
+        }
+        for segment_id, area, box in zip(
+            extents.ids.tolist(), extents.areas.tolist(), extents.boxes.tolist(), strict=True
+        )
+    ]
+
+
+def _eight_bits(path: Path) -> npt.NDArray[np.uint8] | None:
+    """Stretch an image of more than 8 bits from its least and greatest value to 0 and 255.
+
+    The reader of images divides 16 bits by 257, so that a camera of 12 bits, 0 to 4095, would keep
+    16 grey levels.
+
+    Returns:
+        (H, W) uint8, or None for an image of 8 bits.
+
+    Raises:
+        ValueError: its values are not finite.
+    """
+
+    def decode(image: Image.Image) -> npt.NDArray[np.float64] | None:
+        return np.asarray(image).astype(np.float64) if image.mode in _DEEP_MODES else None
+
+    values = open_image(path, decode)
+    if values is None or (values.max(initial=0) <= 255 and values.min(initial=0) >= 0):
+        return None  # 8-bit numbers in a wide type are kept as they are
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: some values of the image are not finite")
+    low, high = float(values.min()), float(values.max())
+    stretched = (values - low) * (255 / max(high - low, 1e-12))
+    return (stretched + 0.5).clip(0, 255).astype(np.uint8)

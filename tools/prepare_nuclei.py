@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Make a panoptic data set of microscope images and their instance masks or label images.
+
+    python tools/prepare_nuclei.py stage1_train --out datasets/nuclei --val-share 0.15
+    python tools/prepare_nuclei.py my_cells --out datasets/cells --thing cell
+
+FOLDER is in one of three layouts, told apart by what is there:
+  NAME/images/ with one image, NAME/masks/ with one file per instance (2018 Data Science Bowl)
+  images/NAME.*, masks/NAME.* (or labels/): label images, background 0, as StarDist has them
+  NAME.*, NAME_masks.* (_cp_masks, -labels, ...): label images, as Cellpose and QuPath have them
+Masks are images of any mode; label images are PNG, TIFF (8 to 32 bits) or .npy.
+
+Written are OUT/train/ with the images, OUT/panoptic_train/ and OUT/panoptic_train.json, and the
+same for val. A pixel that several masks claim belongs to the first. Everything that is not as it
+should be is listed. An image with a mask that cannot be used is left out, as its instance would be
+taught to be background; --keep-incomplete takes it without that mask. Exit status: 0 if all images
+and all masks got in, 1 if something was left out, 2 if nothing could be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from panoptic_common.coco.instance_folders import InstanceSample, find_samples
+from panoptic_common.coco.instance_samples import PreparedSample, categories, prepare_sample
+from panoptic_common.coco.segment_ids import write_id_map
+from panoptic_common.files import write_json
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder with images and masks, see above")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the images, chosen by a hash of their names, that become val (default: 0)",
+    )
+    parser.add_argument("--thing", default="nucleus", help="name of the class (default: nucleus)")
+    parser.add_argument(
+        "--keep-incomplete",
+        action="store_true",
+        help="keep images of which a mask cannot be used, without that mask",
+    )
+    parser.add_argument("--force", action="store_true", help="make splits anew that exist already")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.val_share < 1:
+        parser.error(f"--val-share is {options.val_share}: give a share from 0 to less than 1")
+    if not options.thing.strip() or options.thing == "background":
+        parser.error(f"--thing is {options.thing!r}: give the name of a class, not background")
+    return options
+
+
+def split_of(name: str, val_share: float) -> str:
+    """Return "train" or "val", the same for a name in every run and on every machine."""
+    return "val" if zlib.crc32(name.encode()) / 2**32 < val_share else "train"
+
+
+class Totals:
+    """What was found and what got in, over all splits."""
+
+    def __init__(self) -> None:
+        self.images = self.instances = self.overlap_pixels = 0
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def add(self, sample: PreparedSample) -> None:
+        """Count a sample that got in."""
+        self.images += 1
+        self.instances += sample.num_instances
+        self.overlap_pixels += sample.overlap_pixels
+
+
+def write_split(
+    out: Path, split: str, samples: list[InstanceSample], options: argparse.Namespace, total: Totals
+) -> None:
+    """Write one split into a temporary folder, and move it into place when it is whole."""
+    records: list[PreparedSample] = []
+    with tempfile.TemporaryDirectory(dir=out, prefix=".preparing_") as temporary:
+        images, pngs = Path(temporary) / split, Path(temporary) / f"panoptic_{split}"
+        images.mkdir()
+        pngs.mkdir()
+        for image_id, sample in enumerate(
+            tqdm(samples, unit="image", desc=split, mininterval=0.1 if sys.stderr.isatty() else 30),
+            start=1,
+        ):
+            prepared = prepare_sample(sample, image_id)
+            total.notes += prepared.notes
+            total.problems += prepared.problems
+            if prepared.id_map is None or (prepared.problems and not options.keep_incomplete):
+                total.problems.append(f"{sample.image}: left out")
+                continue
+            prepared.write_image(images)
+            write_id_map(pngs / f"{sample.name}.png", prepared.id_map)
+            prepared.id_map = None  # 400 maps of a megapixel need not stay in memory
+            total.add(prepared)
+            records.append(prepared)
+        if records:
+            content = {
+                "images": [record.image_entry for record in records],
+                "annotations": [record.annotation for record in records],
+                "categories": categories(options.thing),
+            }
+            publish(out, split, Path(temporary), content)
+
+
+def publish(out: Path, split: str, temporary: Path, content: dict) -> None:
+    """Move a finished split into place, the JSON last: where it is, the split is complete."""
+    json_file = out / f"panoptic_{split}.json"
+    json_file.unlink(missing_ok=True)
+    for name in (split, f"panoptic_{split}"):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+        os.replace(temporary / name, out / name)
+    write_json(json_file, content)
+    print(f"{split}: {len(content['images'])} images, {json_file}")
+
+
+def refuse_existing(out: Path, splits: list[str], force: bool) -> None:
+    """Refuse to replace what is there, unless it is a split of ours and --force is given.
+
+    Raises:
+        FileExistsError: naming it.
+    """
+    for split in splits:
+        made = (out / f"panoptic_{split}.json").is_file()
+        for path in (out / split, out / f"panoptic_{split}"):
+            if path.exists() and not (made and force):
+                raise FileExistsError(
+                    f"{path} exists already; --force makes it anew"
+                    if made
+                    else f"{path} exists, but not as a split of this program: choose another --out"
+                )
+
+
+def report(total: Totals) -> None:
+    """Print what was decided, what is wrong, and the counts."""
+    for note in total.notes:
+        print(f"note: {note}")
+    for problem in total.problems:
+        print(f"problem: {problem}")
+    print(
+        f"{total.images} images with {total.instances} instances;"
+        f" {total.overlap_pixels} pixels were claimed more than once;"
+        f" {len(total.problems)} problems"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare a folder and return the exit status."""
+    options = parse_args(arguments)
+    total = Totals()
+    try:
+        found = find_samples(options.folder)
+        total.problems += found.problems
+        print(f"{options.folder}: layout {found.layout!r}, {len(found.samples)} images")
+        splits: dict[str, list[InstanceSample]] = {}
+        for sample in found.samples:
+            splits.setdefault(split_of(sample.name, options.val_share), []).append(sample)
+        options.out.mkdir(parents=True, exist_ok=True)
+        refuse_existing(options.out, list(splits), options.force)
+        for split in sorted(splits):
+            write_split(options.out, split, splits[split], options, total)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report(total)
+    if not total.images:
+        print("error: no image could be prepared", file=sys.stderr)
+        return 2
+    out = options.out
+    print(
+        f"Check the result: python tools/check_dataset.py cells --images {out}/train"
+        f" --json {out}/panoptic_train.json --png {out}/panoptic_train"
+    )
+    return 1 if total.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
