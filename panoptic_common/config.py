@@ -244,6 +244,18 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.INPUT.RELIGHT.CONTRAST = 0.2
     cfg.INPUT.RELIGHT.SATURATION = 0.2
     cfg.INPUT.RELIGHT.HUE = 0.02
+    # An exponent from [1 / (1 + x), 1 + x] on all values; 0.0: none is drawn.
+    cfg.INPUT.RELIGHT.GAMMA = 0.0
+    # INPUT.RANDOM_FLIP may also be "both"; and turns by 0, 90, 180 or 270 degrees.
+    cfg.INPUT.RANDOM_QUARTER_TURN = False
+    # At test time resize by this factor instead of to MIN_SIZE_TEST; 0.0 switches it off.
+    cfg.INPUT.TEST_SCALE = 0.0
+    # Before all others, in training and testing: replace colour by its luma; bring two percentiles
+    # of an image's values to 0 and 255, such as (0.5, 99.8); invert images that are mostly bright.
+    cfg.INPUT.INTENSITY = CN()
+    cfg.INPUT.INTENSITY.GREY = False
+    cfg.INPUT.INTENSITY.PERCENTILES = ()
+    cfg.INPUT.INTENSITY.DARK_BACKGROUND = False
     # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test): HEIGHT and
     # WIDTH in pixels, DIFFICULTY from 0 (easy) to 1 (hard), NUM_TRAIN, NUM_VAL, NUM_TEST, SEED.
     cfg.DATASETS.SCENES = CN(dict(DEFAULT_SCENES))

@@ -1,4 +1,4 @@
-"""Training augmentations that Detectron2 lacks: a random scale, and relighting.
+"""Augmentations that Detectron2 lacks: random scale, quarter turns, relighting; and their order.
 
 Training crops a randomly scaled and flipped image. Li, Qi and Torr (CVPR 2020, appendix B,
 "Cityscapes training") scale by a factor between 0.5 and 2. They also relight: "randomly adjusting
@@ -18,17 +18,17 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
-# ITU-R BT.601 luma, in the order red, green, blue: how bright a colour looks.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+from panoptic_common.data.intensity import LUMA, NormaliseIntensity, check_format
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Make the augmentations that a config asks for.
 
-    In training: resize (by INPUT.RANDOM_SCALE if it is on, else the shortest edge to a draw from
-    INPUT.MIN_SIZE_TRAIN), crop, flip, relight. The crop comes after the resize, so that its size in
-    INPUT.CROP.SIZE is that of the network's input. An image smaller than an absolute crop is taken
-    whole, as Detectron2 does; batches are padded by the model. In testing: resize only.
+    In training: normalise intensities, resize (by INPUT.RANDOM_SCALE if it is on, else the shortest
+    edge to a draw from INPUT.MIN_SIZE_TRAIN), crop, flip, turn, relight. The crop comes after the
+    resize, so that its size in INPUT.CROP.SIZE is that of the network's input. An image smaller
+    than an absolute crop is taken whole, as Detectron2 does; batches are padded by the model. In
+    testing: normalise intensities and resize (by INPUT.TEST_SCALE if it is on) only.
 
     Args:
         cfg: a config with the keys of `panoptic_common.config.add_panoptic_config`.
@@ -41,9 +41,24 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         ValueError: naming the key that is wrong.
     """
     options = cfg.INPUT
-    if not is_train:
-        return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
     augmentations: list[T.Augmentation] = []
+    if options.INTENSITY.GREY or options.INTENSITY.PERCENTILES or options.INTENSITY.DARK_BACKGROUND:
+        augmentations.append(
+            NormaliseIntensity(
+                grey=options.INTENSITY.GREY,
+                percentiles=options.INTENSITY.PERCENTILES,
+                dark_background=options.INTENSITY.DARK_BACKGROUND,
+                image_format=options.FORMAT,
+            )
+        )
+    if not is_train:
+        if options.TEST_SCALE:
+            augmentations.append(FixedScale(options.TEST_SCALE, options.MAX_SIZE_TEST))
+        else:
+            augmentations.append(
+                T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")
+            )
+        return augmentations
     low, high = options.RANDOM_SCALE
     if (low, high) != (1.0, 1.0):
         augmentations.append(RandomScale(low, high))
@@ -55,13 +70,23 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         )
     if options.CROP.ENABLED:
         augmentations.append(T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE))
-    if options.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+    return augmentations + _mirrors_and_light(cfg)
+
+
+def _mirrors_and_light(cfg: CfgNode) -> list[T.Augmentation]:
+    """Make the training augmentations that follow the crop."""
+    options = cfg.INPUT
+    augmentations: list[T.Augmentation] = []
+    if options.RANDOM_FLIP not in ("none", "horizontal", "vertical", "both"):
         raise ValueError(
-            f"INPUT.RANDOM_FLIP is {options.RANDOM_FLIP!r}: use none, horizontal or vertical"
+            f"INPUT.RANDOM_FLIP is {options.RANDOM_FLIP!r}: use none, horizontal, vertical or both"
         )
-    if options.RANDOM_FLIP != "none":
-        vertical = options.RANDOM_FLIP == "vertical"
-        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if options.RANDOM_FLIP in ("horizontal", "both"):
+        augmentations.append(T.RandomFlip(horizontal=True, vertical=False))
+    if options.RANDOM_FLIP in ("vertical", "both"):
+        augmentations.append(T.RandomFlip(horizontal=False, vertical=True))
+    if options.RANDOM_QUARTER_TURN:
+        augmentations.append(RandomQuarterTurn())
     if options.RELIGHT.ENABLED:
         augmentations.append(
             RandomRelight(
@@ -69,6 +94,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
                 contrast=options.RELIGHT.CONTRAST,
                 saturation=options.RELIGHT.SATURATION,
                 hue=options.RELIGHT.HUE,
+                gamma=options.RELIGHT.GAMMA,
                 image_format=options.FORMAT,
             )
         )
@@ -93,11 +119,82 @@ class RandomScale(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Return the resize for an (H, W, 3) image."""
-        factor = np.random.uniform(self.low, self.high)
-        height, width = image.shape[:2]
-        new_height = max(1, int(height * factor + 0.5))
-        new_width = max(1, int(width * factor + 0.5))
-        return T.ResizeTransform(height, width, new_height, new_width)
+        return _resize(image, np.random.uniform(self.low, self.high))
+
+
+class FixedScale(T.Augmentation):
+    """Resize by one factor in both directions, for testing.
+
+    Args:
+        factor: above 0.
+        max_size: most pixels of the longer edge of the result; the factor is lowered to keep it.
+
+    Raises:
+        ValueError: the factor is not above 0.
+    """
+
+    def __init__(self, factor: float, max_size: int) -> None:
+        super().__init__()
+        if not factor > 0:
+            raise ValueError(f"INPUT.TEST_SCALE is {factor}: give a factor above 0, or 0.0 for off")
+        self.factor, self.max_size = float(factor), int(max_size)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Return the resize for an (H, W, 3) image."""
+        factor = min(self.factor, self.max_size / max(image.shape[:2]))
+        return _resize(image, factor)
+
+
+def _resize(image: np.ndarray, factor: float) -> Transform:
+    """Return the resize of an (H, W, 3) image by a factor."""
+    height, width = image.shape[:2]
+    new_height = max(1, int(height * factor + 0.5))
+    new_width = max(1, int(width * factor + 0.5))
+    return T.ResizeTransform(height, width, new_height, new_width)
+
+
+class RandomQuarterTurn(T.Augmentation):
+    """Turn by 0, 90, 180 or 270 degrees, each as likely; for images without an up and a down."""
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw the turn of an (H, W, 3) image."""
+        return QuarterTurnTransform(image.shape[0], image.shape[1], int(np.random.randint(4)))
+
+
+class QuarterTurnTransform(Transform):
+    """A turn by quarters, counter-clockwise; exact, as no pixel is interpolated.
+
+    Args:
+        height: H of the image before.
+        width: W of the image before.
+        quarters: 0 to 3.
+    """
+
+    def __init__(self, height: int, width: int, quarters: int) -> None:
+        super().__init__()
+        self.height, self.width, self.quarters = height, width, quarters
+
+    def apply_image(self, img: np.ndarray, *_: object) -> np.ndarray:
+        """Turn an (H, W) or (H, W, C) array."""
+        return np.ascontiguousarray(np.rot90(img, self.quarters))
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Turn a label map likewise."""
+        return self.apply_image(segmentation)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Turn (N, 2) points x, y in pixels; a quarter takes (x, y) to (y, W - x)."""
+        height, width = self.height, self.width
+        for _ in range(self.quarters):
+            coords = np.stack([coords[:, 1], width - coords[:, 0]], axis=1)
+            height, width = width, height
+        return coords
+
+    def inverse(self) -> Transform:
+        """Return the turn back."""
+        turned = self.quarters % 2 == 1
+        height, width = (self.width, self.height) if turned else (self.height, self.width)
+        return QuarterTurnTransform(height, width, -self.quarters % 4)
 
 
 class RandomRelight(T.Augmentation):
@@ -109,6 +206,7 @@ class RandomRelight(T.Augmentation):
         saturation: as above.
         hue: the shift is drawn from [-hue, hue], in full turns of the hue circle.
         image_format: "BGR" or "RGB", the order of the channels of the images.
+        gamma: the exponent is drawn from [1 / (1 + gamma), 1 + gamma], evenly in its logarithm.
     """
 
     def __init__(
@@ -118,6 +216,7 @@ class RandomRelight(T.Augmentation):
         saturation: float = 0.2,
         hue: float = 0.02,
         image_format: str = "BGR",
+        gamma: float = 0.0,
     ) -> None:
         super().__init__()
         ranges = {"BRIGHTNESS": brightness, "CONTRAST": contrast, "SATURATION": saturation}
@@ -126,19 +225,24 @@ class RandomRelight(T.Augmentation):
                 raise ValueError(f"INPUT.RELIGHT.{key} is {value}: give a number from 0 to 1")
         if not 0 <= hue <= 0.5:
             raise ValueError(f"INPUT.RELIGHT.HUE is {hue}: give a number of turns from 0 to 0.5")
+        if not gamma >= 0:
+            raise ValueError(f"INPUT.RELIGHT.GAMMA is {gamma}: give 0 or more")
         check_format(image_format)
         self.brightness, self.contrast = float(brightness), float(contrast)
-        self.saturation, self.hue = float(saturation), float(hue)
+        self.saturation, self.hue, self.gamma = float(saturation), float(hue), float(gamma)
         self.image_format = image_format
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """Draw the four amounts; the image itself does not matter."""
+        """Draw the amounts; the image itself does not matter."""
         draw = np.random.uniform(-1.0, 1.0, size=4)
+        # Drawn last and only if asked for, so that runs without it see what they always saw.
+        power = np.random.uniform(-1.0, 1.0) if self.gamma else 0.0
         return RelightTransform(
             brightness=1.0 + self.brightness * draw[0],
             contrast=1.0 + self.contrast * draw[1],
             saturation=1.0 + self.saturation * draw[2],
             hue=self.hue * draw[3],
+            gamma=(1.0 + self.gamma) ** power,
             image_format=self.image_format,
         )
 
@@ -155,6 +259,7 @@ class RelightTransform(Transform):
         saturation: factor on the difference to the pixel's own luma.
         hue: shift in full turns of the hue circle; 1/3 makes red green.
         image_format: "BGR" or "RGB".
+        gamma: exponent of every value as a share of 255, after the factors; 2 darkens mid-tones.
     """
 
     def __init__(
@@ -164,12 +269,13 @@ class RelightTransform(Transform):
         saturation: float = 1.0,
         hue: float = 0.0,
         image_format: str = "BGR",
+        gamma: float = 1.0,
     ) -> None:
         super().__init__()
         check_format(image_format)
         # Python's floats keep the image in float32; numpy's own would make it float64.
         self.brightness, self.contrast = float(brightness), float(contrast)
-        self.saturation, self.hue = float(saturation), float(hue)
+        self.saturation, self.hue, self.gamma = float(saturation), float(hue), float(gamma)
         self.image_format = image_format
 
     def apply_image(self, img: np.ndarray, *_: object) -> np.ndarray:
@@ -180,6 +286,8 @@ class RelightTransform(Transform):
         rgb = (img[:, :, ::-1] if is_bgr else img).astype(np.float32)
         rgb = _relight(rgb, self.brightness, self.contrast, self.saturation)
         rgb = rgb.clip(0, 255)
+        if self.gamma != 1.0:
+            rgb = 255 * (rgb / 255) ** np.float32(self.gamma)
         if self.hue:
             rgb = _turn_hue(rgb, self.hue)
         relit = (rgb + 0.5).astype(np.uint8)  # round: a neutral relighting changes nothing
@@ -205,7 +313,7 @@ def _relight(rgb: np.ndarray, brightness: float, contrast: float, saturation: fl
     s) b c y + (1 - c) b mean(y). For contrast maps y to b c y + (1 - c) b mean(y) and the
     saturation blends towards exactly that grey.
     """
-    luma = rgb @ _LUMA
+    luma = rgb @ LUMA
     gain = brightness * contrast
     grey = (1.0 - saturation) * gain * luma + (1.0 - contrast) * brightness * float(luma.mean())
     return saturation * gain * rgb + grey[:, :, None]
@@ -216,9 +324,3 @@ def _turn_hue(rgb: np.ndarray, turns: float) -> np.ndarray:
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)  # for float32: hue in degrees
     hsv[:, :, 0] = np.mod(hsv[:, :, 0] + 360.0 * turns, 360.0)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-
-
-def check_format(image_format: str) -> None:
-    """Refuse a channel order other than "BGR" and "RGB"."""
-    if image_format not in ("BGR", "RGB"):
-        raise ValueError(f"INPUT.FORMAT is {image_format!r}: use BGR or RGB")

@@ -32,7 +32,8 @@ from panoptic_common.coco.segment_ids import (
     segment_areas_and_boxes,
     with_extents,
 )
-from panoptic_common.data.augmentations import build_augmentations, check_format
+from panoptic_common.data.augmentations import build_augmentations
+from panoptic_common.data.intensity import check_format
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ from detectron2.data import transforms as T
 
 from panoptic_common.config import add_panoptic_config
 from panoptic_common.data.augmentations import (
+    QuarterTurnTransform,
+    RandomQuarterTurn,
     RandomRelight,
     RandomScale,
     RelightTransform,
@@ -95,6 +97,46 @@ def test_grey_stays_grey_and_bright_values_saturate() -> None:
     assert (RelightTransform(brightness=2.0).apply_image(grey * 2) == 255).all()  # no wrap round
 
 
+def test_gamma_bends_the_middle_and_keeps_the_ends() -> None:
+    image = np.repeat(np.array([[0, 51, 255]], np.uint8)[:, :, None], 3, axis=2)
+    bent = RelightTransform(gamma=2.0).apply_image(image)
+    np.testing.assert_array_equal(bent[0, :, 0], [0, 10, 255])  # 255 (51 / 255)^2 = 10.2
+    np.random.seed(0)
+    drawn = [RandomRelight(gamma=1.0).get_transform(image).gamma for _ in range(300)]
+    assert 0.5 <= min(drawn) < 0.55 and 1.8 < max(drawn) <= 2.0
+
+
+def test_without_gamma_the_draws_are_those_of_before(image: np.ndarray) -> None:
+    np.random.seed(3)
+    first = RandomRelight().get_transform(image)
+    following = np.random.uniform()
+    np.random.seed(3)
+    draw = np.random.uniform(-1.0, 1.0, size=4)
+    assert first.brightness == 1.0 + 0.2 * draw[0] and first.gamma == 1.0
+    assert following == np.random.uniform()
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_quarter_turns_move_pixels_and_points_alike(image: np.ndarray, quarters: int) -> None:
+    turn = QuarterTurnTransform(*image.shape[:2], quarters)
+    turned = turn.apply_image(image)
+    np.testing.assert_array_equal(turned, np.rot90(image, quarters))
+    np.testing.assert_array_equal(turn.apply_segmentation(image[..., 0]), turned[..., 0])
+    # The centre of pixel (row, column) is the point (column + 1/2, row + 1/2).
+    for row, column in ((0, 0), (3, 14), (11, 7)):
+        x, y = turn.apply_coords(np.array([[column + 0.5, row + 0.5]]))[0]
+        assert (turned[int(y), int(x)] == image[row, column]).all()
+    np.testing.assert_array_equal(turn.inverse().apply_image(turned), image)
+    there_and_back = turn.inverse().apply_coords(turn.apply_coords(np.array([[2.5, 4.0]])))
+    np.testing.assert_array_equal(there_and_back, [[2.5, 4.0]])
+
+
+def test_all_quarter_turns_are_drawn(image: np.ndarray) -> None:
+    np.random.seed(0)
+    drawn = {RandomQuarterTurn().get_transform(image).quarters for _ in range(60)}
+    assert drawn == {0, 1, 2, 3}
+
+
 def test_relighting_leaves_geometry_alone(image: np.ndarray) -> None:
     transform = RelightTransform(brightness=0.5)
     coords = np.array([[1.0, 2.0]])
@@ -125,6 +167,7 @@ def test_relighting_draws_within_the_ranges_and_uses_them_whole(image: np.ndarra
         ({"contrast": 1.1}, "RELIGHT.CONTRAST"),
         ({"saturation": 2}, "RELIGHT.SATURATION"),
         ({"hue": 0.6}, "RELIGHT.HUE"),
+        ({"gamma": -0.1}, "RELIGHT.GAMMA"),
         ({"image_format": "L"}, "INPUT.FORMAT"),
     ],
 )
@@ -214,9 +257,23 @@ def test_other_flips(cfg: CfgNode, flip: str, vertical: bool | None) -> None:
     assert [a.vertical for a in flips] == ([] if vertical is None else [vertical])
 
 
+def test_both_flips_and_quarter_turns_come_after_the_crop(cfg: CfgNode) -> None:
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.RANDOM_QUARTER_TURN = "both", True
+    cfg.INPUT.CROP.ENABLED = True
+    augmentations = build_augmentations(cfg, is_train=True)
+    assert _types(augmentations)[1:] == [
+        "RandomCrop",
+        "RandomFlip",
+        "RandomFlip",
+        "RandomQuarterTurn",
+    ]
+    assert [a.vertical for a in augmentations[2:4]] == [False, True]
+    assert "RandomQuarterTurn" not in _types(build_augmentations(cfg, is_train=False))
+
+
 def test_unknown_flip_is_refused(cfg: CfgNode) -> None:
-    cfg.INPUT.RANDOM_FLIP = "both"
-    with pytest.raises(ValueError, match="INPUT.RANDOM_FLIP is 'both'"):
+    cfg.INPUT.RANDOM_FLIP = "diagonal"
+    with pytest.raises(ValueError, match="INPUT.RANDOM_FLIP is 'diagonal'"):
         build_augmentations(cfg, is_train=True)
 
 

@@ -18,7 +18,11 @@ from PIL import Image
 
 from panoptic_common.coco.records import read_records
 from panoptic_common.coco.segment_ids import MAX_ID, write_id_map
-from panoptic_common.data.augmentations import RandomRelight, RandomScale
+from panoptic_common.data.augmentations import (
+    QuarterTurnTransform,
+    RandomRelight,
+    RandomScale,
+)
 from panoptic_common.data.mapper import transform_ids
 
 
@@ -31,6 +35,13 @@ def test_flip_equals_numpys_flip(record: dict[str, Any]) -> None:
         flipped = np.flip(image, axis).transpose(2, 0, 1)
         np.testing.assert_array_equal(sample["image"].numpy(), flipped, err_msg=name)
         check_segments(sample, record)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_quarter_turns_keep_every_id(record: dict[str, Any], quarters: int) -> None:
+    _, id_map = read_files(record)
+    turned = transform_ids(id_map, QuarterTurnTransform(*id_map.shape, quarters))
+    np.testing.assert_array_equal(turned, np.rot90(id_map, quarters))
 
 
 @settings(max_examples=30)
