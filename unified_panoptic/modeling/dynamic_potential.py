@@ -76,6 +76,44 @@ def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, height: int, width: in
     return pasted * inside_boxes(boxes, height, width)
 
 
+def paste_mask_crops(
+    masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int
+) -> list[tuple[tuple[slice, slice], torch.Tensor]]:
+    """Do what `paste_masks` does, but make only the part of each map that its box covers.
+
+    Args:
+        masks: (D, m, m) probabilities.
+        boxes: (D, 4) XYXY in cells.
+        height: h.
+        width: w.
+
+    Returns:
+        Per mask, the rows and columns of the grid and the values there.
+    """
+    boxes = boxes.float()
+    columns = _hat_weights(boxes[:, 0], boxes[:, 2], width, masks.shape[-1]).transpose(1, 2)
+    rows = _hat_weights(boxes[:, 1], boxes[:, 3], height, masks.shape[-2])
+    with torch.autocast(masks.device.type, enabled=False):
+        rows = rows @ masks.float()
+        crops = []
+        for k, (left, top, right, bottom) in enumerate(box_extents(boxes, height, width)):
+            values = rows[k, top:bottom] @ columns[k, :, left:right]
+            crops.append(((slice(top, bottom), slice(left, right)), values))
+    return crops
+
+
+def box_extents(boxes: torch.Tensor, height: int, width: int) -> list[list[int]]:
+    """Return left, top, right, bottom (exclusive) of the cells that have their centre in each box.
+
+    The cells x with low <= x + 0.5 < high are ceil(low - 0.5) <= x < ceil(high - 0.5).
+    """
+    limits = boxes.new_tensor([width, height, width, height])
+    edges = (boxes - 0.5).ceil().clamp(min=0).minimum(limits).long()
+    edges[:, 2:] = edges[:, 2:].maximum(edges[:, :2])  # a box beside the grid has no cell
+    extents: list[list[int]] = edges.tolist()
+    return extents
+
+
 def dynamic_potential(
     semantic: torch.Tensor,
     boxes: torch.Tensor,
@@ -182,10 +220,7 @@ class PotentialPainter:
         """
         height, width = size
         boxes = boxes.float()
-        # The cells x with low <= x + 0.5 < high are ceil(low - 0.5) <= x < ceil(high - 0.5).
-        limits = boxes.new_tensor([width, height, width, height])
-        edges = (boxes - 0.5).ceil().clamp(min=0).minimum(limits)
-        self.extents = edges.long().tolist()
+        self.extents = box_extents(boxes, height, width)
         self.classes = classes.tolist()
         self.scores = scores.tolist() if potential.variant != "A" else None
         self.multiplied = potential.variant == "B"

@@ -14,10 +14,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
+from unified_panoptic.modeling.instance_affinity import FactoredResidual
 from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
 from unified_panoptic.modeling.postprocess import (
     argmax_at_output,
     argmax_of_resampled,
+    factor_residual,
     merge_heuristically,
     segments_from_channels,
     trim_small_stuff,
@@ -181,7 +183,6 @@ class PredictedImage:
         detections = self._entering(options)
         classes = self.submodule.thing_ids[detections.classes]
         factors = self.factors if options.residual else None
-        psi, residual = self.submodule(self.probabilities, detections, factors)
         if options.resolution == "output":
             channels = argmax_at_output(
                 self.submodule.potential,
@@ -190,15 +191,37 @@ class PredictedImage:
                 classes,
                 detections.scores,
                 detections.masks,
-                residual,
+                None if factors is None else self._residual(detections, classes, factors),
                 self.input_size,
             )
         else:
+            psi, residual = self.submodule(self.probabilities, detections, factors)
             potential = psi if residual is None else psi + residual
             size = (self.semantic.shape[-2], self.semantic.shape[-1])
             channels = argmax_of_resampled(potential, self.input_size, size)
         return segments_from_channels(
             channels, classes, detections.scores, self.submodule.stuff_ids
+        )
+
+    def _residual(
+        self,
+        detections: Detections,
+        classes: torch.Tensor,
+        factors: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor | FactoredResidual:
+        """Form the residual at stride 4, as its factors where those are fewer maps."""
+        if len(detections) + len(self.submodule.stuff_ids) <= len(factors[0]):
+            residual = self.submodule(self.probabilities, detections, factors)[1]
+            assert residual is not None  # as there are factors
+            return residual
+        return factor_residual(
+            self.submodule.potential,
+            self.probabilities,
+            detections.boxes / STRIDE,
+            classes,
+            detections.scores,
+            detections.masks,
+            factors,
         )
 
     def _entering(self, options: InferenceOptions) -> Detections:

@@ -13,7 +13,7 @@ Shapes: N images; C = 128 feature channels; S channels of Psi; n = h * w cells a
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -24,6 +24,18 @@ from unified_panoptic.modeling.semantic_head import FeatureDecoder
 
 INITIAL_GAIN = 0.1
 ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax")
+
+
+class FactoredResidual(NamedTuple):
+    """The residual of Eq. 4 as its factors, which stay small however many channels Psi has.
+
+    Attributes:
+        summary: (S, C) of `summarise`.
+        phi_0: (C, h, w).
+    """
+
+    summary: torch.Tensor
+    phi_0: torch.Tensor
 
 
 def apply_affinity(psi: torch.Tensor, phi_0: torch.Tensor, phi_1: torch.Tensor) -> torch.Tensor:

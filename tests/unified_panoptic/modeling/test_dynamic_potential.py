@@ -13,6 +13,7 @@ from unified_panoptic.modeling.dynamic_potential import (
     PotentialPainter,
     dynamic_potential,
     inside_boxes,
+    paste_mask_crops,
     paste_masks,
 )
 
@@ -242,3 +243,23 @@ def test_masks_are_pasted_in_single_precision_under_autocast():
 def test_unknown_variant_is_an_error(make):
     with pytest.raises(ValueError, match="'D'.*use"):
         make()
+
+
+def test_pasted_crops_are_the_pasted_maps_in_their_boxes():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(5, 7, 7, generator=generator)
+    boxes = torch.tensor(
+        [
+            [1.2, 0.3, 6.9, 5.5],
+            [-3.0, -2.0, 4.0, 30.0],  # beyond three edges
+            [2.6, 2.6, 2.9, 2.9],  # between centres: no cell
+            [40.0, 1.0, 50.0, 3.0],  # beside the grid
+            [0.0, 0.0, 12.0, 9.0],
+        ]
+    )
+    pasted = paste_masks(masks, boxes, 9, 12)
+    rebuilt = torch.zeros_like(pasted)
+    for whole, (place, values) in zip(rebuilt, paste_mask_crops(masks, boxes, 9, 12), strict=True):
+        whole[place] = values
+    torch.testing.assert_close(rebuilt, pasted)
+    assert (pasted[2:4] == 0).all() and (pasted[4] > 0).any()

@@ -274,3 +274,21 @@ def test_maps_that_differ_in_trimming_are_formed_once(monkeypatch):
 def test_options_name_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
         InferenceOptions(**changes)
+
+
+def test_many_detections_never_form_psi_as_a_whole(monkeypatch):
+    """With more channels than features the residual comes in factors; the map is the same."""
+    model = lively_model({"TEST.DETECTIONS_PER_IMAGE": 60})
+    image = make_image(0)
+    expected = predict(model, [image])[0]["panoptic_seg"]
+    channels = len(model.affinity_head.query.weight)
+    assert len(expected[1]) > 3
+    # So few features that any detection is one channel too many.
+    formed = []
+    monkeypatch.setattr(
+        model.panoptic, "forward", lambda *arguments: formed.append(arguments) or 1 / 0
+    )
+    monkeypatch.setattr(inference, "len", lambda x: min(len(x), 1), raising=False)
+    found = predict(model, [image])[0]["panoptic_seg"]
+    assert channels > 1 and not formed
+    assert (found[0] == expected[0]).float().mean() > 0.999

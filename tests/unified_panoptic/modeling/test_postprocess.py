@@ -18,6 +18,7 @@ from unified_panoptic.modeling.instance_affinity import apply_affinity, spread, 
 from unified_panoptic.modeling.postprocess import (
     argmax_at_output,
     argmax_of_resampled,
+    factor_residual,
     merge_heuristically,
     segments_from_channels,
     trim_small_stuff,
@@ -131,6 +132,33 @@ def test_strips_change_nothing_at_stride_4(monkeypatch, rows):
     assert tuple(found.shape) == size
     best = whole.gather(0, found[None])[0]
     torch.testing.assert_close(best, whole.amax(dim=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1000])
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_the_factored_residual_is_the_residual(monkeypatch, rows, with_masks):
+    """Without Psi as a whole, and the argmax at the size of the result with it."""
+    torch.manual_seed(1)
+    input_size, size = (60, 92), (97, 131)
+    grid = grid_of(input_size)
+    boxes, classes, scores, masks = detections(7, size)
+    masks = masks if with_masks else None
+    coarse = torch.rand(5, *grid)
+    phi_0, phi_1 = torch.randn(2, 4, *grid) * 0.2
+    potential = DynamicPotential(stuff_ids=[0, 2, 4], variant="C")
+    in_cells = boxes * torch.tensor([grid[1] / size[1], grid[0] / size[0]] * 2)
+    psi = potential(coarse, in_cells, classes, scores, masks)
+    monkeypatch.setattr(postprocess, "CPU_VALUES_AT_A_TIME", rows * len(psi) * grid[1])
+    arguments = (in_cells, classes, scores, masks, (phi_0, phi_1))
+    factored = factor_residual(potential, coarse, *arguments)
+    whole = apply_affinity(psi, phi_0, phi_1)
+    torch.testing.assert_close(spread(*factored), whole, rtol=1e-4, atol=1e-5)
+
+    semantic = torch.rand(5, *size)
+    common = (potential, semantic, boxes, classes, scores, masks)
+    found = argmax_at_output(*common, factored, input_size)
+    expected = argmax_at_output(*common, whole, input_size)
+    assert (found == expected).float().mean() > 0.999 and len(found.unique()) > 4
 
 
 def test_equal_values_go_to_the_first_channel():
