@@ -52,7 +52,11 @@ def add_cops_config(cfg: CN) -> None:
 
 
 def _add_network_config(node: CN) -> None:
-    # Distances d of the edges, in cells of the stride-4 grid, horizontal and vertical (3.1).
+    # Pixels along a cell of the grid that the network predicts on: 4 (3.1), or 2 for things of few
+    # pixels. At 2, MODEL.RESNETS.OUT_FEATURES begins with "res1", each PROJECT_CHANNELS has one
+    # number more, and INFERENCE.STRIDE is 2 or 1.
+    node.STRIDE = 4
+    # Distances d of the edges, in cells of that grid, horizontal and vertical (3.1).
     node.DISTANCES = (1, 4, 16, 32, 64)
     for name, channels in (("SEMANTIC", 256), ("AFFINITY", 256)):
         head = CN()
@@ -80,7 +84,8 @@ def _add_target_config(node: CN) -> None:
     node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
     # Below this area, in pixels of the augmented image, a thing is small (Panoptic-DeepLab's).
     node.PRETRAIN.SMALL_AREA = 4096
-    # Stride at which the semantic loss is taken: 1 upsamples the logits, 4 reduces the truth.
+    # Stride at which the semantic loss is taken: 1 upsamples the logits, that of the grid reduces
+    # the truth.
     node.PRETRAIN.LOSS_STRIDE = 1
 
 
@@ -123,7 +128,7 @@ def _add_training_config(node: CN) -> None:
 
 def _add_inference_config(node: CN) -> None:
     node.INFERENCE = CN()
-    node.INFERENCE.STRIDE = 4  # of the grid that is solved: 4, 2 or 1 (A.7)
+    node.INFERENCE.STRIDE = 4  # of the grid that is solved: that of the network or finer (A.7)
     # Segments below these areas, in pixels of the result, become void (4.1). Soft in training.
     node.INFERENCE.THING_AREA_LIMIT = 200
     node.INFERENCE.STUFF_AREA_LIMIT = 2048

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 IGNORE_CLASS = 255
 NO_SEGMENT = -1
-GRID_STRIDE = 4  # of the network's output
+GRID_STRIDE = 4  # of the network's output in the paper
 
 
 @dataclass
@@ -344,7 +344,7 @@ def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]]
         make_cops_targets,
         is_thing=tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING),
         distances=tuple(node.DISTANCES),
-        stride=GRID_STRIDE,
+        stride=node.STRIDE,
         thing_weight=node.PRETRAIN.THING_WEIGHT,
         small_weight=node.PRETRAIN.SMALL_WEIGHT,
         small_area=node.PRETRAIN.SMALL_AREA,

@@ -27,6 +27,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
+from torch import nn
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -66,8 +67,54 @@ class DeepLabStem(CNNBlockBase):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn (N, C_in, H, W) into (N, C, H / 4, W / 4), rounded up."""
-        x = self.conv3(self.conv2(self.conv1(x)))
-        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        return _pool(self.convolve(x))
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn (N, C_in, H, W) into (N, C, H / 2, W / 2), what is pooled afterwards."""
+        return self.conv3(self.conv2(self.conv1(x)))
+
+
+class PlainStem(BasicStem):
+    """Detectron2's 7x7 convolution and pooling, of which the convolution can be used alone."""
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn (N, C_in, H, W) into (N, C, H / 2, W / 2), what is pooled afterwards."""
+        return F.relu_(self.conv1(x))
+
+
+def _pool(x: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+class FineResNet(ResNet):
+    """A ResNet that also gives "res1", its stem's features at stride 2, before their pooling.
+
+    It has the layers, names and values of the same ResNet without that output.
+
+    Args:
+        stem: a stem with a method `convolve`.
+        stages: as in Detectron2's ResNet.
+        out_features: without "res1", which is always given.
+    """
+
+    def __init__(
+        self, stem: CNNBlockBase, stages: Sequence[Sequence[nn.Module]], out_features: list[str]
+    ) -> None:
+        super().__init__(stem, stages, out_features=out_features)
+        self._out_features = ["res1", *out_features]
+        self._out_feature_strides["res1"] = stem.stride // 2
+        self._out_feature_channels["res1"] = stem.out_channels
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Turn (N, C_in, H, W) into the features by name, "res1" among them."""
+        x = self.stem.convolve(x)
+        outputs = {"res1": x}
+        x = _pool(x)
+        for name, stage in zip(self.stage_names, self.stages, strict=True):
+            x = stage(x)
+            if name in self._out_features:
+                outputs[name] = x
+        return outputs
 
 
 class DilatedBasicBlock(BasicBlock):
@@ -144,7 +191,8 @@ def cops_resnet(
         in_channels: of the image.
         depth: 18, 34, 50, 101 or 152.
         norm: as in Detectron2's `get_norm`.
-        out_features: of "res2" to "res5"; stages above the last of them are not built.
+        out_features: of "res1" (the stem before its pooling) to "res5"; stages above the last of
+            them are not built, and one above "res1" must be among them.
         stem_type: "basic" or "deeplab".
         stem_out_channels: C of the stem; an even number for "deeplab".
         res2_out_channels: C of res2; each later stage has twice the width of the one before.
@@ -158,7 +206,7 @@ def cops_resnet(
         ValueError: a value that cannot be built, or that would be ignored.
     """
     _check(depth, out_features, stem_type, stem_out_channels, num_groups, res5_dilation)
-    stem_class = {"basic": BasicStem, "deeplab": DeepLabStem}[stem_type]
+    stem_class = {"basic": PlainStem, "deeplab": DeepLabStem}[stem_type]
     stem = stem_class(in_channels, stem_out_channels, norm)
     num_stages = max({"res3": 2, "res4": 3, "res5": 4}.get(name, 1) for name in out_features)
     stages = []
@@ -190,6 +238,8 @@ def cops_resnet(
             )
         )
         width = res2_out_channels * 2**index
+    if "res1" in out_features:
+        return FineResNet(stem, stages, [name for name in out_features if name != "res1"])
     return ResNet(stem, stages, out_features=list(out_features))
 
 
@@ -212,6 +262,8 @@ def _check(
             raise ValueError(f"{name} is {value!r}: use one of {known}")
     if not out_features:
         raise ValueError("out_features is empty: name at least one of res2 to res5")
+    if set(out_features) == {"res1"}:
+        raise ValueError("out_features is res1 alone: name at least one of res2 to res5 too")
     if depth < 50 and num_groups != 1:
         raise ValueError(
             f"num_groups is {num_groups}: a ResNet-{depth} has no bottlenecks that could be "

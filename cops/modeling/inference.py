@@ -2,8 +2,8 @@
 
 Abbas, Swoboda, NeurIPS 2021, 4.2 "Resolution", A.6 to A.8.
 
-Shapes: K classes; D distances; h, w cells of the network's grid, stride 4; H, W pixels of the
-result.
+Shapes: K classes; D distances; h, w cells of the network's grid, stride 4 or 2; H, W pixels of
+the result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cops.modeling.refine import RefinedCosts, refine_costs
 from cops.solver import METHODS, Result, solve_amwc
 from cops.targets import GRID_STRIDE, CopsTarget, build_target_function
 
-STRIDE = GRID_STRIDE  # of the network's grid
+STRIDE = GRID_STRIDE  # of the network's grid in the paper
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class SolvedImage:
         is_thing: K flags.
         input_size: of the network's input without padding, in pixels.
         output_size: (H, W).
+        grid_stride: of the network's grid.
         truth: for the semantic oracle only.
     """
 
@@ -142,6 +143,7 @@ class SolvedImage:
         is_thing: Sequence[bool],
         input_size: tuple[int, int],
         output_size: tuple[int, int],
+        grid_stride: int = STRIDE,
         truth: CopsTarget | None = None,
     ) -> None:
         self.class_logits = class_logits
@@ -151,6 +153,7 @@ class SolvedImage:
         self.is_thing = tuple(is_thing)
         self.input_size = input_size
         self.output_size = output_size
+        self.grid_stride = grid_stride
         self.truth = truth
         self._solved: dict[
             tuple[str, int, float, bool], tuple[GridGraph, RefinedCosts, Result]
@@ -175,7 +178,12 @@ class SolvedImage:
             truth = self.truth.padded((class_costs.shape[-2], class_costs.shape[-1]))
             class_costs = oracle_class_costs(class_costs, edge_costs, truth.sem_seg.cpu())
         costs = refine_costs(
-            class_costs, edge_costs, self.distances, self.input_size, options.stride
+            class_costs,
+            edge_costs,
+            self.distances,
+            self.input_size,
+            options.stride,
+            self.grid_stride,
         )
         graph = grid_graph(*costs.class_costs.shape[-2:], costs.distances)
         result = solve_amwc(
@@ -213,9 +221,11 @@ class SolvedImage:
         _, clusters = self._labels(graph, result)
         # Average precision ranks instances by their scores, so even small ones may take part.
         untrimmed = self.panoptic(options.changed({"thing_area_limit": 0}))
-        height, width = (-(-length // STRIDE) for length in self.input_size)
+        height, width = (-(-length // self.grid_stride) for length in self.input_size)
         return {
-            "sem_seg": semantic_probabilities(self.class_logits, self.input_size, self.output_size),
+            "sem_seg": semantic_probabilities(
+                self.class_logits, self.input_size, self.output_size, stride=self.grid_stride
+            ),
             "panoptic_seg": self.panoptic(options),
             "instances": instances_from_segments(untrimmed, self.is_thing),
             "cut_edges": cut_edge_map(clusters),

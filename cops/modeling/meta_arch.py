@@ -5,7 +5,8 @@ one the surrogate of panoptic quality on the solver's labelling. The third is th
 its class and edge labels (A.3). The last two go back through the solver, and may be mixed with the
 first.
 
-Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H / 4, w = W / 4.
+Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H / 4, w = W / 4
+(or / 2, by MODEL.COPS.STRIDE).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class COPS(nn.Module):
         mix: weight of the pre-training losses beside the loss through the solver, both gradients
             scaled to an L1 norm of 1 at the costs first. 0 leaves them out.
         freeze: train the last layers only (4.2).
+        stride: of the grid.
         distances: D, in cells.
         is_thing: K flags.
         options: how panoptic maps are made.
@@ -70,7 +72,8 @@ class COPS(nn.Module):
         pixel_std: per channel of the input.
 
     Raises:
-        ValueError: an unknown variant, a negative mix, or one without `solver_training`.
+        ValueError: an unknown variant, a negative mix or one without `solver_training`, or options
+            that want a coarser grid than the network's.
     """
 
     @configurable
@@ -85,6 +88,7 @@ class COPS(nn.Module):
         solver_training: SolverTraining | None,
         mix: float,
         freeze: bool,
+        stride: int,
         distances: Sequence[int],
         is_thing: Sequence[bool],
         options: InferenceOptions,
@@ -107,6 +111,11 @@ class COPS(nn.Module):
         self.pretraining = pretraining
         self.solver_training = solver_training
         self.mix = mix
+        if stride % options.stride:
+            raise ValueError(
+                f"options.stride is {options.stride}: it must divide the network's stride, {stride}"
+            )
+        self.stride = stride
         self.distances = tuple(distances)
         self.is_thing = tuple(bool(flag) for flag in is_thing)
         self.options = options
@@ -124,11 +133,17 @@ class COPS(nn.Module):
         """Build all parts, and read what belongs to none of them.
 
         Raises:
-            ValueError: an unknown MODEL.COPS.TRAINING.
+            ValueError: an unknown MODEL.COPS.TRAINING, or a stride that the backbone does not have.
         """
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         node = cfg.MODEL.COPS
+        finest = min(feature.stride for feature in shape.values())
+        if finest != node.STRIDE:
+            raise ValueError(
+                f"MODEL.COPS.STRIDE is {node.STRIDE}, but the finest of MODEL.RESNETS.OUT_FEATURES "
+                f'has stride {finest}: "res1" has 2, "res2" has 4'
+            )
         if node.TRAINING not in TRAININGS:
             raise ValueError(f"MODEL.COPS.TRAINING is {node.TRAINING!r}: use one of {TRAININGS}")
         return {
@@ -140,6 +155,7 @@ class COPS(nn.Module):
             "solver_training": None if node.TRAINING == "pretrain" else SolverTraining(cfg),
             "mix": node.MIX,
             "freeze": node.FREEZE,
+            "stride": node.STRIDE,
             "distances": node.DISTANCES,
             "is_thing": cfg.MODEL.PANOPTIC.IS_THING,
             "options": InferenceOptions.from_config(cfg),
@@ -197,6 +213,7 @@ class COPS(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise images, and pad them to one size that the backbone can divide."""
+        # Of 4 pixels at any stride, so that grid and features of a coarser one fit.
         divisibility = max(self.backbone.size_divisibility, STRIDE)
         return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std, divisibility)
 
@@ -245,6 +262,7 @@ class COPS(nn.Module):
             is_thing=self.is_thing,
             input_size=size,
             output_size=(inputs.get("height", size[0]), inputs.get("width", size[1])),
+            grid_stride=self.stride,
             truth=inputs.get("cops_target"),
         )
         output = image.outputs(self.options)

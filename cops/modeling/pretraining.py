@@ -25,17 +25,26 @@ class PretrainingLosses(nn.Module):
     Args:
         semantic_top_k: share of the pixels, the hardest, that count.
         affinity_top_k: share of the edges of each distance that count.
-        loss_stride: 1 takes the semantic loss at the size of the images, 4 on the grid.
+        loss_stride: 1 takes the semantic loss at the size of the images, that of the grid on it.
+        grid_stride: pixels along a cell of the network's grid.
 
     Raises:
         ValueError: another loss stride.
     """
 
     @configurable
-    def __init__(self, *, semantic_top_k: float, affinity_top_k: float, loss_stride: int) -> None:
+    def __init__(
+        self,
+        *,
+        semantic_top_k: float,
+        affinity_top_k: float,
+        loss_stride: int,
+        grid_stride: int = GRID_STRIDE,
+    ) -> None:
         super().__init__()
-        if loss_stride not in (1, GRID_STRIDE):
-            raise ValueError(f"loss_stride is {loss_stride}: use 1 or {GRID_STRIDE}")
+        if loss_stride not in (1, grid_stride):
+            raise ValueError(f"loss_stride is {loss_stride}: use 1 or {grid_stride}")
+        self.grid_stride = grid_stride
         self.semantic_top_k = semantic_top_k
         self.affinity_top_k = affinity_top_k
         self.loss_stride = loss_stride
@@ -48,6 +57,7 @@ class PretrainingLosses(nn.Module):
             "semantic_top_k": node.SEMANTIC_TOP_K,
             "affinity_top_k": node.AFFINITY_TOP_K,
             "loss_stride": node.LOSS_STRIDE,
+            "grid_stride": cfg.MODEL.COPS.STRIDE,
         }
 
     def forward(
@@ -72,7 +82,7 @@ class PretrainingLosses(nn.Module):
         grid = (class_logits.shape[-2], class_logits.shape[-1])
         truths = [truth.padded(grid) for truth in truths]
         if self.loss_stride == 1:
-            size = (GRID_STRIDE * grid[0], GRID_STRIDE * grid[1])
+            size = (self.grid_stride * grid[0], self.grid_stride * grid[1])
             class_logits = F.interpolate(
                 class_logits.float(), size, mode="bilinear", align_corners=False
             )

@@ -1,8 +1,8 @@
 """The costs of a finer grid, to solve without downsampling (Abbas, Swoboda, NeurIPS 2021, A.7).
 
-The network predicts at stride 4. Its costs are interpolated here to a grid of stride 2 or 1, where
+The network predicts at stride 4, or at 2. Its costs are interpolated here to a finer grid, where
 outlines are finer and small objects have more cells. With f cells of the finer grid along the side
-of a cell:
+of a cell of stride 4:
 
 * Class costs are interpolated between the centres of the cells.
 * An edge of distance d links places 4 d pixels apart, so on the finer grid it has the distance f d.
@@ -55,6 +55,7 @@ def refine_costs(
     distances: Sequence[int],
     input_size: tuple[int, int],
     stride: int,
+    grid_stride: int = GRID_STRIDE,
 ) -> RefinedCosts:
     """Interpolate costs to a finer grid.
 
@@ -63,7 +64,8 @@ def refine_costs(
         edge_costs: (2 D, h, w), after scale and offset: `log` above wants log odds.
         distances: D, in cells of the network's grid; 1 must be among them.
         input_size: (H_in, W_in) of the network's input, without padding; the finer grid ends there.
-        stride: of the finer grid; divides the network's, 4.
+        stride: of the finer grid; divides the network's.
+        grid_stride: of the network's grid.
 
     Returns:
         Costs of the finer grid, and its distances: 1 and f d for each d. Cells without an edge have
@@ -72,11 +74,11 @@ def refine_costs(
     Raises:
         ValueError: a stride that does not divide the network's, or no distance 1.
     """
-    if stride < 1 or GRID_STRIDE % stride:
-        raise ValueError(f"stride is {stride}, which must divide the network's, {GRID_STRIDE}")
+    if stride < 1 or grid_stride % stride:
+        raise ValueError(f"stride is {stride}, which must divide the network's, {grid_stride}")
     height, width = class_costs.shape[1:]
     size = (math.ceil(input_size[0] / stride), math.ceil(input_size[1] / stride))
-    factor = GRID_STRIDE // stride
+    factor = grid_stride // stride
     if size[0] > factor * height or size[1] > factor * width:
         raise ValueError(
             f"costs of {height} x {width} cells do not cover an input of {tuple(input_size)} pixels"

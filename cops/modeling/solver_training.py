@@ -73,7 +73,7 @@ class SolverTraining(nn.Module):
                 "loss": SeparateLosses(weight=node.LOSS.WEIGHT),
             }
         else:
-            slope, cell_area = area_unit(node.LOSS.AREA_UNIT)
+            slope, cell_area = area_unit(node.LOSS.AREA_UNIT, node.STRIDE)
             limits = area_limits_on_grid(
                 is_thing,
                 node.INFERENCE.THING_AREA_LIMIT,
@@ -144,7 +144,7 @@ def threads_per_process() -> int:
     return max(1, (cores or 1) // comm.get_local_size())
 
 
-def area_unit(unit: str) -> tuple[float, float]:
+def area_unit(unit: str, stride: int = GRID_STRIDE) -> tuple[float, float]:
     """Return the slope of sigma (Eq. 6) per cell, and the pixels of a limit that make one cell.
 
     The paper gives the slope 0.1 and limits in pixels, and does not say per what the slope is.
@@ -152,16 +152,17 @@ def area_unit(unit: str) -> tuple[float, float]:
     Args:
         unit: "pixel": the slope is per pixel, as the limits are. "cell": the slope is per cell, and
             limits are converted by a cell's area. "authors": the slope is per cell, and limits are
-            divided by the stride, as in their code; 200 pixels become 50 cells.
+            divided by the stride, as in their code; 200 pixels become 50 cells of stride 4.
+        stride: of the grid; a cell has stride x stride pixels.
 
     Raises:
         ValueError: another unit.
     """
-    pixels = float(GRID_STRIDE**2)
+    pixels = float(stride**2)
     units = {
         "pixel": (AREA_SLOPE * pixels, pixels),
         "cell": (AREA_SLOPE, pixels),
-        "authors": (AREA_SLOPE, float(GRID_STRIDE)),
+        "authors": (AREA_SLOPE, float(stride)),
     }
     if unit not in units:
         raise ValueError(f"MODEL.COPS.LOSS.AREA_UNIT is {unit!r}: use one of {sorted(units)}")

@@ -180,3 +180,32 @@ def test_freeze_at_freezes_stem_and_stages():
 def test_what_cannot_be_built_is_refused(depth, changes, message):
     with pytest.raises(ValueError, match=message):
         build_cops_resnet_backbone(config(depth, **changes), RGB)
+
+
+@pytest.mark.parametrize("stem", ["basic", "deeplab"])
+def test_res1_is_the_stem_before_its_pooling_and_changes_nothing_else(stem: str):
+    names = ["res2", "res3", "res5"]
+    options = {"STEM_TYPE": stem, "STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 8}
+    torch.manual_seed(0)
+    plain = build_cops_resnet_backbone(config(18, OUT_FEATURES=names, **options), RGB).eval()
+    torch.manual_seed(0)
+    fine = build_cops_resnet_backbone(
+        config(18, OUT_FEATURES=["res1", *names], **options), RGB
+    ).eval()
+    assert list(plain.state_dict()) == list(fine.state_dict())  # the same files load
+    fine.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 44, 62)
+    expected, found = plain(x), fine(x)
+    assert list(found) == ["res1", *names]
+    for name in names:
+        assert torch.equal(found[name], expected[name])
+    pooled = F.max_pool2d(found["res1"], kernel_size=3, stride=2, padding=1)
+    assert torch.equal(pooled, plain.stem(x))
+    assert tuple(found["res1"].shape) == (2, 8, 22, 31)
+    shapes = fine.output_shape()
+    assert {name: shapes[name].stride for name in shapes} == {
+        **{name: shape.stride for name, shape in plain.output_shape().items()},
+        "res1": 2,
+    }
+    with pytest.raises(ValueError, match="res1 alone"):
+        build_cops_resnet_backbone(config(18, OUT_FEATURES=["res1"], **options), RGB)
