@@ -1,0 +1,167 @@
+"""Balance edge costs against class costs, on training images, by the quality they give.
+
+Pre-training takes a weighted cross-entropy of each edge by itself (Abbas, Swoboda, NeurIPS 2021,
+4.2). Edges at things weigh more, and those are cut more often than others, so the logits lean
+towards cutting; and the solver adds up thousands of them. Two numbers put right what is common to
+all: a constant on every edge cost, and a factor on all edge costs. They are chosen by the panoptic
+quality of the solutions, on images with truth, and become part of the learned scales and offsets
+of `cost_scale` (which fine-tuning through the solver would train), so that a checkpoint carries
+them.
+
+Shapes: K classes; D distances; h, w cells of the network's grid; H, W pixels of the image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cops.modeling.cost_scale import CostScale
+from cops.modeling.inference import InferenceOptions, SolvedImage
+from panoptic_common.coco.quality import PanopticStatistics, match_segments
+
+logger = logging.getLogger(__name__)
+
+OFFSETS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What is done to all edge costs c: factor * c + offset."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass
+class CalibrationImage:
+    """One image with truth, as far as the network has brought it.
+
+    Attributes:
+        class_logits: (K, h, w).
+        class_costs: (K, h, w).
+        edge_costs: (2 D, h, w) before any balance.
+        input_size: of the network's input without padding, in pixels.
+        id_map: (H, W) true segment ids.
+        segments_info: of the truth, with contiguous classes.
+    """
+
+    class_logits: torch.Tensor
+    class_costs: torch.Tensor
+    edge_costs: torch.Tensor
+    input_size: tuple[int, int]
+    id_map: npt.NDArray[np.int32]
+    segments_info: list[dict[str, Any]]
+
+
+class CalibrationSet:
+    """Images with truth, and the quality of their solutions under a balance.
+
+    Args:
+        images: at least one.
+        distances: D, in cells.
+        is_thing: K flags.
+        options: how panoptic maps are made; its edge offset is added to the balance's.
+        grid_stride: of the network's grid.
+
+    Raises:
+        ValueError: there is no image.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[CalibrationImage],
+        *,
+        distances: Sequence[int],
+        is_thing: Sequence[bool],
+        options: InferenceOptions,
+        grid_stride: int,
+    ) -> None:
+        if not images:
+            raise ValueError("images is empty: give at least one image to calibrate on")
+        self.images = list(images)
+        self.distances = tuple(distances)
+        self.is_thing = tuple(bool(flag) for flag in is_thing)
+        self.options = options
+        self.grid_stride = grid_stride
+
+    def quality(self, balance: Balance) -> float:
+        """Solve all images under a balance; returns the PQ of all classes, 0 to 1."""
+        sums = PanopticStatistics.zeros(len(self.is_thing))
+        for image in self.images:
+            size = (image.id_map.shape[0], image.id_map.shape[1])
+            solved = SolvedImage(
+                image.class_logits,
+                image.class_costs,
+                balance.factor * image.edge_costs,
+                distances=self.distances,
+                is_thing=self.is_thing,
+                input_size=image.input_size,
+                output_size=size,
+                grid_stride=self.grid_stride,
+            )
+            offset = self.options.edge_offset + balance.offset
+            id_map, segments = solved.panoptic(self.options.changed({"edge_offset": offset}))
+            matches = match_segments(
+                image.id_map, image.segments_info, id_map.numpy(), segments, len(self.is_thing)
+            )
+            sums += matches.statistics(len(self.is_thing))
+        return sums.quality(self.is_thing).all.pq
+
+
+def find_balance(
+    quality: Callable[[Balance], float],
+    offsets: Sequence[float] = OFFSETS,
+    factors: Sequence[float] = FACTORS,
+) -> tuple[Balance, dict[Balance, float]]:
+    """Search the balance of the best quality: offsets, then factors, then half steps of offsets.
+
+    Equal qualities leave the balance as it is, so that images without a thing change nothing.
+
+    Args:
+        quality: of a balance; called once for each that is tried.
+        offsets: that are tried at the factor 1.
+        factors: that are tried at the best offset; the offset grows with the factor.
+
+    Returns:
+        The best balance, and the quality of each that was tried.
+    """
+    tried: dict[Balance, float] = {}
+
+    def better(best: Balance, candidates: Sequence[Balance]) -> Balance:
+        for candidate in [best, *candidates]:
+            if candidate not in tried:
+                tried[candidate] = quality(candidate)
+                logger.info(
+                    "factor %.2f offset %+.2f: PQ %.2f",
+                    candidate.factor,
+                    candidate.offset,
+                    100 * tried[candidate],
+                )
+            if tried[candidate] > tried[best]:
+                best = candidate
+        return best
+
+    best = better(Balance(), [Balance(1.0, offset) for offset in offsets])
+    scaled = [replace(best, factor=f, offset=best.offset * f) for f in factors]
+    best = better(best, scaled)
+    near = [replace(best, offset=best.offset + step) for step in (-0.25, 0.25)]
+    return better(best, near), tried
+
+
+def apply_balance(cost_scale: CostScale, balance: Balance) -> None:
+    """Make a balance part of the scales and offsets of a model, in place.
+
+    The costs of an edge are -(|s| logit + o); factor * c + offset is the same with s times the
+    factor, and o times the factor minus the offset.
+    """
+    with torch.no_grad():
+        cost_scale.edge_scale.mul_(balance.factor)
+        cost_scale.edge_offset.mul_(balance.factor).sub_(balance.offset)

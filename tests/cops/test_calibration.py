@@ -1,0 +1,92 @@
+"""The balance of edge costs: the search on known functions, and a bias that it finds again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cops_factory import IS_THING, perfect_maps
+
+from cops.calibration import (
+    FACTORS,
+    OFFSETS,
+    Balance,
+    CalibrationImage,
+    CalibrationSet,
+    apply_balance,
+    find_balance,
+)
+from cops.modeling.cost_scale import CostScale
+from cops.modeling.inference import InferenceOptions
+from cops.targets import make_cops_targets
+
+
+def test_the_search_finds_the_top_of_a_hill_and_tries_nothing_twice() -> None:
+    calls: list[Balance] = []
+
+    def quality(balance: Balance) -> float:
+        calls.append(balance)
+        return -abs(balance.offset - 1.7) - abs(balance.factor - 1.0)
+
+    best, tried = find_balance(quality)
+    # Offsets: 1.5 is nearest; factors: 1 stays; half steps: 1.75.
+    assert best == Balance(1.0, 1.75)
+    assert len(calls) == len(set(calls)) == len(tried)
+    assert len(calls) <= len(OFFSETS) + len(FACTORS) + 3
+
+
+def test_the_offset_grows_with_the_factor() -> None:
+    best, tried = find_balance(lambda b: b.factor if b.offset == b.factor else 0.0)
+    assert best == Balance(2.0, 2.0) and Balance(0.5, 0.5) in tried
+
+
+def test_equal_qualities_change_nothing() -> None:
+    assert find_balance(lambda balance: 0.3)[0] == Balance()
+
+
+def test_a_balance_in_the_scales_is_that_balance_on_the_costs() -> None:
+    torch.manual_seed(0)
+    scale = CostScale(num_distances=3)
+    with torch.no_grad():
+        scale.edge_scale.copy_(torch.tensor([1.0, -2.0, 0.5]))  # |s| counts
+        scale.edge_offset.copy_(torch.tensor([0.1, 0.2, -0.3]))
+    logits = torch.randn(2, 6, 4, 5)
+    expected = 1.4 * scale.edge_costs(logits) + 0.75
+    apply_balance(scale, Balance(1.4, 0.75))
+    torch.testing.assert_close(scale.edge_costs(logits), expected)
+
+
+def _biased_set(bias: float) -> CalibrationSet:
+    """Perfect maps whose edges have been pushed towards cutting, with noise."""
+    id_map = np.full((32, 48), 1, np.int32)
+    segments = [{"id": 1, "category_id": 0}]
+    for number, left in enumerate(range(4, 44, 8), start=2):
+        id_map[8:24, left : left + 8] = number
+        segments.append({"id": number, "category_id": 1})
+    target = make_cops_targets(id_map, segments, IS_THING, (1, 2))["cops_target"]
+    class_logits, edge_logits = perfect_maps(target, 5)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(edge_logits.shape, generator=generator)
+    edge_costs = -edge_logits / 5 + noise - bias  # plus and minus 2 before the bias
+    image = CalibrationImage(class_logits, -class_logits, edge_costs, (32, 48), id_map, segments)
+    options = InferenceOptions(thing_area_limit=0, stuff_area_limit=0)
+    return CalibrationSet(
+        [image], distances=(1, 2), is_thing=IS_THING, options=options, grid_stride=4
+    )
+
+
+def test_a_bias_towards_cutting_is_found_and_put_right() -> None:
+    biased = _biased_set(3.0)
+    best, tried = find_balance(biased.quality)
+    assert best.offset >= 1.5
+    assert tried[best] > tried[Balance()] + 0.3
+    assert tried[best] == pytest.approx(1.0, abs=0.05)
+    # The search takes the set's own options as its start.
+    assert _biased_set(0.0).quality(Balance()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="images is empty"):
+        CalibrationSet(
+            [], distances=(1,), is_thing=IS_THING, options=InferenceOptions(), grid_stride=4
+        )
