@@ -13,7 +13,12 @@ from project import ROOT
 from panoptic_common.config import fill_classes, read_config
 
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
-CLASSES = {"coco": (80, 53), "cityscapes": (8, 11), "scenes": (6, 6)}  # things, stuff
+CLASSES = {
+    "coco": (80, 53),
+    "cityscapes": (8, 11),
+    "scenes": (6, 6),
+    "nuclei": (1, 1),
+}  # things, stuff
 
 
 def complete(cfg: CfgNode, things: int, stuff: int) -> CfgNode:

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Figures of a prediction of cell nuclei, by kind of microscopy and by size, and three sheets.
+
+    python tools/studies/nuclei_figures.py --truth datasets/nuclei/panoptic_val.json \
+        --images datasets/nuclei/val \
+        --predictions output/cops/nuclei/pretrain/inference/panoptic_nuclei_val.json --sheets sheets
+
+The prediction is what `train_net.py --eval-only` leaves. Measures and the rule that tells the kinds
+apart stand in tools/studies/library/nuclei_measures.py. --sheets draws the best, the median and the
+worst image by their PQ, with errors marked; what else went wrong is told by
+`tools/evaluate_panoptic.py --errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+from panoptic_common.coco.errors import SegmentError, find_errors
+from panoptic_common.coco.image_reading import read_image
+from panoptic_common.coco.overlaps import count_overlaps
+from panoptic_common.coco.quality import match_segments
+from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.user_files import json_values
+from panoptic_common.files import write_json
+from panoptic_tools.error_images import draw_sheet, find_images
+from panoptic_tools.evaluate_panoptic import Task, make_tasks, read_lists
+from panoptic_tools.studies.library.nuclei_measures import (
+    ImageNuclei,
+    list_nuclei,
+    microscopy_of,
+    table_rows,
+)
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--truth", required=True, type=Path, metavar="JSON")
+    parser.add_argument("--truth-png", type=Path, metavar="DIR", help="default: JSON without .json")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--predictions", required=True, type=Path, metavar="JSON")
+    parser.add_argument("--predictions-png", type=Path, metavar="DIR")
+    parser.add_argument("--thing", default="nucleus", help="name of the class (default: nucleus)")
+    parser.add_argument("--sheets", type=Path, metavar="DIR", help="draw three images into it")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures to a file")
+    options = parser.parse_args(arguments)
+    options.truth_png = options.truth_png or options.truth.with_suffix("")
+    options.predictions_png = options.predictions_png or options.predictions.with_suffix("")
+    options.boundary_ratio = None
+    return options
+
+
+def examine(task: Task, category: int, image_file: str) -> tuple[ImageNuclei, list[SegmentError]]:
+    """Match one image; returns its nuclei, and its errors for the sheets."""
+    truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
+    overlaps = count_overlaps(truth, prediction)
+    matches = match_segments(
+        truth,
+        task.truth_segments,
+        prediction,
+        task.prediction_segments,
+        task.num_classes,
+        overlaps=overlaps,
+    )
+    image = ImageNuclei(Path(image_file).name, microscopy_of(read_image(image_file)))
+    image.nuclei = list_nuclei(matches, category, overlaps.areas())
+    return image, find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
+
+
+def category_of(table: list[dict[str, Any]], name: str) -> int:
+    """Return the contiguous class of a name.
+
+    Raises:
+        ValueError: naming the classes that there are.
+    """
+    names = [entry["name"] for entry in table]
+    if name not in names:
+        raise ValueError(f"--thing is {name!r}, but the classes are {', '.join(names)}")
+    return names.index(name)
+
+
+def draw_sheets(
+    folder: Path,
+    tasks: list[Task],
+    found: list[tuple[ImageNuclei, list[SegmentError]]],
+    table: list[dict[str, Any]],
+    files: dict[Any, str],
+) -> list[tuple[str, str, float]]:
+    """Draw the best, the median and the worst image; returns role, name and PQ of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    qualities = np.array([image.pq for image, _ in found])
+    # Of equals the first in the order of the set; images without a nucleus have no PQ.
+    order = [int(k) for k in np.argsort(-qualities, kind="stable") if not np.isnan(qualities[k])]
+    drawn = []
+    for role, place in (("best", 0), ("median", len(order) // 2), ("worst", -1)):
+        k = order[place]
+        image, errors = found[k]
+        sheet = draw_sheet(tasks[k], errors, table, files[tasks[k].image_id])
+        Image.fromarray(sheet).save(folder / f"{role}.png")
+        drawn.append((role, image.name, image.pq))
+    return drawn
+
+
+def print_figures(rows: dict[str, dict[str, Any]]) -> None:
+    """Print the table, shares in percent."""
+    names = list(rows["all"])
+    lines = [
+        [name, *(v if isinstance(v, int) else f"{100 * v:.1f}" for v in row.values())]
+        for name, row in rows.items()
+    ]
+    print(tabulate(lines, ["", *names], stralign="right", disable_numparse=True))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compute and print the figures; returns the exit status."""
+    options = parse_args(arguments)
+    try:
+        tasks, table = make_tasks(options)
+        category = category_of(table, options.thing)
+        truth = read_lists(options.truth, "annotations")
+        files = find_images(options.images, truth, options.truth)
+        found = [
+            examine(task, category, files[task.image_id])
+            for task in tqdm(tasks, unit="image", disable=None)
+        ]
+        rows = table_rows([image for image, _ in found])
+        print_figures(rows)
+        if options.sheets:
+            for role, name, pq in draw_sheets(options.sheets, tasks, found, table, files):
+                print(f"{role}: {name}, PQ {100 * pq:.1f}, {options.sheets / role}.png")
+    except (OSError, ValueError) as error:
+        print(f"nuclei_figures.py: {error}", file=sys.stderr)
+        return 2
+    if options.output:
+        per_image = {image.name: {"kind": image.kind, "PQ": image.pq} for image, _ in found}
+        write_json(options.output, json_values({"figures": rows, "images": per_image}), indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
