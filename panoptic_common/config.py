@@ -137,6 +137,11 @@ def read_config(
     return cfg
 
 
+def stored_config(text: str) -> CN:
+    """Return the config that a checkpoint holds as YAML, for `load_config` to complete."""
+    return CN.load_cfg(text)
+
+
 def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, dict[Any, Any]]:
     """Find and read a YAML file with its _BASE_; returns its place and what it holds."""
     if not os.fspath(path):

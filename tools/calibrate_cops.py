@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
-from cops.calibration import (
+from cops.modeling.calibration import (
     Balance,
     CalibrationImage,
     CalibrationSet,
@@ -33,7 +32,7 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError, read_checkpoint_metadata
 from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.config import load_config
+from panoptic_common.config import load_config, stored_config
 from panoptic_common.data.catalog import (
     load_panoptic,
     register_builtin,
@@ -75,7 +74,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def choose_records(options: argparse.Namespace, cfg: CfgNode) -> list[dict[str, Any]]:
+def choose_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
     """Choose the images to calibrate on.
 
     Raises:
@@ -121,7 +120,7 @@ def calibrate(options: argparse.Namespace) -> None:
     """
     path, unsafe = str(options.checkpoint), options.allow_unsafe_checkpoint
     metadata = read_checkpoint_metadata(path, unsafe)
-    cfg = load_config(CfgNode.load_cfg(metadata.config), table=metadata.class_table)
+    cfg = load_config(stored_config(metadata.config), table=metadata.class_table)
     if cfg.MODEL.META_ARCHITECTURE != "COPS":
         raise ValueError(f"{path} holds a {cfg.MODEL.META_ARCHITECTURE}, which has no edge costs")
     records = choose_records(options, cfg)

@@ -45,6 +45,7 @@ class InferenceOptions:
         stuff_area_limit: stuff likewise.
         edge_offset: added to every edge cost; above 0 joins more.
         semantic_oracle: replace the class costs by the truth (Table 9).
+        max_instances: only so many things of an image, the surest, become detections.
     """
 
     method: str = "greedy"
@@ -53,6 +54,7 @@ class InferenceOptions:
     stuff_area_limit: int = 2048
     edge_offset: float = 0.0
     semantic_oracle: bool = False
+    max_instances: int = 100
 
     def __post_init__(self) -> None:
         if self.stride not in (1, 2, 4):
@@ -62,7 +64,7 @@ class InferenceOptions:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> InferenceOptions:
-        """Read MODEL.COPS.INFERENCE and MODEL.COPS.SOLVER.METHOD."""
+        """Read MODEL.COPS.INFERENCE, its SOLVER.METHOD, and TEST.DETECTIONS_PER_IMAGE."""
         node = cfg.MODEL.COPS
         return cls(
             method=node.SOLVER.METHOD,
@@ -71,6 +73,7 @@ class InferenceOptions:
             stuff_area_limit=node.INFERENCE.STUFF_AREA_LIMIT,
             edge_offset=node.INFERENCE.EDGE_OFFSET,
             semantic_oracle=node.INFERENCE.SEMANTIC_ORACLE,
+            max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
         )
 
     def changed(self, changes: Mapping[str, Any]) -> InferenceOptions:
@@ -227,7 +230,7 @@ class SolvedImage:
                 self.class_logits, self.input_size, self.output_size, stride=self.grid_stride
             ),
             "panoptic_seg": self.panoptic(options),
-            "instances": instances_from_segments(untrimmed, self.is_thing),
+            "instances": instances_from_segments(untrimmed, self.is_thing, options.max_instances),
             "cut_edges": cut_edge_map(clusters),
             "affinity_map": cut_probability_map(-self.edge_costs[:, :height, :width]),
         }

@@ -56,7 +56,11 @@ def build_evaluator(
         for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
     ]
     evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
-    evaluators.append(InstanceEvaluator(dataset_name, output_dir, truth=truth))
+    evaluators.append(
+        InstanceEvaluator(
+            dataset_name, output_dir, truth=truth, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE
+        )
+    )
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
         evaluators += cityscapes_evaluators(truth)
     if cfg.TEST.EVAL_VISUALIZE > 0:

@@ -152,9 +152,19 @@ class InstanceEvaluator(DatasetEvaluator):
         output_dir: str | os.PathLike[str] | None = None,
         *,
         truth: PanopticTruth | None = None,
+        max_detections: int = 100,
     ) -> None:
-        """Prepare an evaluation; `output_dir` receives truth and detections in COCO's form."""
+        """Prepare an evaluation.
+
+        Args:
+            dataset_name: a registered panoptic data set.
+            output_dir: receives truth and detections in COCO's form.
+            truth: of that data set, if it has been read already.
+            max_detections: how many of an image's best detections count; COCO's AP looks at 100,
+                which is also the least.
+        """
         self._truth = truth or PanopticTruth(dataset_name)
+        self._max_detections = max(max_detections, 100)
         self._output_dir = output_dir
         self.reset()
 
@@ -258,7 +268,13 @@ class InstanceEvaluator(DatasetEvaluator):
         for detection in detections:
             by_image[detection["image_id"]].append(detection)
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
-            scorer = _Scorer(name, tasks, distributed=False, output_dir=str(folder))
+            scorer = _Scorer(
+                name,
+                tasks,
+                distributed=False,
+                output_dir=str(folder),
+                max_dets_per_image=self._max_detections,
+            )
             results = scorer.score(by_image)
         return {task: dict(results[task]) for task in tasks}
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
-from panoptic_common.config import common_class_table, load_config
+from panoptic_common.config import common_class_table, load_config, stored_config
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.modeling.resampling import resample_nearest
 from panoptic_common.systems import SYSTEMS, system_panels
@@ -159,7 +159,7 @@ class Predictor:
         else:
             metadata = read_checkpoint_metadata(path, allow_unsafe)
             table = metadata.class_table
-            settings = CfgNode.load_cfg(metadata.config)
+            settings = stored_config(metadata.config)
             try:
                 cfg = load_config(settings, opts, table=table, systems=systems)
             except ValueError as error:

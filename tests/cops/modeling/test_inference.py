@@ -109,3 +109,16 @@ def test_options_come_from_the_config():
     )
     expected = InferenceOptions("multilevel", 2, 3, 5, 0.5, True)
     assert InferenceOptions.from_config(cfg) == expected
+
+
+def test_the_config_says_how_many_things_become_detections():
+    # All edges are cut, so that each cell is a thing or stuff of its own.
+    changes = {"TEST.DETECTIONS_PER_IMAGE": 7, C + "INFERENCE.EDGE_OFFSET": -50.0}
+    with torch.no_grad():
+        found = tiny_model(changes).eval()([make_image(1)])[0]
+    assert len(found["instances"]) == 7
+    assert sum(s["isthing"] for s in found["panoptic_seg"][1]) > 7
+    scores = [s["score"] for s in found["panoptic_seg"][1] if s["isthing"]]
+    torch.testing.assert_close(
+        found["instances"].scores, torch.tensor(sorted(scores, reverse=True)[:7])
+    )

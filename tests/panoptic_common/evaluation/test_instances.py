@@ -62,6 +62,32 @@ def test_no_detection_at_all_is_0_and_without_masks_there_is_only_box_ap(tiny_da
     assert list(results) == ["bbox"] and results["bbox"]["AP"] == pytest.approx(100)
 
 
+def test_more_than_100_detections_count_where_that_is_asked_for(tiny_dataset):
+    """A hundred surer mistakes hide the right ones from COCO's AP, but not from one of 400."""
+
+    def crowded(record, table):
+        output = perfect_output(record, table)
+        old = output["instances"]
+        masks = torch.zeros(100, 48, 64, dtype=torch.bool)
+        masks[torch.arange(100), 40, torch.arange(100) % 64] = True
+        wrong = Instances((48, 64))
+        wrong.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(100, 1))
+        wrong.scores = torch.full((100,), 2.0)
+        wrong.pred_classes = torch.full((100,), 2)  # bus
+        wrong.pred_masks = masks
+        output["instances"] = Instances.cat([wrong, old])
+        return output
+
+    def ap_of_bus(**options):
+        evaluator = InstanceEvaluator(tiny_dataset, **options)
+        return run(evaluator, tiny_dataset, crowded)["segm"]["AP-bus"]
+
+    assert ap_of_bus() == 0
+    # The best precision once all 3 buses are found: 3 of 303.
+    assert ap_of_bus(max_detections=400) == pytest.approx(100 * 3 / 303, rel=0.01)
+    assert ap_of_bus(max_detections=7) == 0  # 100 is the least
+
+
 def test_a_model_without_instances_is_no_error_but_half_of_them_is(tiny_dataset):
     def none(record, table):
         return {}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cops_factory import IS_THING, perfect_maps
 
-from cops.calibration import (
+from cops.modeling.calibration import (
     FACTORS,
     OFFSETS,
     Balance,
