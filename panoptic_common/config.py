@@ -11,7 +11,7 @@ of the training set. A count that is given must agree with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from panoptic_common.data.catalog import (
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
 Options = Mapping[str, Any] | Sequence[str]
+# What adds further keys to a config, in place.
+Extension = Callable[[CN], object]
 
 
 def load_config(
@@ -43,6 +45,7 @@ def load_config(
     need_train: bool = False,
     only_test: bool = False,
     systems: Mapping[str, str] = SYSTEMS,
+    extensions: Sequence[Extension] = (),
 ) -> CN:
     """Load a config, complete with the class counts of its data sets.
 
@@ -58,6 +61,8 @@ def load_config(
         need_train: refuse a config that names no training set.
         only_test: complete from DATASETS.TEST alone, so that the training set need not be there.
         systems: package of each known MODEL.META_ARCHITECTURE.
+        extensions: called with the config before anything is merged; add the keys of a model that
+            is registered with Detectron2 and not in `systems`.
 
     Returns:
         The config, not frozen.
@@ -67,7 +72,7 @@ def load_config(
             wrong, two of them have different classes, or the system cannot learn such classes.
         FileNotFoundError: the config or a data set is not there.
     """
-    cfg = read_config(config, options, systems=systems)
+    cfg = read_config(config, options, systems=systems, extensions=extensions)
     register_builtin()
     register_scenes(settings=cfg.DATASETS.SCENES)
     for name, images, panoptic_json, pngs in datasets:
@@ -95,6 +100,7 @@ def read_config(
     options: Options = (),
     *,
     systems: Mapping[str, str] = SYSTEMS,
+    extensions: Sequence[Extension] = (),
 ) -> CN:
     """Merge a config and options, without a look at any data set; `load_config` does the rest.
 
@@ -102,6 +108,7 @@ def read_config(
         config: as in `load_config`.
         options: as in `load_config`.
         systems: as in `load_config`.
+        extensions: as in `load_config`.
 
     Returns:
         The config, not frozen; class counts may be -1.
@@ -123,7 +130,10 @@ def read_config(
     cfg = get_cfg()
     add_panoptic_config(cfg)
     try:
+        _require_known(architecture, systems)
         add_system_config(cfg, architecture, systems)
+        for extend in extensions:
+            extend(cfg)
         content = _as_sections(content, cfg)
         if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
             raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
@@ -131,6 +141,7 @@ def read_config(
         source = "the options"
         _require_tuples(cfg, words)
         cfg.merge_from_list(words)
+        _require_numbering(cfg, systems)
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
         text = error.args[0] if error.args else error
         raise ValueError(f"{source}: {text}" if source else str(text)) from error
@@ -140,6 +151,37 @@ def read_config(
 def stored_config(text: str) -> CN:
     """Return the config that a checkpoint holds as YAML, for `load_config` to complete."""
     return CN.load_cfg(text)
+
+
+def _require_known(architecture: str, systems: Mapping[str, str]) -> None:
+    """Raise ValueError for a meta-architecture that neither we nor Detectron2 know."""
+    known = isinstance(architecture, str)
+    if known and architecture in systems:
+        return
+    # Here, as a program for one of the systems can do without Detectron2's networks.
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    if not known or architecture not in META_ARCH_REGISTRY:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {architecture!r}, which is none of {sorted(systems)} and "
+            "not registered with Detectron2: correct it, or name the module that registers it by "
+            "--import"
+        )
+
+
+def _require_numbering(cfg: CN, systems: Mapping[str, str]) -> None:
+    """Raise ValueError if it is open how a model of others, or for no reason ours, counts."""
+    value, ours = cfg.MODEL.PANOPTIC.NUMBERING, cfg.MODEL.META_ARCHITECTURE in systems
+    if value not in (("",) if ours else ("separate", "joint")):
+        raise ValueError(
+            f"MODEL.PANOPTIC.NUMBERING is {value!r}: "
+            + (
+                f"leave it empty for {cfg.MODEL.META_ARCHITECTURE}"
+                if ours
+                else "say 'separate' if the model counts things and stuff apart, with 0 for all "
+                "things in semantic maps, or 'joint' if all classes are one table"
+            )
+        )
 
 
 def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, dict[Any, Any]]:
@@ -238,6 +280,8 @@ def add_panoptic_config(cfg: CN) -> None:
     if "PANOPTIC" in cfg.MODEL:
         return
     # ---- data -------------------------------------------------------------------------------
+    # A dataset mapper of an imported module that replaces ours in training, by its name; "": ours.
+    cfg.INPUT.MAPPER = ""
     # Resize by a factor drawn uniformly from this range instead of to MIN_SIZE_TRAIN;
     # (1.0, 1.0) switches it off. Li, Qi, Torr, 2020, appendix B: 0.5 to 2 on Cityscapes.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
@@ -268,10 +312,15 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.MODEL.PANOPTIC = CN()
     # One bool a contiguous class, K in all; empty: filled from the class table.
     cfg.MODEL.PANOPTIC.IS_THING = ()
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1  # K = N_st + N_th; -1: from the class table
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = -1  # N_th; -1: from the class table
+    # How a meta-architecture that is registered with Detectron2, and none of ours, counts classes.
+    # "separate": things 0..N_th - 1; in semantic maps 0 is any thing, and stuff follows, 1..N_st.
+    # "joint": contiguous ids 0..K - 1, things and stuff in one table, wherever a class is named.
+    cfg.MODEL.PANOPTIC.NUMBERING = ""
+    # -1: from the class table; N_st + 1 with NUMBERING "separate".
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1  # K = N_st + N_th
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = -1  # N_th, or K with NUMBERING "joint"; -1: as above
     # ---- solver -----------------------------------------------------------------------------
-    cfg.SOLVER.OPTIMIZER = "SGD"  # or "ADAMW"
+    cfg.SOLVER.OPTIMIZER = "SGD"  # or "ADAMW", "ADAM"
     # Learning-rate factors by parameter-name prefix, e.g. [["backbone.", 0.1]]; first match counts.
     cfg.SOLVER.LR_MULTIPLIERS = []
     # SOLVER.LR_SCHEDULER_NAME may also be "WarmupPolyLR": BASE_LR (1 - t / T) to this power.
@@ -302,9 +351,14 @@ def fill_classes(cfg: CN, class_table: Sequence[Mapping[str, Any]]) -> None:
         ValueError: a count or the thing mask in `cfg` disagrees with the table.
     """
     is_thing = tuple(bool(entry["isthing"]) for entry in class_table)
+    semantic, detected = (len(is_thing), "classes"), (sum(is_thing), "thing classes")
+    if cfg.MODEL.PANOPTIC.NUMBERING == "separate":
+        semantic = (len(is_thing) - sum(is_thing) + 1, "classes if all things are one")
+    elif cfg.MODEL.PANOPTIC.NUMBERING == "joint":
+        detected = semantic
     expected = {
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": (len(is_thing), "classes"),
-        "MODEL.ROI_HEADS.NUM_CLASSES": (sum(is_thing), "thing classes"),
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": semantic,
+        "MODEL.ROI_HEADS.NUM_CLASSES": detected,
     }
     frozen = cfg.is_frozen()
     cfg.defrost()

@@ -20,6 +20,8 @@ What a package `name` must offer to be a system (the names may be loaded lazily,
     returns the same for evaluation, or None; for a model that is given a part of the truth.
 ``check_config(cfg)``, optional
     raises ValueError if a complete config asks for what the system cannot do.
+``adapt_model(model, cfg)``, optional
+    makes a built model give its outputs in the form that evaluation and drawing read.
 ``name.panels``, an optional module that says how its results are shown. Each name in it is optional
 too:
     ``PANELS``
@@ -40,19 +42,19 @@ from types import ModuleType
 from typing import Any
 
 SYSTEMS: dict[str, str] = {"UnifiedPanoptic": "unified_panoptic", "COPS": "cops"}
+# The package of every other meta-architecture that is registered with Detectron2.
+OTHERS = "detectron2_models"
 
 
 def system_package(meta_architecture: str, systems: Mapping[str, str] = SYSTEMS) -> ModuleType:
     """Import the package of a system.
 
     Args:
-        meta_architecture: MODEL.META_ARCHITECTURE of a config.
+        meta_architecture: MODEL.META_ARCHITECTURE of a config. Whether Detectron2 knows one that
+            the table does not name is for the caller to see.
         systems: package of each known meta-architecture.
-
-    Raises:
-        ValueError: no system has that meta-architecture.
     """
-    return importlib.import_module(_package_name(meta_architecture, systems))
+    return importlib.import_module(systems.get(meta_architecture, OTHERS))
 
 
 def system_panels(
@@ -66,26 +68,14 @@ def system_panels(
 
     Returns:
         The module; None for a system without one, which the common panels show.
-
-    Raises:
-        ValueError: no system has that meta-architecture.
     """
-    name = _package_name(meta_architecture, systems) + ".panels"
+    name = systems.get(meta_architecture, OTHERS) + ".panels"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:  # what is missing is something that the panels import
             raise
         return None
-
-
-def _package_name(meta_architecture: str, systems: Mapping[str, str]) -> str:
-    if not isinstance(meta_architecture, str) or meta_architecture not in systems:
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {meta_architecture!r}, which is none of ours: give a "
-            f"config for one of {sorted(systems)}"
-        )
-    return systems[meta_architecture]
 
 
 def add_system_config(
@@ -97,9 +87,6 @@ def add_system_config(
         cfg: a config from `detectron2.config.get_cfg()`.
         meta_architecture: MODEL.META_ARCHITECTURE of the config that is to be merged.
         systems: package of each known meta-architecture.
-
-    Raises:
-        ValueError: no system has that meta-architecture.
     """
     package = system_package(meta_architecture, systems)
     getattr(package, f"add_{package.__name__}_config")(cfg)
@@ -118,3 +105,16 @@ def check_system_config(cfg: Any, systems: Mapping[str, str] = SYSTEMS) -> None:
     check = getattr(system_package(cfg.MODEL.META_ARCHITECTURE, systems), "check_config", None)
     if check is not None:
         check(cfg)
+
+
+def adapt_model(model: Any, cfg: Any, systems: Mapping[str, str] = SYSTEMS) -> None:
+    """Make a built model give its outputs in the form that evaluation and drawing read, in place.
+
+    Args:
+        model: from `detectron2.modeling.build_model(cfg)`.
+        cfg: its complete config.
+        systems: package of each known meta-architecture.
+    """
+    adapt = getattr(system_package(cfg.MODEL.META_ARCHITECTURE, systems), "adapt_model", None)
+    if adapt is not None:
+        adapt(model, cfg)

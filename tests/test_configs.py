@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from project import ROOT
 
 from panoptic_common.config import fill_classes, read_config
+from panoptic_common.mappings import flatten
 
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 CLASSES = {
@@ -41,9 +42,10 @@ def test_config_builds(path):
         cfg.MODEL.RESNETS.DEPTH = 50
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
     model = build_model(cfg)
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE
     if "COPS" in cfg.MODEL:
         check_cops(model, cfg.MODEL.COPS)
-    else:
+    elif "UNIFIED" in cfg.MODEL:
         check_unified(model, cfg)
 
 
@@ -135,6 +137,21 @@ def test_table_1_differs_where_it_should(family):
     for first, second in (("C1", "C2"), ("D1", "D2")):
         cfgs[first].MODEL.UNIFIED.INFERENCE.METHOD = "argmax"
         assert cfgs[first].dump() == cfgs[second].dump()
+
+
+def test_the_peer_on_scenes_is_the_same_but_for_its_semantic_branch_and_merger():
+    """Who compares two systems wants to know that nothing else differs."""
+    peer = read_config(ROOT / "configs/peers/scenes/panoptic_fpn.yaml")
+    ours = read_config(ROOT / "configs/unified/scenes/D2.yaml")
+    limit = ours.MODEL.UNIFIED.INFERENCE.STUFF_AREA_LIMIT
+    assert limit == peer.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT
+    del ours.MODEL["UNIFIED"]
+    first, second = flatten(peer), flatten(ours)
+    assert {key for key in first | second if first.get(key) != second.get(key)} == {
+        *("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME"),
+        *("MODEL.PANOPTIC.NUMBERING", "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT"),
+        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "OUTPUT_DIR"),
+    }
 
 
 def test_lovasz_and_plain_mask_loss_are_configurable():

@@ -24,3 +24,23 @@ def add_unsafe_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read weights whose file may run any code; only for files you trust",
     )
+
+
+def add_import_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import`` and ``--add-config``, for `detectron2_models.modules.import_modules`."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module that registers a meta-architecture with Detectron2; may be repeated",
+    )
+    parser.add_argument(
+        "--add-config",
+        action="append",
+        default=[],
+        metavar="FUNCTION",
+        help="function of these modules that adds config keys (default: the one add_..._config of "
+        "each); may be repeated",
+    )

@@ -33,6 +33,7 @@ import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch
 import torch
 from tqdm import tqdm
 
+from detectron2_models.modules import import_modules
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.strokes import ImageArray
@@ -43,6 +44,7 @@ from panoptic_common.inference.painter import Painter, side_by_side
 from panoptic_common.inference.panels import CONTACT_SHEET, LEAST_SCORE
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.video import VideoReader, VideoWriter, Window
+from panoptic_tools.arguments import add_import_options, add_unsafe_option
 
 PERIOD = 3.0  # seconds between two reports of progress; what is done sooner shows none
 
@@ -71,8 +73,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-side", type=int, default=2048, metavar="PIXELS", help=text)
     add("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     add("--config-file", default="", help="instead of the config inside the checkpoint")
-    text = "read pickles that could run code; only for files you trust"
-    add("--allow-unsafe-checkpoint", action="store_true", help=text)
+    add_unsafe_option(parser)
+    add_import_options(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last")
     options = parser.parse_args(words)
     options.panels = [name for name in options.panels.split(",") if name]
@@ -193,20 +195,20 @@ def build_demo(options: argparse.Namespace) -> Demo:
     Raises:
         CheckpointError, MediaError, ValueError, OSError: something about it is wrong; says what.
     """
-    score = options.score_threshold
     predictor = Predictor.from_checkpoint(
         options.checkpoint,
         config_file=options.config_file,
         opts=options.opts,
         device=options.device,
-        score_threshold=score,
+        score_threshold=options.score_threshold,
         allow_unsafe=options.allow_unsafe_checkpoint,
+        extensions=import_modules(options.imports, options.add_config).extensions,
     )
     painter = Painter(
         predictor,
         options.panels,
         pixel=options.affinity,
-        least_score=LEAST_SCORE if score is None else score,
+        least_score=LEAST_SCORE if options.score_threshold is None else options.score_threshold,
         longest_side=options.max_side,
     )
     return Demo(painter, Path(options.output) if options.output else None, options.json)

@@ -7,7 +7,13 @@
     python tools/train_net.py --config-file ... --num-gpus 8 SOLVER.MAX_ITER 1000
     python tools/train_net.py --config-file ... --num-processes 2 --resume
 
-The config's MODEL.META_ARCHITECTURE says which system. A data set of one's own needs no code:
+The config's MODEL.META_ARCHITECTURE says which system. Any other that is registered with Detectron2
+is trained and evaluated in the same way; --import names the module that registers it:
+
+    python tools/train_net.py --config-file configs/peers/scenes/panoptic_fpn.yaml
+    python tools/train_net.py --import my_models --config-file my_model.yaml
+
+A data set of one's own needs no code:
 
     python tools/train_net.py --config-file ... \
         --register my_train IMAGES TRAIN.json TRAIN_PNGS \
@@ -21,7 +27,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -35,6 +41,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
+from detectron2_models.modules import import_modules
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import find_config, load_config
@@ -47,27 +54,11 @@ from panoptic_common.engine.scaling import (
     scaling_sentence,
     use_cpu_without_cuda,
 )
-from panoptic_common.engine.trainer import PanopticTrainer
-from panoptic_common.systems import SYSTEMS, system_package
-from panoptic_tools.arguments import add_register_option, add_unsafe_option
+from panoptic_common.systems import OTHERS, SYSTEMS
+from panoptic_tools.arguments import add_import_options, add_register_option, add_unsafe_option
+from panoptic_tools.system_trainer import Trainer
 
 logger = logging.getLogger("panoptic_common.train_net")
-
-
-class Trainer(PanopticTrainer):
-    """The trainer for whichever system the config names."""
-
-    @classmethod
-    def build_target_function(cls, cfg: CfgNode) -> Callable[..., dict]:
-        """Ask the config's system for it."""
-        return system_package(cfg.MODEL.META_ARCHITECTURE).build_target_function(cfg)
-
-    @classmethod
-    def build_test_target_function(cls, cfg: CfgNode) -> Callable[..., dict] | None:
-        """Ask the config's system for it; None if it has none."""
-        package = system_package(cfg.MODEL.META_ARCHITECTURE)
-        build = getattr(package, "build_test_target_function", None)
-        return build(cfg) if build is not None else None
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -83,6 +74,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_unsafe_option(parser)
     add_register_option(parser)
+    add_import_options(parser)
     args = parser.parse_args(words)
     flags = [word for word in args.opts if word.startswith("--")]
     if flags or len(args.opts) % 2:
@@ -99,13 +91,17 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError, FileNotFoundError: something about it is wrong; says what.
     """
+    Trainer.imported = import_modules(args.imports, args.add_config)
     cfg = load_config(
         args.config_file,
         args.opts,
         datasets=args.register,
         need_train=not args.eval_only,
         only_test=args.eval_only,
+        extensions=Trainer.imported.extensions,
     )
+    if cfg.INPUT.MAPPER and not args.eval_only:
+        Trainer.imported.mapper_class(cfg.INPUT.MAPPER)
     if args.num_processes:
         cfg.MODEL.DEVICE = "cpu"
     if not cfg.MODEL.DEVICE.startswith("cuda"):  # a GPU that is not there is replaced, in `setup`
@@ -122,7 +118,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
     default_setup(cfg, args)
-    for name in ("panoptic_common", *SYSTEMS.values()):
+    for name in ("panoptic_common", *SYSTEMS.values(), OTHERS):
         share_log(name)
     if changed:
         logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")

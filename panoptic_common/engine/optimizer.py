@@ -1,6 +1,6 @@
 """Optimizers from the config.
 
-SGD and AdamW, learning-rate factors by parameter name, a weight decay of their own for
+SGD, AdamW and Adam, learning-rate factors by parameter name, a weight decay of their own for
 normalisation layers, and all ways of gradient clipping.
 
 Detectron2's own function knows SGD and one learning rate for all parameters. For the settings that
@@ -24,6 +24,7 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+_ADAPTIVE = {"ADAMW": torch.optim.AdamW, "ADAM": torch.optim.Adam}
 _NORM_LAYERS = (
     nn.modules.batchnorm._BatchNorm,  # also SyncBatchNorm and Detectron2's NaiveSyncBatchNorm
     nn.modules.instancenorm._InstanceNorm,
@@ -98,9 +99,9 @@ def parameter_groups(
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that SOLVER describes.
 
-    SOLVER.OPTIMIZER is "SGD" (with MOMENTUM and NESTEROV) or "ADAMW". SOLVER.CLIP_GRADIENTS.
-    CLIP_TYPE is Detectron2's "value" or "norm" (each parameter by itself), or "full_model" (the
-    norm of all gradients together, as usual with AdamW).
+    SOLVER.OPTIMIZER is "SGD" (with MOMENTUM and NESTEROV), "ADAMW" or "ADAM".
+    SOLVER.CLIP_GRADIENTS.CLIP_TYPE is Detectron2's "value" or "norm" (each parameter by itself),
+    or "full_model" (the norm of all gradients together, as usual with AdamW).
 
     Raises:
         ValueError: an unknown optimizer, or a prefix in SOLVER.LR_MULTIPLIERS that fits nothing.
@@ -111,10 +112,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if name == "SGD":
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    elif name == "ADAMW":
-        optimizer_class, options = torch.optim.AdamW, {}
+    elif name in _ADAPTIVE:
+        optimizer_class, options = _ADAPTIVE[name], {}
     else:
-        raise ValueError(f'SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: use "SGD" or "ADAMW"')
+        raise ValueError(f'SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: use "SGD", "ADAMW" or "ADAM"')
     groups = parameter_groups(
         model,
         base_lr=solver.BASE_LR,

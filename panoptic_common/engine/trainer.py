@@ -128,6 +128,16 @@ class PanopticTrainer(DefaultTrainer):
         """Build that of test images, whose truth an oracle reads; None reads no truth."""
         return None
 
+    @classmethod
+    def build_train_mapper(cls, cfg: CfgNode) -> Callable[[dict], dict]:
+        """Build the function (record of the data set) -> input of the model, for training."""
+        return PanopticDatasetMapper.from_config(cfg, True, cls.build_target_function(cfg))
+
+    @classmethod
+    def outputs_may_lack(cls, cfg: CfgNode) -> bool:
+        """Tell whether an output that the model does not give is left out, and no error."""
+        return False
+
     # ---- parts ----------------------------------------------------------------------------------
 
     @classmethod
@@ -169,7 +179,7 @@ class PanopticTrainer(DefaultTrainer):
         return TrainLoader(
             # Keeps the records pickled in one array, which worker processes share.
             DatasetFromList(records, copy=False),
-            PanopticDatasetMapper.from_config(cfg, True, cls.build_target_function(cfg)),
+            cls.build_train_mapper(cfg),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=max(cfg.SEED, 0),
             is_landscape=is_landscape,
@@ -198,7 +208,7 @@ class PanopticTrainer(DefaultTrainer):
         """Build PQ, mIoU and AP; files go to OUTPUT_DIR/inference/<data set>."""
         if output_folder is None:
             output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        return build_evaluator(cfg, dataset_name, output_folder)
+        return build_evaluator(cfg, dataset_name, output_folder, may_lack=cls.outputs_may_lack(cfg))
 
     def build_hooks(self) -> list[HookBase]:
         """Build Detectron2's hooks, with ours for seeds, checkpoints, the best model and images."""

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
 from panoptic_common.evaluation.images import ImageWriter
 from panoptic_common.evaluation.instances import InstanceEvaluator
+from panoptic_common.evaluation.optional import OptionalEvaluator
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
 from panoptic_common.evaluation.semantic import SemanticEvaluator
 from panoptic_common.evaluation.truth import (
@@ -20,7 +21,11 @@ from panoptic_common.evaluation.truth import (
 
 
 def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_dir: str | os.PathLike[str] | None = None
+    cfg: CfgNode,
+    dataset_name: str,
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    may_lack: bool = False,
 ) -> DatasetEvaluators:
     """Collect the evaluators of a data set.
 
@@ -33,6 +38,7 @@ def build_evaluator(
         cfg: with the keys of `add_panoptic_config`.
         dataset_name: a registered panoptic data set.
         output_dir: for result files; by default `<OUTPUT_DIR>/inference`.
+        may_lack: leave out what the model does not give, which is an error otherwise.
 
     Raises:
         ValueError, FileNotFoundError: if the data set is unknown, or wrong, or missing, or the
@@ -56,6 +62,9 @@ def build_evaluator(
         for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
     ]
     evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
+    if may_lack:
+        evaluators[0] = OptionalEvaluator(evaluators[0], "panoptic_seg")
+        evaluators[-1] = OptionalEvaluator(evaluators[-1], "sem_seg")
     evaluators.append(
         InstanceEvaluator(
             dataset_name, output_dir, truth=truth, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE

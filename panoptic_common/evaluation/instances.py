@@ -143,7 +143,8 @@ class InstanceEvaluator(DatasetEvaluator):
     """Box AP ("bbox") and, if the detections have masks, mask AP ("segm"), in percent.
 
     A model whose outputs have no "instances" at all is not an error. There is nothing to score, and
-    a line in the log says so. Without any detection AP is 0 (nan where there is no instance).
+    a line in the log says so. Nor is one that leaves them out where its panoptic map has no thing,
+    as some do. Without any detection AP is 0 (nan where there is no instance).
     """
 
     def __init__(
@@ -173,7 +174,8 @@ class InstanceEvaluator(DatasetEvaluator):
         self._seen: list[Any] = []
         self._annotations: list[dict[str, Any]] = []
         self._detections: list[dict[str, Any]] = []
-        self._without: list[str] = []  # images whose output has no "instances"
+        self._without = 0  # images whose output has no "instances"
+        self._lacking: list[str] = []  # those of them whose panoptic map has things
         self._has_masks: set[bool] = set()
         self._truth.forget()
 
@@ -191,13 +193,16 @@ class InstanceEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             record = self._truth.record(image)
             self._seen.append(record["image_id"])
-            if "instances" not in output:
-                self._without.append(describe(record))
-                continue
-            instances = output["instances"]
-            self._detections += detections_to_coco(record, instances, num_things)
-            if len(instances):
-                self._has_masks.add(instances.has("pred_masks"))
+            if "instances" in output:
+                instances = output["instances"]
+                self._detections += detections_to_coco(record, instances, num_things)
+                if len(instances):
+                    self._has_masks.add(instances.has("pred_masks"))
+            else:
+                self._without += 1
+                _, segments = output.get("panoptic_seg", (None, None))
+                if segments is None or any(segment["isthing"] for segment in segments):
+                    self._lacking.append(describe(record))
             self._annotations += derive_instances(
                 record, self._truth.read(record), self._truth.table
             )
@@ -211,16 +216,17 @@ class InstanceEvaluator(DatasetEvaluator):
         Raises:
             ValueError: if an image is missing, or only some have detections or masks.
         """
-        seen, without = gather_list(self._seen), gather_list(self._without)
+        seen, lacking = gather_list(self._seen), gather_list(self._lacking)
+        without = sum(comm.all_gather(self._without))
         has_masks = set(gather_list(sorted(self._has_masks)))
         self._truth.check_complete(seen)
-        if len(without) == len(seen) or not self._truth.thing_table:
+        if without == len(seen) or not self._truth.thing_table:
             logger.info("No box and mask AP: the model has no instances, or the data no things.")
             return {}
-        if without:
+        if lacking:
             raise ValueError(
-                f"the outputs of {len(without)} images have no 'instances', the first is"
-                f" {without[0]}; the others have them"
+                f"the outputs of {len(lacking)} images have no 'instances', the first is"
+                f" {lacking[0]}; the others have them"
             )
         if len(has_masks) > 1:
             raise ValueError("some detections have masks and others do not")

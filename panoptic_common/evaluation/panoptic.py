@@ -138,8 +138,8 @@ class PanopticEvaluator(DatasetEvaluator):
         id_map, segments = value
         if segments is None:
             raise ValueError(
-                f"{describe(image)}: {self._name} has no segments_info; the (class * divisor +"
-                " instance) maps of Panoptic-DeepLab must be turned into a list of segments first"
+                f"{describe(image)}: {self._name} has no segments_info; a map of (class * divisor +"
+                " instance) must be turned into ids and a list of segments first"
             )
         return torch.as_tensor(id_map).detach().cpu().numpy(), segments
 

@@ -23,6 +23,7 @@ from panoptic_common.evaluation.truth import (
     output_of,
     segment_classes,
 )
+from panoptic_common.modeling.semantic_map import CHANNELS, SOME_THING, semantic_map
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class SemanticEvaluator(DatasetEvaluator):
 
     Void pixels of the truth are left out, crowd segments count as their class. The mean is over
     the classes that occur in the truth. Results, in percent: "mIoU", "mIoU_th", "mIoU_st", "pACC"
-    (share of right pixels) and "IoU-<class>".
+    (share of right pixels) and "IoU-<class>". Of an output that knows things only as one class
+    there are "mIoU_st", "IoU-things" and the "IoU-<class>" of stuff.
     """
 
     def __init__(self, dataset_name: str, *, truth: PanopticTruth | None = None) -> None:
@@ -46,7 +48,9 @@ class SemanticEvaluator(DatasetEvaluator):
         """Forget all images."""
         num_classes = self._truth.num_classes
         self._seen: list[Any] = []
+        # The last column: void in the prediction, or a thing of unknown class.
         self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
+        self._things_are_one = False
         self._truth.forget()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
@@ -63,12 +67,15 @@ class SemanticEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             record = self._truth.record(image)
             scores = torch.as_tensor(output_of(image, output, _KEY))
-            if scores.dim() != 3 or scores.shape[0] != num_classes:
+            channels = output.get(CHANNELS, range(num_classes))
+            if scores.dim() != 3 or scores.shape[0] != len(channels):
                 raise ValueError(
                     f"{describe(record)}: {_KEY} has shape {tuple(scores.shape)}, not"
-                    f" ({num_classes} classes, height, width)"
+                    f" ({len(channels)} classes, height, width)"
                 )
-            predicted = scores.detach().argmax(dim=0).cpu().numpy()
+            self._things_are_one |= SOME_THING in channels
+            predicted = semantic_map(output).cpu().numpy()
+            predicted = np.where(predicted == SOME_THING, num_classes, predicted)
             try:
                 overlaps = count_overlaps(self._truth.read(record), predicted)
             except ValueError as error:
@@ -88,15 +95,39 @@ class SemanticEvaluator(DatasetEvaluator):
         """
         self._truth.check_complete(gather_list(self._seen))
         confusion = sum(comm.all_gather(self._confusion))
+        things_are_one = any(comm.all_gather(self._things_are_one))
         if not comm.is_main_process():
             return {}
         iou = class_iou(confusion)
         results = mean_ious(iou, self._truth.is_thing)
-        pixels = int(confusion.sum())
-        results["pACC"] = 100 * float(np.trace(confusion)) / pixels if pixels else float("nan")
+        if things_are_one:
+            results = {
+                "mIoU_st": results["mIoU_st"],
+                "IoU-things": 100 * iou_of_things(confusion, self._truth.is_thing),
+            }
+        else:
+            pixels = int(confusion.sum())
+            results["pACC"] = 100 * float(np.trace(confusion)) / pixels if pixels else float("nan")
         rows = [list(results.values())]
         table = tabulate(rows, list(results), tablefmt="pipe", floatfmt=".2f", numalign="right")
         logger.info("%s of %s:\n%s", _KEY, self._truth.dataset_name, table)
         for entry, value in zip(self._truth.table, iou.tolist(), strict=True):
-            results[f"IoU-{entry['name']}"] = 100 * value
+            if not (things_are_one and entry["isthing"]):
+                results[f"IoU-{entry['name']}"] = 100 * value
         return {_KEY: results}
+
+
+def iou_of_things(confusion: np.ndarray, is_thing: np.ndarray) -> float:
+    """Compute the IoU of all things as one class.
+
+    Args:
+        confusion: (K, K + 1) pixels of each (true class, predicted class); the last column is where
+            a thing of unknown class was predicted.
+        is_thing: (K,) bool.
+
+    Returns:
+        0 to 1; nan where no thing is.
+    """
+    found = int(confusion[is_thing, -1].sum())
+    union = int(confusion[is_thing].sum() + confusion[~is_thing, -1].sum())
+    return found / union if union else float("nan")

@@ -26,10 +26,11 @@ from torch import nn
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
-from panoptic_common.config import common_class_table, load_config, stored_config
+from panoptic_common.config import Extension, common_class_table, load_config, stored_config
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.modeling.resampling import resample_nearest
-from panoptic_common.systems import SYSTEMS, system_panels
+from panoptic_common.modeling.semantic_map import semantic_map
+from panoptic_common.systems import SYSTEMS, adapt_model, system_panels
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Prediction:
     """What a model makes of one image, at the image's size, on the CPU.
 
     Attributes:
-        semantic: (H, W) int32 contiguous classes.
+        semantic: (H, W) int32 contiguous classes; negative where the model says no more than that
+            it is a thing.
         id_map: (H, W) int32 segment ids, 0 = void.
         segments_info: one dict per segment: "id", "isthing", "category_id" (contiguous), and for
             things "score".
@@ -135,6 +137,7 @@ class Predictor:
         device: str = "",
         score_threshold: float | None = None,
         allow_unsafe: bool = False,
+        extensions: Sequence[Extension] = (),
     ) -> Predictor:
         """Build the model that a file of weights belongs to, and load it.
 
@@ -148,20 +151,25 @@ class Predictor:
             score_threshold: least score of a detection in the panoptic map, for systems that have
                 one; None: the config's.
             allow_unsafe: read pickles that could run code.
+            extensions: that add the keys of a model which is none of `systems`.
 
         Raises:
             CheckpointError: the file cannot be used; says why.
             ValueError: an unknown system, opts that do not fit, or a device that is not there.
         """
         if config_file:
-            cfg = load_config(config_file, opts, only_test=True, systems=systems)
+            cfg = load_config(
+                config_file, opts, only_test=True, systems=systems, extensions=extensions
+            )
             table = common_class_table(cfg.DATASETS.TEST)
         else:
             metadata = read_checkpoint_metadata(path, allow_unsafe)
             table = metadata.class_table
             settings = stored_config(metadata.config)
             try:
-                cfg = load_config(settings, opts, table=table, systems=systems)
+                cfg = load_config(
+                    settings, opts, table=table, systems=systems, extensions=extensions
+                )
             except ValueError as error:
                 raise ValueError(f"{path}, with the config in it: {error}") from error
         panels = system_panels(cfg.MODEL.META_ARCHITECTURE, systems)
@@ -173,6 +181,7 @@ class Predictor:
             cfg.MODEL.DEVICE = "cpu"
         require_device(cfg.MODEL.DEVICE)
         model = build_model(cfg)
+        adapt_model(model, cfg, systems)
         checkpointer = PanopticCheckpointer(
             model, cfg=cfg, class_table=table, allow_unsafe=allow_unsafe
         )
@@ -210,7 +219,7 @@ class Predictor:
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
         id_map, segments_info = output["panoptic_seg"]
         return Prediction(
-            semantic=output["sem_seg"].argmax(dim=0).to(torch.int32).cpu().numpy(),
+            semantic=semantic_map(output).to(torch.int32).cpu().numpy(),
             id_map=id_map.cpu().numpy(),
             segments_info=segments_info,
             boxes=instances.pred_boxes.tensor.float().numpy(),

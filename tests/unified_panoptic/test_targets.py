@@ -13,7 +13,6 @@ from unified_panoptic.targets import (
     PanopticTarget,
     build_target_function,
     make_unified_targets,
-    tight_boxes,
 )
 
 
@@ -100,20 +99,6 @@ def test_boxes_equal_detectron2s(seed):
     instances = made["instances"]
     expected = instances.gt_masks.get_bounding_boxes().tensor
     torch.testing.assert_close(instances.gt_boxes.tensor, expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_tight_boxes_against_brute_force(seed):
-    rng = np.random.default_rng(seed)
-    segment_map = rng.integers(-1, 6, size=(rng.integers(1, 9), rng.integers(1, 9)))
-    boxes = tight_boxes(segment_map, 8)  # segments 6 and 7 own no pixel
-    for index in range(8):
-        rows, columns = np.nonzero(segment_map == index)
-        if len(rows) == 0:
-            assert boxes[index].tolist() == [0, 0, 0, 0]
-        else:
-            expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert boxes[index].tolist() == expected
 
 
 def test_a_segment_that_the_crop_removed_is_no_instance_but_keeps_its_number():

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, build_resnet_backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
+
+from panoptic_common.modeling.thin_resnet import build_resnet_of_any_width
 
 
 class SqueezeExcitation(nn.Module):
@@ -73,29 +75,6 @@ class SqueezeExcitationResNet(ResNet):
         return outputs
 
 
-def _build_thin_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """Build a ResNet-18 or 34 of any width; Detectron2's builder knows only 64 channels."""
-    node = cfg.MODEL.RESNETS
-    stem = BasicStem(input_shape.channels, node.STEM_OUT_CHANNELS, norm=node.NORM)
-    stages = []
-    in_channels, out_channels = node.STEM_OUT_CHANNELS, node.RES2_OUT_CHANNELS
-    for number, num_blocks in enumerate({18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}[node.DEPTH]):
-        first_stride = 1 if number == 0 else 2
-        stages.append(
-            ResNet.make_stage(
-                BasicBlock,
-                num_blocks,
-                stride_per_block=[first_stride] + [1] * (num_blocks - 1),
-                in_channels=in_channels,
-                out_channels=out_channels,
-                norm=node.NORM,
-            )
-        )
-        in_channels, out_channels = out_channels, 2 * out_channels
-    network = ResNet(stem, stages, out_features=node.OUT_FEATURES)
-    return network.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
 @BACKBONE_REGISTRY.register()
 def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a ResNet-FPN of depth 18 to 101 with squeeze-and-excitation on res5.
@@ -107,9 +86,7 @@ def build_unified_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> F
     Raises:
         ValueError: res5 is not among the features although squeeze-and-excitation is on.
     """
-    thin = cfg.MODEL.RESNETS.DEPTH in (18, 34) and cfg.MODEL.RESNETS.RES2_OUT_CHANNELS != 64
-    build = _build_thin_resnet if thin else build_resnet_backbone
-    bottom_up = build(cfg, input_shape)
+    bottom_up = build_resnet_of_any_width(cfg, input_shape)
     if cfg.MODEL.UNIFIED.SQUEEZE_EXCITATION:
         bottom_up = SqueezeExcitationResNet(bottom_up, cfg.MODEL.RESNETS.OUT_FEATURES)
     return FPN(

@@ -24,6 +24,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from panoptic_common.data.segment_truth import IGNORE_CLASS
 from panoptic_common.modeling.network_input import normalised_batch
 from panoptic_common.modeling.resampling import resample
 from unified_panoptic.modeling.inference import VARIANTS, InferenceOptions, PredictedImage
@@ -31,7 +32,6 @@ from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead, pi
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
 from unified_panoptic.modeling.semantic_head import STRIDE, SemanticHead
-from unified_panoptic.targets import IGNORE_CLASS
 
 
 @META_ARCH_REGISTRY.register()

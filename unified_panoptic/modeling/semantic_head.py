@@ -19,8 +19,8 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 from torchvision.ops import deform_conv2d
 
+from panoptic_common.data.segment_truth import IGNORE_CLASS
 from unified_panoptic.losses.lovasz import lovasz_softmax
-from unified_panoptic.targets import IGNORE_CLASS
 
 STRIDE = 4  # of the features, and of all maps made from them
 

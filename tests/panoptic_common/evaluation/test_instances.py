@@ -101,6 +101,28 @@ def test_a_model_without_instances_is_no_error_but_half_of_them_is(tiny_dataset)
         run(InstanceEvaluator(tiny_dataset), tiny_dataset, some)
 
 
+def test_instances_may_be_left_out_where_the_map_has_no_thing(tiny_dataset):
+    """What is missed there counts: AP is that of a model that gives an empty list."""
+
+    def nothing_in_101(leave_out: bool):
+        def make(record, table):
+            output = (nothing_output if record["image_id"] == 101 else perfect_output)(
+                record, table
+            )
+            if leave_out and record["image_id"] == 101:
+                del output["instances"]
+            return output
+
+        return make
+
+    found, expected = (
+        run(InstanceEvaluator(tiny_dataset), tiny_dataset, nothing_in_101(flag))
+        for flag in (True, False)
+    )
+    assert found["segm"] == pytest.approx(expected["segm"], nan_ok=True)
+    assert found["bbox"]["AP"] < 100
+
+
 def test_bad_detections_name_the_image(tiny_dataset):
     def wrong_class(record, table):
         output = perfect_output(record, table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from evaluation_outputs import (
@@ -10,7 +11,7 @@ from evaluation_outputs import (
 )
 
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.data.catalog import load_panoptic
+from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.evaluation.semantic import SemanticEvaluator
 
 
@@ -49,6 +50,48 @@ def test_semantic_by_hand(tiny_dataset):
     assert results["mIoU_st"] == pytest.approx(100 * road / labelled / 2)
     assert results["pACC"] == pytest.approx(100 * road / labelled)
     assert results["mIoU_th"] == 0
+
+
+def test_things_known_as_one_class_have_one_iou(tiny_dataset):
+    """Stuff scores as if the classes of things were known; things together have a figure."""
+
+    def with_things_as_one(record, table):
+        output = perfect_output(record, table)
+        stuff = [k for k, entry in enumerate(table) if not entry["isthing"]]
+        scores = output["sem_seg"]
+        some_thing = scores.sum(dim=0) - scores[stuff].sum(dim=0)
+        some_thing[:, :8] = 0  # the first columns are taken for the first stuff class
+        classes = torch.cat([some_thing[None], scores[stuff]])
+        classes[1, :, :8] += 2 * (classes[1:, :, :8].sum(dim=0) == 0)
+        return {"sem_seg": classes, "sem_seg_classes": [-1, *stuff]}
+
+    def with_known_classes(record, table):
+        things_as_one = with_things_as_one(record, table)
+        stuff = things_as_one["sem_seg_classes"][1:]
+        scores = perfect_output(record, table)["sem_seg"]
+        scores[:, :, :8] = 0
+        scores[stuff] = things_as_one["sem_seg"][1:]
+        return {"sem_seg": scores}
+
+    one, known = (
+        run(SemanticEvaluator(tiny_dataset), tiny_dataset, make)["sem_seg"]
+        for make in (with_things_as_one, with_known_classes)
+    )
+    assert set(one) == {"mIoU_st", "IoU-things"} | {
+        f"IoU-{entry['name']}" for entry in class_table(tiny_dataset) if not entry["isthing"]
+    }
+    assert {name: one[name] for name in one if name in known} == pytest.approx(
+        {name: known[name] for name in one if name in known}
+    )
+    assert one["mIoU_st"] < 100
+    maps, things, lost = [], 0, 0
+    for record in load_panoptic(tiny_dataset):
+        ids = read_id_map(record["pan_seg_file_name"])
+        of_things = [s["id"] for s in record["segments_info"] if s["isthing"]]
+        maps.append(np.isin(ids, of_things))
+        things, lost = things + int(maps[-1].sum()), lost + int(maps[-1][:, :8].sum())
+    assert 0 < lost < things
+    assert one["IoU-things"] == pytest.approx(100 * (things - lost) / things)
 
 
 @pytest.mark.parametrize(

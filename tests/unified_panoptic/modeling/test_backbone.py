@@ -9,9 +9,9 @@ from detectron2.modeling import build_resnet_backbone
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 from model_factory import tiny_config
 
+from panoptic_common.modeling.thin_resnet import _build_thin_resnet
 from unified_panoptic.modeling.backbone import (
     SqueezeExcitation,
-    _build_thin_resnet,
     build_unified_resnet_fpn_backbone,
 )
 
