@@ -54,6 +54,10 @@ def _add_network_config(node: CN) -> None:
 
     # ---- semantic submodule (3.2), V ------------------------------------------------------------
     node.SEMANTIC = CN()
+    # "shared": the paper's, which DECODER describes. "per_level": Panoptic FPN's, with
+    # DECODER_CHANNELS; the affinity keeps the paper's.
+    node.SEMANTIC.DECODER = "shared"
+    node.SEMANTIC.DECODER_CHANNELS = 128
     node.SEMANTIC.LOSS = "cross_entropy"  # or "lovasz_softmax" (appendix B, Cityscapes)
     node.SEMANTIC.LOSS_WEIGHT = 1.0
     # Stride at which the loss is taken: 4 compares with every 4th truth pixel, 1 upsamples first.

@@ -6,7 +6,8 @@ checkpoint when it is started again. A finished one is never repeated. A folder 
 with other settings is an error, since its results would be taken for those asked for.
 
 Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
-the process printed) and `lock` (held while it works). A finished run has `results.json`.
+the process printed), `processor_time.txt` (seconds that each call has used, also what a killed one
+lost) and `lock` (held while it works). A finished run has `results.json`.
 
 Two trainings that write the same checkpoints would ruin them, so each locks its folder
 (`run_folder`). It is the training's own process that holds the lock, and not the program that
@@ -17,13 +18,15 @@ train_net.py. That takes the same lock once more, which costs nothing in one pro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from panoptic_common.mappings import flatten
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 OUTPUT = "train_net.txt"
+PROCESSOR_TIME = "processor_time.txt"
 # What `stop` waits: a training saves its state before it ends (`panoptic_common.compat.stopping`).
 SECONDS_TO_STOP = 40.0
 
@@ -167,7 +171,12 @@ class TrainingRun:
                 f"{self.log_path}:\n{self._tail()}"
             )
         seconds = time.monotonic() - self._started
-        content = {"results": self._read_metrics(), "seconds": seconds, "settings": self._settings}
+        content = {
+            "results": self._read_metrics(),
+            "seconds": seconds,
+            "processor_seconds": self.processor_seconds(),
+            "settings": self._settings,
+        }
         write_json(self.output_dir / RESULTS, content, indent=1)
         return False
 
@@ -189,10 +198,11 @@ class TrainingRun:
     # ---- what it has done -----------------------------------------------------------------------
 
     def finished(self) -> dict[str, Any] | None:
-        """Return results and wall time of a finished run, or None.
+        """Return results and times of a finished run, or None.
 
         Returns:
-            {"results": {name: number}, "seconds": of the last call, "settings": ...}.
+            {"results": {name: number}, "seconds": wall time of the last call,
+            "processor_seconds": of all calls, "settings": ...}.
 
         Raises:
             ValueError: the folder holds a run with other settings.
@@ -211,6 +221,11 @@ class TrainingRun:
     def trained(self) -> bool:
         """Return whether the last model is stored; the evaluation may still go on."""
         return (self.output_dir / "model_final.pth").is_file()
+
+    def processor_seconds(self) -> float:
+        """Return the processor time of all calls that have ended, with their worker processes."""
+        path = self.output_dir / PROCESSOR_TIME
+        return sum(map(float, path.read_text().split())) if path.is_file() else 0.0
 
     @property
     def log_path(self) -> Path:
@@ -246,6 +261,17 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}): delete it and start again") from None
 
 
+@contextlib.contextmanager
+def _processor_time(path: Path) -> Iterator[None]:
+    """Append the processor time of this process and its children to a file when they end."""
+    try:
+        yield
+    finally:
+        usages = [resource.getrusage(x) for x in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{sum(usage.ru_utime + usage.ru_stime for usage in usages):.2f}\n")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Hold a folder for as long as this process lives, and run a program in it.
 
@@ -256,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> None:
     folder, program, *arguments = sys.argv[1:] if words is None else words
     sys.argv = [program, *arguments]
     try:
-        with hold_folder(folder):
+        with hold_folder(folder), _processor_time(Path(folder, PROCESSOR_TIME)):
             runpy.run_path(program, run_name="__main__")
     except FolderRefused as error:
         sys.exit(str(error))

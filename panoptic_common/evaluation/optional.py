@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class OptionalEvaluator(DatasetEvaluator):
     """Leaves an evaluation out if the model does not give what it evaluates.
 
-    The first image decides. A model that gives an output for some images only is as wrong as
-    without this class, and the inner evaluator says so.
+    A model that gives an output for some images only is as wrong as without this class, and the
+    inner evaluator says so: of an image that lacks it, or that it has not seen.
     """
 
     def __init__(self, evaluator: DatasetEvaluator, key: str) -> None:
@@ -32,14 +32,13 @@ class OptionalEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all images."""
-        self._given: bool | None = None
+        self._given = False
         self._evaluator.reset()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Pass images on if the first one had the output."""
-        if self._given is None and outputs:
-            self._given = self._key in outputs[0]
-        if self._given or any(self._key in output for output in outputs):
+        """Pass images on from the first one that has the output."""
+        self._given |= any(self._key in output for output in outputs)
+        if self._given:
             self._evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, Any]:

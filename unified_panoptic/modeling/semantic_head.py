@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import nn
 from torchvision.ops import deform_conv2d
 
@@ -138,6 +139,38 @@ class FeatureDecoder(nn.Module):
         return torch.cat(decoded[:1] + upsampled, dim=1)
 
 
+class PerLevelDecoder(nn.Module):
+    """The decoder of Panoptic FPN (Kirillov et al., CVPR 2019, Fig. 3), Detectron2's.
+
+    Every level has convolutions of its own, one for each doubling of its size, so that the coarse
+    ones see far and rise step by step; the results are added.
+    """
+
+    def __init__(self, input_shape: dict[str, ShapeSpec], channels: int, norm: str) -> None:
+        """Build the convolutions.
+
+        Args:
+            input_shape: of the levels to decode.
+            channels: width of all convolutions, and of the result.
+            norm: "GN" or "".
+
+        Raises:
+            ValueError: a width that the 32 groups of "GN" do not divide.
+        """
+        super().__init__()
+        if norm == "GN" and channels % 32:
+            raise ValueError(f"channels is {channels}: use a multiple of 32, or no norm")
+        self.head = SemSegFPNHead(
+            input_shape, num_classes=1, conv_dims=channels, common_stride=STRIDE, norm=norm
+        )
+        self.head.predictor = nn.Identity()  # ours follows
+        self.out_channels = channels
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Decode the FPN levels: (N, channels, h, w) at stride 4."""
+        return self.head.layers(features)
+
+
 class SemanticHead(nn.Module):
     """Class logits at stride 4 over all N_st + N_th classes, and their loss."""
 
@@ -145,7 +178,7 @@ class SemanticHead(nn.Module):
     def __init__(
         self,
         *,
-        decoder: FeatureDecoder,
+        decoder: FeatureDecoder | PerLevelDecoder,
         num_classes: int,
         loss: str,
         loss_weight: float,
@@ -178,10 +211,25 @@ class SemanticHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read MODEL.UNIFIED.SEMANTIC."""
+        """Read MODEL.UNIFIED.SEMANTIC.
+
+        Raises:
+            ValueError: an unknown decoder.
+        """
         node = cfg.MODEL.UNIFIED.SEMANTIC
+        if node.DECODER not in ("shared", "per_level"):
+            raise ValueError(
+                f"MODEL.UNIFIED.SEMANTIC.DECODER is {node.DECODER!r}: use 'shared' or 'per_level'"
+            )
+        decoder: FeatureDecoder | PerLevelDecoder
+        if node.DECODER == "per_level":
+            levels = {name: input_shape[name] for name in cfg.MODEL.UNIFIED.DECODER.IN_FEATURES}
+            norm = cfg.MODEL.UNIFIED.DECODER.NORM
+            decoder = PerLevelDecoder(levels, node.DECODER_CHANNELS, norm)
+        else:
+            decoder = FeatureDecoder(cfg, input_shape)
         return {
-            "decoder": FeatureDecoder(cfg, input_shape),
+            "decoder": decoder,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "loss": node.LOSS,
             "loss_weight": node.LOSS_WEIGHT,

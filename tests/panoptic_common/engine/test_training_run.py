@@ -58,6 +58,24 @@ def wait(run: TrainingRun, limit: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def test_processor_time_is_that_of_all_calls(make_run, tmp_path):
+    """The fake program burns 0.3 s in each call, which a longer wait does not count."""
+    program = tmp_path / "fake.py"
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    program.write_text(burn + program.read_text())
+    run = make_run({"FAIL_AT": 2})
+    run.start()
+    with pytest.raises(TrainingFailed):
+        wait(run)
+    first = run.processor_seconds()
+    assert 0.3 <= first < 10
+    (tmp_path / "run/settings.json").unlink()
+    again = make_run()
+    again.start()
+    wait(again)
+    assert again.finished()["processor_seconds"] == again.processor_seconds() >= first + 0.3
+
+
 def test_a_run_ends_with_results_and_is_not_repeated(make_run, tmp_path):
     run = make_run()
     assert run.finished() is None and run.progress() == {}

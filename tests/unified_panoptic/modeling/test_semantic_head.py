@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from model_factory import tiny_config
 from torch import nn
 
@@ -13,6 +15,7 @@ from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.modeling.semantic_head import (
     DeformableConv3x3,
     FeatureDecoder,
+    PerLevelDecoder,
     SemanticHead,
     subsample,
 )
@@ -126,6 +129,42 @@ def test_output_is_at_the_finest_stride_with_the_levels_side_by_side():
     # centre of coarse cell 1. Row 0 lies above the centre of coarse row 0 and takes its value.
     expected = 0.9375 * coarse[:, :, 0, 1] + 0.0625 * coarse[:, :, 0, 2]
     torch.testing.assert_close(result[:, 24:, 0, 12], expected)
+
+
+def test_per_level_decoder_is_panoptic_fpns():
+    """With one predictor for both, the logits are those of Detectron2's head."""
+    torch.manual_seed(0)
+    shapes = {
+        name: ShapeSpec(channels=16, stride=stride)
+        for name, stride in zip(LEVELS, (4, 8, 16, 32), strict=True)
+    }
+    theirs = SemSegFPNHead(shapes, num_classes=5, conv_dims=32, common_stride=4, norm="GN")
+    made = PerLevelDecoder(shapes, 32, "GN")
+    weights = {k: v for k, v in theirs.state_dict().items() if not k.startswith("predictor")}
+    made.head.load_state_dict(weights)
+    features = pyramid()
+    expected = theirs.layers(features)
+    torch.testing.assert_close(theirs.predictor(made(features)), expected)
+    # Level p5 rises from stride 32 to 4 in three steps, each with a convolution of its own.
+    assert sum(isinstance(m, nn.Conv2d) for m in made.head.p5) == 3
+    assert sum(isinstance(m, nn.Conv2d) for m in made.head.p2) == 1
+    with pytest.raises(ValueError, match="channels is 48: use a multiple of 32"):
+        PerLevelDecoder(shapes, 48, "GN")
+
+
+def test_the_semantic_decoder_is_a_choice_and_the_affinitys_is_not():
+    keys = {"MODEL.UNIFIED.SEMANTIC.DECODER": "per_level", "MODEL.UNIFIED.DECODER.NORM": "GN"}
+    cfg = tiny_config({**keys, "MODEL.UNIFIED.SEMANTIC.DECODER_CHANNELS": 32})
+    model = build_model(cfg)
+    assert isinstance(model.sem_seg_head.decoder, PerLevelDecoder)
+    assert isinstance(model.affinity_head.decoder, FeatureDecoder)
+    logits = model.sem_seg_head(
+        {name: x[:, :1].expand(-1, 16, -1, -1) for name, x in pyramid().items()}
+    )
+    assert logits.shape == (2, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 16, 24)
+    cfg.MODEL.UNIFIED.SEMANTIC.DECODER = "none"
+    with pytest.raises(ValueError, match="SEMANTIC.DECODER is 'none': use 'shared' or 'per_level'"):
+        build_model(cfg)
 
 
 @pytest.mark.parametrize("stride", [4, 1])
