@@ -72,7 +72,6 @@ setuptools.setup(
                 *("panoptic_common", "panoptic_common.*"),
                 *("unified_panoptic", "unified_panoptic.*"),
                 *("cops", "cops.*"),
-                *("detectron2_models", "detectron2_models.*"),
             ],
         ),
         # Without panoptic_tools.studies: they measure a checkout, and write their results into it.
@@ -90,7 +89,6 @@ setuptools.setup(
         "panoptic_common": ["py.typed"],
         "unified_panoptic": ["py.typed"],
         "cops": ["py.typed"],
-        "detectron2_models": ["py.typed"],
     },
     install_requires=[
         "torch>=2.4",

@@ -45,7 +45,11 @@ def write_atomically(
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        failure = error if isinstance(error, OSError) else file and file.failure
+        failure: OSError | None = None
+        if isinstance(error, OSError):
+            failure = error
+        elif file is not None:
+            failure = file.failure
         if failure is None:
             raise
         raise type(failure)(failure.errno, failure.strerror, os.fspath(path)) from error
@@ -58,7 +62,7 @@ class _WatchedFile(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:

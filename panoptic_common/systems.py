@@ -43,7 +43,7 @@ from typing import Any
 
 SYSTEMS: dict[str, str] = {"UnifiedPanoptic": "unified_panoptic", "COPS": "cops"}
 # The package of every other meta-architecture that is registered with Detectron2.
-OTHERS = "detectron2_models"
+OTHERS = "panoptic_common.external"
 
 
 def system_package(meta_architecture: str, systems: Mapping[str, str] = SYSTEMS) -> ModuleType:
@@ -89,7 +89,8 @@ def add_system_config(
         systems: package of each known meta-architecture.
     """
     package = system_package(meta_architecture, systems)
-    getattr(package, f"add_{package.__name__}_config")(cfg)
+    name = package.__name__.rpartition(".")[2]
+    getattr(package, f"add_{name}_config")(cfg)
 
 
 def check_system_config(cfg: Any, systems: Mapping[str, str] = SYSTEMS) -> None:

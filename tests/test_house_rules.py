@@ -9,7 +9,7 @@ from pathlib import Path
 
 from project import ROOT
 
-PACKAGES = ("panoptic_common", "unified_panoptic", "cops", "detectron2_models")
+PACKAGES = ("panoptic_common", "unified_panoptic", "cops")
 LONGEST_FILE, LONGEST_TOOL, LONGEST_FUNCTION = 400, 250, 80
 MOST_SUPPRESSIONS = 40
 

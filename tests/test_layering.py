@@ -39,23 +39,23 @@ TABLE = (
     Row(3, "panoptic_common.{checkpoint,modeling}"),
     Row(4, "panoptic_common.data"),
     Row(5, "panoptic_common.{config,evaluation,register_datasets}"),
-    Row(6, "panoptic_common.{inference,engine}"),
+    Row(6, "panoptic_common.{inference,engine,external}"),
     Row(7, "unified_panoptic.{config,targets,matching} cops.{config,targets,finetune}"),
-    Row(7, "cops.authors_names detectron2_models.{backbone,config,modules,numbering}"),
+    Row(7, "cops.authors_names"),
     Row(7, "unified_panoptic.losses", NO_DETECTRON2),
     Row(8, "cops.layers", NO_DETECTRON2),
     Row(9, "cops.losses", NO_DETECTRON2),
-    Row(10, "{unified_panoptic,cops}.modeling detectron2_models.{outputs,targets}"),
+    Row(10, "{unified_panoptic,cops}.modeling"),
     Row(11, "{unified_panoptic,cops}.panels panoptic_tools"),
 )
-SYSTEM_PACKAGES = {"unified_panoptic", "cops", "detectron2_models"}
-PACKAGES = ("panoptic_common", *sorted(SYSTEM_PACKAGES))
+SYSTEM_PACKAGES = {"unified_panoptic", "cops"}
+PACKAGES = ("panoptic_common", "unified_panoptic", "cops")
 FOLDERS = {**{name: name for name in PACKAGES}, "panoptic_tools": "tools"}  # as imported: as stored
 # What a system calls its own; panoptic_common knows none of it but the table in systems.py. Nor
 # does it know which models of others are trained with it.
 NAMES_OF_SYSTEMS = re.compile(
     r"unified|\bcops\b|affinit|cut_edges|\bamwc\b|multiway|dynamic potential"
-    r"|panoptic[ _-]?fpn|panoptic[ _-]?deeplab|mask2?former|detectron2_models",
+    r"|panoptic[ _-]?fpn|panoptic[ _-]?deeplab|mask2?former",
     re.IGNORECASE,
 )
 

@@ -27,7 +27,7 @@ else:  # pytest brings it along
 
 setuptools = pytest.importorskip("setuptools", minversion="77")
 
-PACKAGES = ("panoptic_common", "unified_panoptic", "cops", "detectron2_models")
+PACKAGES = ("panoptic_common", "unified_panoptic", "cops")
 # All that a wheel is made of.
 SOURCES = (*PACKAGES, "tools", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 

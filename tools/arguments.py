@@ -27,7 +27,7 @@ def add_unsafe_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_import_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--import`` and ``--add-config``, for `detectron2_models.modules.import_modules`."""
+    """Add ``--import`` and ``--add-config``, for `import_modules`."""
     parser.add_argument(
         "--import",
         dest="imports",

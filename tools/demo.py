@@ -33,10 +33,10 @@ import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch
 import torch
 from tqdm import tqdm
 
-from detectron2_models.modules import import_modules
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.strokes import ImageArray
+from panoptic_common.external.modules import import_modules
 from panoptic_common.files import require_writable
 from panoptic_common.inference import media
 from panoptic_common.inference.media import MediaError

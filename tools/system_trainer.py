@@ -10,8 +10,8 @@ import panoptic_common.compat
 import torch
 from detectron2.config import CfgNode
 
-from detectron2_models.modules import ImportedModules
 from panoptic_common.engine.trainer import PanopticTrainer
+from panoptic_common.external.modules import ImportedModules
 from panoptic_common.systems import SYSTEMS, adapt_model, system_package
 
 

@@ -41,7 +41,6 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from detectron2_models.modules import import_modules
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import find_config, load_config
@@ -54,6 +53,7 @@ from panoptic_common.engine.scaling import (
     scaling_sentence,
     use_cpu_without_cuda,
 )
+from panoptic_common.external.modules import import_modules
 from panoptic_common.systems import OTHERS, SYSTEMS
 from panoptic_tools.arguments import add_import_options, add_register_option, add_unsafe_option
 from panoptic_tools.system_trainer import Trainer

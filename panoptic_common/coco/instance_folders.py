@@ -93,11 +93,13 @@ def _is_file_of(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def _find_folders(entries: list[Path]) -> FoundSamples:
-    samples, problems = [], []
+    samples: list[InstanceSample] = []
+    problems: list[str] = []
     for entry in entries:
         if not entry.is_dir() or entry.name.startswith("."):
             continue
-        images, masks = ([], [])
+        images: list[Path] = []
+        masks: list[Path] = []
         for name, files, suffixes in (
             ("images", images, IMAGE_SUFFIXES),
             ("masks", masks, IMAGE_SUFFIXES),
@@ -127,7 +129,7 @@ def _find_pairs(images: Path, label_folder: Path) -> FoundSamples:
         if name in labels:
             problems.append(f"{path}: {labels[name]} has the labels of {name} already")
         labels.setdefault(name, path)
-    samples = []
+    samples: list[InstanceSample] = []
     for path in sorted(images.iterdir()):
         if not _is_file_of(path, IMAGE_SUFFIXES):
             continue

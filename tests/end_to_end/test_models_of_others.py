@@ -42,7 +42,7 @@ def data(tmp_path):
     for catalog in (DatasetCatalog, MetadataCatalog):
         catalog.pop("others", None)
     detectron2_logger.setup_logger.cache_clear()
-    for name in ("detectron2", "fvcore", "panoptic_common", "detectron2_models"):
+    for name in ("detectron2", "fvcore", "panoptic_common"):
         logging.getLogger(name).handlers.clear()
 
 

@@ -19,8 +19,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Instances
 from torch import nn
 
-from detectron2_models.numbering import UNKNOWN, Numbering
 from panoptic_common.data.catalog import IGNORE_LABEL, LABEL_DIVISOR
+from panoptic_common.external.numbering import UNKNOWN, Numbering
 from panoptic_common.modeling.semantic_map import CHANNELS
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]

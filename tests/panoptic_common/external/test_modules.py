@@ -8,7 +8,7 @@ import itertools
 import pytest
 from detectron2.config import CfgNode
 
-from detectron2_models.modules import ImportedModules, import_modules
+from panoptic_common.external.modules import ImportedModules, import_modules
 
 NUMBERS = itertools.count()
 

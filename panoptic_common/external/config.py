@@ -9,7 +9,7 @@ from detectron2.config import CfgNode as CN
 from panoptic_common.config import add_panoptic_config
 
 
-def add_detectron2_models_config(cfg: CN) -> None:
+def add_external_config(cfg: CN) -> None:
     """Add the keys of `panoptic_common` to `cfg`, in place; Detectron2's own are there.
 
     Args:

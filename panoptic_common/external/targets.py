@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from detectron2_models.numbering import Numbering
 from panoptic_common.data.segment_truth import IGNORE_CLASS, find_segments, thing_instances
+from panoptic_common.external.numbering import Numbering
 
 
 class TargetFunction:

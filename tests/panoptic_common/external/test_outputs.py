@@ -10,9 +10,9 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from detectron2_models.config import add_detectron2_models_config
-from detectron2_models.numbering import Numbering
-from detectron2_models.outputs import OutputAdapter, adapt_model, segments_of_labels
+from panoptic_common.external.config import add_external_config
+from panoptic_common.external.numbering import Numbering
+from panoptic_common.external.outputs import OutputAdapter, adapt_model, segments_of_labels
 from panoptic_common.modeling.semantic_map import semantic_map
 
 IS_THING = (True, False, True, False)  # person, road, car, sky
@@ -121,7 +121,7 @@ class Model(nn.Module):
 
 def test_a_model_is_adapted_at_inference_alone_and_knows_its_things():
     cfg = get_cfg()
-    add_detectron2_models_config(cfg)
+    add_external_config(cfg)
     cfg.MODEL.PANOPTIC.IS_THING = IS_THING
     cfg.MODEL.PANOPTIC.NUMBERING = "joint"
     cfg.DATASETS.TRAIN = ("never_read",)

@@ -8,7 +8,7 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 
-from detectron2_models.backbone import build_thin_resnet_fpn_backbone
+from panoptic_common.external.backbone import build_thin_resnet_fpn_backbone
 
 
 @pytest.mark.parametrize("width", [64, 8])

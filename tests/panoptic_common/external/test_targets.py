@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 
-from detectron2_models.config import add_detectron2_models_config
-from detectron2_models.targets import build_target_function
+from panoptic_common.external.config import add_external_config
+from panoptic_common.external.targets import build_target_function
 
 IS_THING = (True, False, True, False)  # person, road, car, sky
 # A car (9), sky (8), road (7), a crowd of persons (6), void.
@@ -24,7 +24,7 @@ SEGMENTS = [
 
 def make(numbering: str, ignore_value: int = 255) -> dict:
     cfg = get_cfg()
-    add_detectron2_models_config(cfg)
+    add_external_config(cfg)
     cfg.MODEL.PANOPTIC.IS_THING = IS_THING
     cfg.MODEL.PANOPTIC.NUMBERING = numbering
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = ignore_value

@@ -14,9 +14,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "add_detectron2_models_config": "detectron2_models.config",
-    "adapt_model": "detectron2_models.outputs",
-    "build_target_function": "detectron2_models.targets",
+    "add_external_config": "panoptic_common.external.config",
+    "adapt_model": "panoptic_common.external.outputs",
+    "build_target_function": "panoptic_common.external.targets",
 }
 
 __all__ = sorted(_HOME)
@@ -26,5 +26,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # The backbone registers itself on import.
-    importlib.import_module("detectron2_models.backbone")
+    importlib.import_module("panoptic_common.external.backbone")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detectron2_models.numbering import UNKNOWN, Numbering
+from panoptic_common.external.numbering import UNKNOWN, Numbering
 from panoptic_common.modeling.semantic_map import SOME_THING
 
 IS_THING = (1, 0, 1, 0, 0)  # person, road, car, sky, wall
