@@ -6,7 +6,7 @@ model; only its first use imports the rest.
 
 It sets OMP_WAIT_POLICY to PASSIVE, unless it is set, for a torch that is imported afterwards. Else
 torch's threads wait for one another by spinning. Where other programs use the cores, too, a thread
-spins for one that the system has not given a core, and a step takes many times as long.
+spins for one that the system has not given a core. A step then takes many times as long.
 """
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def load_config(
         The config, not frozen.
 
     Raises:
-        ValueError: the system is unknown, a key or value does not fit, a data set is unknown or
-            wrong, two of them have different classes, or the system cannot learn such classes.
+        ValueError: the system is unknown, a key or value does not fit, or a data set is unknown or
+            wrong. Also if two of them have different classes, or the system cannot learn such
+            classes.
         FileNotFoundError: the config or a data set is not there.
     """
     cfg = read_config(config, options, systems=systems, extensions=extensions)
@@ -300,7 +301,7 @@ def add_panoptic_config(cfg: CN) -> None:
     # At test time resize by this factor instead of to MIN_SIZE_TEST; 0.0 switches it off.
     cfg.INPUT.TEST_SCALE = 0.0
     # Before all others, in training and testing: replace colour by its luma; bring two percentiles
-    # of an image's values to 0 and 255, such as (0.5, 99.8); invert images that are mostly bright.
+    # of an image's values to 0 and 255, such as (0.5, 99.8). Invert images that are mostly bright.
     cfg.INPUT.INTENSITY = CN()
     cfg.INPUT.INTENSITY.GREY = False
     cfg.INPUT.INTENSITY.PERCENTILES = ()

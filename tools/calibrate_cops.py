@@ -4,8 +4,8 @@
     python tools/calibrate_cops.py output/cops/nuclei/pretrain/model_final.pth
 
 Pre-training leaves affinities that lean towards cutting. This tries constants and factors on all
-edge costs, takes those whose solutions have the best panoptic quality on images of the training
-set, and writes FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else
+edge costs, and takes those whose solutions have the best panoptic quality on images of the training
+set. It writes FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else
 changes. Never name a set here that figures are reported on. Exit status: 2 for what cannot be used.
 """
 

@@ -5,6 +5,7 @@
     python tools/prepare_nuclei.py my_cells --out datasets/cells --thing cell
 
 FOLDER is in one of three layouts, told apart by what is there:
+
   NAME/images/ with one image, NAME/masks/ with one file per instance (2018 Data Science Bowl)
   images/NAME.*, masks/NAME.* (or labels/): label images, background 0, as StarDist has them
   NAME.*, NAME_masks.* (_cp_masks, -labels, ...): label images, as Cellpose and QuPath have them
@@ -13,7 +14,7 @@ Masks are images of any mode; label images are PNG, TIFF (8 to 32 bits) or .npy.
 Written are OUT/train/ with the images, OUT/panoptic_train/ and OUT/panoptic_train.json, and the
 same for val. A pixel that several masks claim belongs to the first. Everything that is not as it
 should be is listed. An image with a mask that cannot be used is left out, as its instance would be
-taught to be background; --keep-incomplete takes it without that mask. Exit status: 0 if all images
+taught to be background. --keep-incomplete takes it without that mask. Exit status: 0 if all images
 and all masks got in, 1 if something was left out, 2 if nothing could be made.
 """
 

@@ -191,8 +191,8 @@ def cops_resnet(
         in_channels: of the image.
         depth: 18, 34, 50, 101 or 152.
         norm: as in Detectron2's `get_norm`.
-        out_features: of "res1" (the stem before its pooling) to "res5"; stages above the last of
-            them are not built, and one above "res1" must be among them.
+        out_features: of "res1" (the stem before its pooling) to "res5". Stages above the last of
+            them are not built; one above "res1" must be among them.
         stem_type: "basic" or "deeplab".
         stem_out_channels: C of the stem; an even number for "deeplab".
         res2_out_channels: C of res2; each later stage has twice the width of the one before.

@@ -1,10 +1,10 @@
 """Balance edge costs against class costs, on training images, by the quality they give.
 
 Pre-training takes a weighted cross-entropy of each edge by itself (Abbas, Swoboda, NeurIPS 2021,
-4.2). Edges at things weigh more, and those are cut more often than others, so the logits lean
-towards cutting; and the solver adds up thousands of them. Two numbers put right what is common to
+4.2). Edges at things weigh more, and those are cut more often than others. So the logits lean
+towards cutting, and the solver adds up thousands of them. Two numbers put right what is common to
 all: a constant on every edge cost, and a factor on all edge costs. They are chosen by the panoptic
-quality of the solutions, on images with truth, and become part of the learned scales and offsets
+quality of the solutions, on images with truth. They become part of the learned scales and offsets
 of `cost_scale` (which fine-tuning through the solver would train), so that a checkpoint carries
 them.
 

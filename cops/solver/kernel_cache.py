@@ -2,8 +2,8 @@
 
 Numba keeps them beside the source files, or else in the user's cache folder. In containers often
 neither can be written to, and Numba then refuses the whole function. It also lets a full disk end
-the first solve. Here the next place is a folder of the user's own below the system's temporary one,
-and without that the kernels are compiled anew in every process, which takes half a minute.
+the first solve. Here the next place is a folder of the user's own below the system's temporary one.
+Without that the kernels are compiled anew in every process, which takes half a minute.
 """
 
 from __future__ import annotations

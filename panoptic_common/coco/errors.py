@@ -9,7 +9,7 @@ unmatched segment loses 1/2 and each matched pair 1 - IoU, in units of 1 / W. A 
 one size and one image, and the parts sum to 1 - PQ. The figure of a data set is the mean over its
 classes; so is each part.
 
-A segment lies *mostly* in another if the two share more than half of its pixels; the pixels of a
+A segment lies *mostly* in another if the two share more than half of its pixels. The pixels of a
 prediction in void truth do not count. Crowd segments play no part. An unmatched segment has the
 first of these kinds that fits, where all but the first compare segments of one class:
 

@@ -2,7 +2,7 @@
 
 A mask file holds one instance: it is where the file is bright. A label image holds all of them:
 0 is background, every other number an instance, as StarDist, Cellpose and QuPath write it. What
-cannot be read is an error that names the file; what had to be decided (a pixel that two masks
+cannot be read is an error that names the file. What had to be decided (a pixel that two masks
 claim) is counted, so that a caller can report it.
 
 Shape shorthand: H, W image size in pixels; N masks of an image.
@@ -49,9 +49,9 @@ class MergedMasks:
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> BoolMap:
     """Read the mask of one instance.
 
-    A pixel belongs to it if its value is above half of the greatest value of the file, so that
-    masks of 0 and 1, of 0 and 255, and smoothed ones are read alike. An alpha channel counts only
-    where the colours are the same everywhere; an opaque one never does.
+    A pixel belongs to it if its value is above half of the greatest value of the file. So masks of
+    0 and 1, of 0 and 255, and smoothed ones are read alike. An alpha channel counts only where the
+    colours are the same everywhere; an opaque one never does.
 
     Args:
         path: any file that Pillow reads.

@@ -3,7 +3,7 @@
 Two models are evaluated on the same images, and a hard image is hard for both. So what counts is
 the difference on each image, and how it varies between images, not the spread of either PQ.
 
-* The bootstrap draws I images with replacement, the same for both predictions, and computes both PQ
+* The bootstrap draws I images with replacement, the same for both predictions. It computes both PQ
   from the sums over the draw (PQ is no mean over images). Over many draws the differences show how
   far the PQ of another set of images might differ. Source: Efron and Tibshirani, "An Introduction
   to the Bootstrap", 1993, section 13.3 (percentile interval).

@@ -5,9 +5,9 @@ different settings. This module keeps what they share. A run that is killed goes
 checkpoint when it is started again. A finished one is never repeated. A folder that holds a run
 with other settings is an error, since its results would be taken for those asked for.
 
-Files in the folder of a run, beside those of train_net.py: `settings.json`, `train_net.txt` (what
-the process printed), `processor_time.txt` (seconds that each call has used, also what a killed one
-lost) and `lock` (held while it works). A finished run has `results.json`.
+Files in the folder of a run, beside those of train_net.py: `settings.json` and `train_net.txt`
+(what the process printed). Also `processor_time.txt` (seconds that each call has used, also what a
+killed one lost) and `lock` (held while it works). A finished run has `results.json`.
 
 Two trainings that write the same checkpoints would ruin them, so each locks its folder
 (`run_folder`). It is the training's own process that holds the lock, and not the program that

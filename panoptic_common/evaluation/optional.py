@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class OptionalEvaluator(DatasetEvaluator):
     """Leaves an evaluation out if the model does not give what it evaluates.
 
-    A model that gives an output for some images only is as wrong as without this class, and the
-    inner evaluator says so: of an image that lacks it, or that it has not seen.
+    A model that gives an output for some images only is as wrong as without this class. The inner
+    evaluator says so: of an image that lacks it, or that it has not seen.
     """
 
     def __init__(self, evaluator: DatasetEvaluator, key: str) -> None:

@@ -1,9 +1,9 @@
 """Meta-architectures that are registered with Detectron2 and have no package here.
 
-Detectron2's own, those of its projects, those of others: they are trained on the same data sets and
-judged by the same evaluators as the systems of this project. What differs between them is how they
-count classes and in which form they give a panoptic map; MODEL.PANOPTIC.NUMBERING says the first,
-the output itself shows the second.
+Detectron2's own, those of its projects, those of others: they are trained on the same data sets.
+They are judged by the same evaluators as the systems of this project. What differs between them is
+how they count classes and in which form they give a panoptic map. MODEL.PANOPTIC.NUMBERING says the
+first, the output itself shows the second.
 
 Importing the package is cheap; the first use of a name below imports Detectron2.
 """

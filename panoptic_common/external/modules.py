@@ -2,8 +2,8 @@
 
 A module is imported for what it registers with Detectron2 (meta-architectures, backbones, heads).
 Besides, a function of it adds its config keys, and a class of it may be the dataset mapper of the
-training. Modules are named on the command line alone: a config, which may come out of a checkpoint
-of somebody else, can choose among what was imported, and cannot have anything imported.
+training. Modules are named on the command line alone. A config may come out of a checkpoint of
+somebody else. It can choose among what was imported, and cannot have anything imported.
 """
 
 from __future__ import annotations

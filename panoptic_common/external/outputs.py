@@ -1,7 +1,7 @@
 """From what a meta-architecture gives at inference to what evaluation and drawing read.
 
-A forward hook translates, so whoever calls the model gets one form: contiguous classes in the
-panoptic map, thing indices in the detections, and a list of segments.
+A forward hook translates, so whoever calls the model gets one form. These are contiguous classes in
+the panoptic map, thing indices in the detections, and a list of segments.
 
 Shapes: H, W pixels of the image; D detections; K classes, N_th of them things.
 """

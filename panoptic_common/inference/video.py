@@ -90,7 +90,7 @@ class VideoWriter:
     """Writes frames to a file whose codec is chosen, and whose size is known, at the first one.
 
     OpenCV does not tell when the disk is full. So the frames go to a file with a name of its own,
-    which `close` reads back, and gives its name only if it is whole.
+    which `close` reads back. It gets the wanted name only if it is whole.
 
     Attributes:
         stem: path without ending.

@@ -5,14 +5,14 @@
     python tools/studies/curves.py --models PanopticFPN "Unified D2" --lengths 400 --jobs 1
     python tools/studies/curves.py --add "Wider" my_config.yaml --lengths 400
 
-A point is a training of its own, with a schedule of that length: the middle of a longer training
+A point is a training of its own, with a schedule of that length. The middle of a longer training
 has a learning rate that no finished one has. All are evaluated on `scenes_test`. A model that
 starts from another one's weights (COPS full) is trained for the same share of the length as in its
-config, and what came before counts into its time and its images.
+config. What came before counts into its time and its images.
 
 Writes table.md, table.json and curves.png to the output folder. Processor time is that of the whole
 process: reading images, training, evaluation. Times of different calls can be compared only if the
-machine was as busy; the table therefore also gives the ratio to the first model, length by length.
+machine was as busy. The table therefore also gives the ratio to the first model, length by length.
 A run that was stopped goes on when the command is repeated; a finished one is not repeated.
 """
 

@@ -142,8 +142,8 @@ class FeatureDecoder(nn.Module):
 class PerLevelDecoder(nn.Module):
     """The decoder of Panoptic FPN (Kirillov et al., CVPR 2019, Fig. 3), Detectron2's.
 
-    Every level has convolutions of its own, one for each doubling of its size, so that the coarse
-    ones see far and rise step by step; the results are added.
+    Every level has convolutions of its own, one for each doubling of its size. So the coarse ones
+    see far and rise step by step. The results are added.
     """
 
     def __init__(self, input_shape: dict[str, ShapeSpec], channels: int, norm: str) -> None:
