@@ -98,18 +98,8 @@ def _find_folders(entries: list[Path]) -> FoundSamples:
     for entry in entries:
         if not entry.is_dir() or entry.name.startswith("."):
             continue
-        images: list[Path] = []
-        masks: list[Path] = []
-        for name, files, suffixes in (
-            ("images", images, IMAGE_SUFFIXES),
-            ("masks", masks, IMAGE_SUFFIXES),
-        ):
-            if (entry / name).is_dir():
-                for path in sorted((entry / name).iterdir()):
-                    if _is_file_of(path, suffixes):
-                        files.append(path)
-                    elif not path.name.startswith("."):
-                        problems.append(f"{path}: no image file, left out")
+        images = _image_files(entry / "images", problems)
+        masks = _image_files(entry / "masks", problems)
         if len(images) != 1:
             problems.append(f"{entry}/images holds {len(images)} images where one belongs")
         elif not (entry / "masks").is_dir():
@@ -117,6 +107,17 @@ def _find_folders(entries: list[Path]) -> FoundSamples:
         else:
             samples.append(InstanceSample(entry.name, images[0], tuple(masks)))
     return FoundSamples("folders", samples, problems)
+
+
+def _image_files(folder: Path, problems: list[str]) -> list[Path]:
+    """List the image files of a folder by name; others that are not hidden become problems."""
+    files = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if _is_file_of(path, IMAGE_SUFFIXES):
+            files.append(path)
+        elif not path.name.startswith("."):
+            problems.append(f"{path}: no image file, left out")
+    return files
 
 
 def _find_pairs(images: Path, label_folder: Path) -> FoundSamples:
