@@ -56,6 +56,23 @@ def shared_coco() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def shared_nuclei() -> Path:
+    """The folder with microscope images of nuclei and their panoptic truth, to be read in place.
+
+    PANOPTIC_REAL_NUCLEI names it, or it is ``../shared/datasets/nuclei`` beside this repository.
+    Tests that need it are skipped elsewhere.
+    """
+    default = ROOT.parent / "shared" / "datasets" / "nuclei"
+    root = Path(os.environ.get("PANOPTIC_REAL_NUCLEI", default))
+    if not (root / "panoptic_val.json").is_file():
+        pytest.skip(
+            f"no nuclei in {root}; set PANOPTIC_REAL_NUCLEI to a folder with val/, panoptic_val/ "
+            "and panoptic_val.json, as tools/prepare_nuclei.py makes it"
+        )
+    return root
+
+
 @pytest.fixture
 def coco_paths(tmp_path: Path) -> SimpleNamespace:
     """Three small images with their truth, in COCO's panoptic format."""

@@ -138,9 +138,13 @@ def calibrate(options: argparse.Namespace) -> None:
     print_table(best, tried, len(images))
     apply_balance(model.cost_scale, best)
     checkpointer = PanopticCheckpointer(
-        model, str(options.out.parent), cfg=cfg, class_table=metadata.class_table
+        model,
+        str(options.out.parent),
+        cfg=cfg,
+        class_table=metadata.class_table,
+        seed=metadata.seed,
     )
-    checkpointer.save(options.out.stem, tag=False)
+    checkpointer.save(options.out.stem, tag=False, iteration=metadata.iteration)
     print(f"wrote {options.out}")
 
 

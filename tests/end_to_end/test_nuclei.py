@@ -13,17 +13,14 @@ from pathlib import Path
 import pytest
 from programs import ROOT, metrics, run
 
-SHARED = ROOT.parent / "shared" / "datasets" / "nuclei"
 SYSTEMS = {"unified": "unified/nuclei/D2.yaml", "cops": "cops/nuclei/pretrain.yaml"}
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def eight(shared_nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two registered sets over the eight smallest images of val: six to train, two to test."""
-    if not (SHARED / "panoptic_val.json").is_file():
-        pytest.skip(f"the nuclei data set is not at {SHARED}")
     folder = tmp_path_factory.mktemp("eight")
-    data = json.loads((SHARED / "panoptic_val.json").read_text())
+    data = json.loads((shared_nuclei / "panoptic_val.json").read_text())
     small = sorted(data["images"], key=lambda i: (i["height"] * i["width"], i["id"]))[:8]
     words = []
     for name, images in (("eight_train", small[:6]), ("eight_val", small[6:])):
@@ -31,7 +28,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         annotations = [a for a in data["annotations"] if a["image_id"] in ids]
         path = folder / f"{name}.json"
         path.write_text(json.dumps({**data, "images": images, "annotations": annotations}))
-        words += ["--register", name, SHARED / "val", path, SHARED / "panoptic_val"]
+        words += ["--register", name, shared_nuclei / "val", path, shared_nuclei / "panoptic_val"]
     return words
 
 
@@ -70,7 +67,7 @@ def test_three_iterations_train_evaluate_and_give_figures(
 
 
 def test_calibration_writes_a_checkpoint_that_the_demo_takes(
-    trained: Path, eight: list[str], tmp_path: Path
+    trained: Path, eight: list[str], shared_nuclei: Path, tmp_path: Path
 ) -> None:
     if "cops" not in trained.name:
         pytest.skip("Unified has no edge costs")
@@ -81,7 +78,7 @@ def test_calibration_writes_a_checkpoint_that_the_demo_takes(
         datasets=tmp_path,
     )
     assert "PQ" in printed and "<- taken" in printed
-    image = next((SHARED / "val").glob("*.png"))
+    image = next((shared_nuclei / "val").glob("*.png"))
     run(
         *("demo.py", "--checkpoint", calibrated, "--output", tmp_path / "drawn", image),
         datasets=tmp_path,

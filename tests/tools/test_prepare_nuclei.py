@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from project import ROOT
 
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
@@ -17,7 +16,6 @@ from panoptic_common.coco.segment_ids import present_ids, read_id_map
 from panoptic_tools import prepare_nuclei
 
 SIZE = (24, 32)
-SHARED = ROOT.parent / "shared" / "datasets" / "nuclei"
 
 
 def _image(path: Path, seed: int = 0, dtype: type = np.uint8, top: int = 256) -> None:
@@ -221,16 +219,16 @@ def test_a_folder_without_masks_and_foreign_output_are_refused(
     assert (out / "train" / "mine.txt").read_text() == "keep me"
 
 
-def test_shared_nuclei_turned_into_masks_give_the_same_maps(tmp_path: Path) -> None:
-    if not (SHARED / "panoptic_val.json").is_file():
-        pytest.skip(f"the nuclei data set is not at {SHARED}")
-    data = json.loads((SHARED / "panoptic_val.json").read_text())
+def test_shared_nuclei_turned_into_masks_give_the_same_maps(
+    shared_nuclei: Path, tmp_path: Path
+) -> None:
+    data = json.loads((shared_nuclei / "panoptic_val.json").read_text())
     for annotation in data["annotations"][:8]:
         name = Path(annotation["file_name"]).stem
-        truth = read_id_map(SHARED / "panoptic_val" / annotation["file_name"])
+        truth = read_id_map(shared_nuclei / "panoptic_val" / annotation["file_name"])
         folder = tmp_path / "raw" / name
         (folder / "images").mkdir(parents=True)
-        shutil.copy(SHARED / "val" / f"{name}.png", folder / "images")
+        shutil.copy(shared_nuclei / "val" / f"{name}.png", folder / "images")
         _masks(folder / "masks", np.where(truth == 1, 0, truth))
     out = tmp_path / "out"
     assert prepare_nuclei.main([str(tmp_path / "raw"), "--out", str(out)]) == 0
@@ -241,5 +239,6 @@ def test_shared_nuclei_turned_into_masks_give_the_same_maps(tmp_path: Path) -> N
         name = annotation["file_name"]
         assert annotation["segments_info"] == expected[name]
         np.testing.assert_array_equal(
-            read_id_map(out / "panoptic_train" / name), read_id_map(SHARED / "panoptic_val" / name)
+            read_id_map(out / "panoptic_train" / name),
+            read_id_map(shared_nuclei / "panoptic_val" / name),
         )

@@ -1,0 +1,133 @@
+"""tools/calibrate_cops.py: a checkpoint goes in, one with balanced edge costs comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_factory import TinyModel, checkpointer_of
+from cops_factory import IS_THING, tiny_config, tiny_model
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from cops.modeling.calibration import Balance
+from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.coco.segment_ids import update_segments, write_id_map
+from panoptic_common.inference.predictor import Predictor
+from panoptic_tools import calibrate_cops
+
+TABLE = [
+    {"id": i, "name": f"class {i}", "isthing": int(f), "color": [9, 9, 9]}
+    for i, f in enumerate(IS_THING)
+]
+SETS = {"DATASETS.TRAIN": ("tiny_nuclei",), "DATASETS.TEST": ("tiny_held",)}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Iterator[list[str]]:
+    """A set of two images: two stuff halves and two touching things in each."""
+    images, annotations = [], []
+    for folder in ("images", "png"):
+        (tmp_path / folder).mkdir()
+    rng = np.random.default_rng(0)
+    for number in (1, 2):
+        id_map = np.full((48, 64), 1, np.int32)
+        id_map[24:] = 2
+        id_map[8:32, 8:24], id_map[8:32, 24:40] = 3, 4
+        classes = {1: 0, 2: 2, 3: 1, 4: 1}
+        listed = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in classes.items()]
+        pixels = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        write_id_map(tmp_path / "png" / f"{number}.png", id_map)
+        images.append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
+        annotations.append(
+            {
+                "image_id": number,
+                "file_name": f"{number}.png",
+                "segments_info": update_segments(id_map, listed),
+            }
+        )
+    content = {"images": images, "annotations": annotations, "categories": TABLE}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    places = [str(tmp_path / name) for name in ("images", "truth.json", "png")]
+    yield ["--register", "tiny_nuclei", *places]
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        catalog.pop("tiny_nuclei", None)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A network whose edges all lean towards cutting."""
+    model = tiny_model(SETS)
+    with torch.no_grad():
+        model.cost_scale.edge_offset.fill_(2.0)
+    cfg = tiny_config(SETS)
+    PanopticCheckpointer(model, str(tmp_path), cfg=cfg, class_table=TABLE).save(
+        "model", iteration=4
+    )
+    return tmp_path / "model.pth"
+
+
+def test_the_balance_that_is_taken_is_in_the_new_file(
+    words: list[str],
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # An untrained network has a PQ of 0 under every balance; the search has tests of its own.
+    best = Balance(1.4, 0.75)
+    monkeypatch.setattr(
+        calibrate_cops, "find_balance", lambda quality: (best, {best: quality(best)})
+    )
+    assert calibrate_cops.main([str(checkpoint), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "on 2 training images" in printed
+    taken = next(line for line in printed.splitlines() if "<- taken" in line).split()
+    factor, offset = float(taken[0]), float(taken[1])
+    assert (factor, offset) == (best.factor, best.offset)
+    before = torch.load(checkpoint, weights_only=True)
+    after = torch.load(checkpoint.with_name("model_calibrated.pth"), weights_only=True)
+    for key in ("class_table", "iteration", "seed"):
+        assert after[key] == before[key]
+    assert Predictor.from_checkpoint(str(checkpoint.with_name("model_calibrated.pth")))
+    for name, value in before["model"].items():
+        expected = value
+        if name == "cost_scale.edge_scale":
+            expected = value * factor
+        elif name == "cost_scale.edge_offset":
+            expected = value * factor - offset
+        torch.testing.assert_close(after["model"][name], expected, msg=name)
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(
+    words: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    checkpointer_of(TinyModel(), other).save("model", iteration=4)
+    cases = {
+        (str(checkpoint), *words, "--dataset", "tiny_held"): "tested on",
+        (str(checkpoint), *words, "--max-pixels", "100"): "no image of at most 100 pixels",
+        (str(checkpoint), *words, "--dataset", "tiny_nucle"): "did you mean 'tiny_nuclei'",
+        (str(tmp_path / "absent.pth"),): "absent.pth",
+        (str(other / "model.pth"),): "GeneralizedRCNN",
+    }
+    for arguments, sentence in cases.items():
+        assert calibrate_cops.main(list(arguments)) == 2
+        found = capsys.readouterr().err
+        assert sentence in found and "Traceback" not in found
+    assert not list(tmp_path.glob("*_calibrated.pth"))
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"), [(("--images", "0"), "at least 1"), (("--out", "x.pkl"), ".pth")]
+)
+def test_wrong_options_are_refused(
+    word: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        calibrate_cops.parse_args(["model.pth", *word])
+    assert caught.value.code == 2 and sentence in capsys.readouterr().err
