@@ -32,12 +32,9 @@ from detectron2.modeling import build_model
 
 from cops.authors_names import converted_weights, take_settings
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.checkpoint.files import (
-    CheckpointError,
-    is_own,
-    read_weights_file,
-)
+from panoptic_common.checkpoint.files import CheckpointError, read_weights_file
 from panoptic_common.checkpoint.finite import NotFiniteError
+from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import class_table

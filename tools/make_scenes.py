@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{paths.panoptic_json}: {parsed.number} scenes, {seconds:.1f} s")
             rate = 60 * parsed.number / seconds
             print(f"{rate:.0f} scenes per minute, {parsed.workers} process(es)")
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"make_scenes: {error}", file=sys.stderr)
         return 1
     if parsed.contact_sheet is not None:

@@ -35,7 +35,7 @@ from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
 from cops.modeling.solver_training import SolverTraining
 from cops.modeling.stopwatch import Stopwatch
-from panoptic_common.modeling.network_input import normalised_batch
+from panoptic_common.modeling.network_input import coarsest_stride, normalised_batch
 
 TRAININGS = ("pretrain", "surrogate", "separate")
 
@@ -215,7 +215,10 @@ class COPS(nn.Module):
         """Normalise images, and pad them to one size that the backbone can divide."""
         # Of 4 pixels at any stride, so that grid and features of a coarser one fit.
         divisibility = max(self.backbone.size_divisibility, STRIDE)
-        return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std, divisibility)
+        stride = coarsest_stride(self.backbone) if self.training else None
+        return normalised_batch(
+            batched_inputs, self.pixel_mean, self.pixel_std, divisibility, stride
+        )
 
     def predict_maps(self, images: torch.Tensor) -> Maps:
         """Compute logits and costs of a batch (N, 3, H, W)."""

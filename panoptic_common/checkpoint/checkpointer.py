@@ -32,11 +32,11 @@ from panoptic_common.checkpoint.files import (
     CheckpointError,
     advice_on_neighbours,
     as_tensor,
-    is_own,
     plain,
     read_weights_file,
 )
 from panoptic_common.checkpoint.finite import NotFiniteError, first_not_finite, named_tensors
+from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.checkpoint.weight_names import (
     backbone_prefix,
     class_table_difference,
@@ -212,7 +212,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         self._require_finite({key: state}, path)
         try:
             self.checkpointables[key].load_state_dict(state)
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the {key} of {path} does not fit this config ({error}): go on with the config "
                 "of that run, or start from its weights by MODEL.WEIGHTS without --resume"

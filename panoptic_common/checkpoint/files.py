@@ -29,12 +29,11 @@ import numpy as np
 import torch
 
 from panoptic_common.checkpoint.array_pickle import load_arrays
+from panoptic_common.checkpoint.own_format import OWN_KEYS, faulty_entry, is_own
 from panoptic_common.checkpoint.pickled_values import UnsafePickle
 from panoptic_common.checkpoint.safe_load import torch_load_safely
 
 logger = logging.getLogger(__name__)
-
-OWN_KEYS = ("model", "class_table", "config", "iteration", "seed")
 
 
 class CheckpointError(RuntimeError):
@@ -125,16 +124,15 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
             raise CheckpointError(f"{path} has no 'model_state', as files of pycls have")
         return {"model": contents["model_state"], "matching_heuristics": True}
     if is_own(contents):
+        if fault := faulty_entry(contents):
+            raise CheckpointError(
+                f"{path} is damaged or of another program: {fault}" + advice_on_neighbours(path)
+            )
         return contents
     for key in ("model", "state_dict"):
         if isinstance(contents.get(key), dict):
             return {**contents, "model": contents[key], "matching_heuristics": True}
     return {"model": contents, "matching_heuristics": True}
-
-
-def is_own(contents: dict[str, Any]) -> bool:
-    """Tell whether the contents of a file are those of one of our checkpoints."""
-    return all(key in contents for key in OWN_KEYS)
 
 
 def read_checkpoint_metadata(

@@ -15,7 +15,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.checkpoint.files import is_own, read_weights_file
+from panoptic_common.checkpoint.files import read_weights_file
+from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_everything
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 
 
@@ -13,18 +15,33 @@ def normalised_batch(
     pixel_mean: torch.Tensor,
     pixel_std: torch.Tensor,
     divisibility: int,
+    coarsest_stride: int | None = None,
 ) -> ImageList:
     """Normalise images and pad them with 0, the mean, at the right and at the bottom.
+
+    Batch norm cannot learn from one value per channel, which is all that a single image of 16 x 16
+    pixels leaves at stride 16. Such an image is padded by one more cell.
 
     Args:
         batched_inputs: N dicts with "image" (C, H_i, W_i), values 0 to 255.
         pixel_mean: (C, 1, 1), on the network's device.
         pixel_std: (C, 1, 1), likewise.
         divisibility: the padded sides are multiples of it; 0 and 1 pad to the largest sides only.
+        coarsest_stride: of the network's maps, in training; None: one cell suffices.
 
     Returns:
         (N, C, H, W) float32 on the device of `pixel_mean`, and the sizes before padding.
     """
     images = [x["image"].to(pixel_mean.device).float() for x in batched_inputs]
     images = [(image - pixel_mean) / pixel_std for image in images]
-    return ImageList.from_tensors(images, divisibility)
+    batch = ImageList.from_tensors(images, divisibility)
+    if coarsest_stride is None or len(images) > 1 or max(batch.tensor.shape[2:]) > coarsest_stride:
+        return batch
+    step = max(1, divisibility)
+    width = (coarsest_stride // step + 1) * step
+    return ImageList(F.pad(batch.tensor, (0, width - batch.tensor.shape[3])), batch.image_sizes)
+
+
+def coarsest_stride(backbone: Backbone) -> int:
+    """Return the greatest stride of a backbone's maps, in pixels."""
+    return max(shape.stride for shape in backbone.output_shape().values())

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
@@ -152,10 +153,10 @@ class UnifiedPanoptic(nn.Module):
 
         truth = [x["instances"].to(self.device) for x in batched_inputs]
         semantic_truth = ImageList.from_tensors(
-            [x["sem_seg"].to(self.device) for x in batched_inputs],
-            self.backbone.size_divisibility,
-            IGNORE_CLASS,
+            [x["sem_seg"].to(self.device) for x in batched_inputs], 0, IGNORE_CLASS
         ).tensor
+        missing = [images.tensor.shape[i] - semantic_truth.shape[i - 1] for i in (3, 2)]
+        semantic_truth = F.pad(semantic_truth, (0, missing[0], 0, missing[1]), value=IGNORE_CLASS)
         proposals, losses = self.proposal_generator(images, features, truth)
         # The ROI heads append the truth to their own copy; `proposals` stay predictions.
         _, roi_losses = self.roi_heads(images, features, proposals, truth)
@@ -171,8 +172,13 @@ class UnifiedPanoptic(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise the images and pad them to one size that the FPN can divide."""
+        stride = self.backbone.size_divisibility  # that of res5, the last with batch norm
         return normalised_batch(
-            batched_inputs, self.pixel_mean, self.pixel_std, self.backbone.size_divisibility
+            batched_inputs,
+            self.pixel_mean,
+            self.pixel_std,
+            stride,
+            stride if self.training else None,
         )
 
     def _panoptic_loss(

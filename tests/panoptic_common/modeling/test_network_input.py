@@ -26,3 +26,23 @@ def test_images_are_normalised_then_padded(divisibility: int, size: tuple[int, i
         assert inside.flatten(1).T.unique(dim=0).tolist() == [[2.0, -10.0, 3.0]]
         assert padded.sum() == inside.sum()  # 0 elsewhere
         assert padded.count_nonzero() == inside.numel()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "divisibility", "stride", "size"),
+    [
+        ([(16, 16)], 4, 16, (16, 20)),  # 2 cells of stride 16
+        ([(3, 5)], 4, 16, (4, 20)),
+        ([(17, 3)], 4, 16, (20, 4)),  # has 2 already
+        ([(32, 1)], 32, 32, (32, 64)),
+        ([(5, 5)], 0, 16, (5, 17)),
+        ([(16, 16)], 4, None, (16, 16)),  # not in training
+        ([(16, 16), (8, 8)], 4, 16, (16, 16)),  # 2 images are 2 values
+    ],
+)
+def test_a_small_image_alone_gets_a_second_cell(shapes, divisibility, stride, size) -> None:
+    inputs = [{"image": torch.full((3, *shape), 7, dtype=torch.uint8)} for shape in shapes]
+    batch = normalised_batch(inputs, MEAN, STD, divisibility, stride)
+    assert batch.tensor.shape == (len(shapes), 3, *size)
+    assert [tuple(shape) for shape in batch.image_sizes] == shapes
+    assert batch.tensor[..., shapes[0][1] :].count_nonzero() == 0
