@@ -8,15 +8,15 @@
     python tools/demo.py --checkpoint model.pth --webcam 0
 
 A checkpoint of this project is all that is needed: config and class names travel inside it. Other
-weights, of Detectron2's model zoo for example, need --config-file as well.
+weights need --config-file as well, and the data set that it names (--register).
 
 An image gives one file per panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
 side by side. The panel contact_sheet gives one table of all images. Every model has the panels
 image, panoptic, semantic and boxes; its system adds its own. UnifiedPanoptic has affinity, the
 instance affinity of one pixel. COPS has affinities and cut_edges: which neighbouring cells the
 network wants to part, and where the solver cut. The panel image was called picture before; the old
-name works until the next release. Without --output, results are shown in a window. What cannot be
-read is listed at the end, and the exit status is then 1.
+name works until 0.3. Without --output, results are shown in a window. What failed is listed at the
+end, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ from panoptic_common.inference.painter import Painter, side_by_side
 from panoptic_common.inference.panels import CONTACT_SHEET, LEAST_SCORE
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.video import VideoReader, VideoWriter, Window
-from panoptic_tools.arguments import add_import_options, add_unsafe_option
+from panoptic_tools.arguments import (
+    add_import_options,
+    add_register_option,
+    add_unsafe_option,
+)
 
 PERIOD = 3.0  # seconds between two reports of progress; what is done sooner shows none
 
@@ -73,6 +77,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-side", type=int, default=2048, metavar="PIXELS", help=text)
     add("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     add("--config-file", default="", help="instead of the config inside the checkpoint")
+    add_register_option(parser)
     add_unsafe_option(parser)
     add_import_options(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last")
@@ -112,8 +117,7 @@ class Demo:
         self.painter = painter
         self.output = output
         self.window = Window("panoptic segmentation") if output is None else None
-        self.done = 0
-        self.errors: list[str] = []
+        self.done, self.errors = 0, list[str]()
         self.results: CocoResults | None = None
         if output is not None:
             require_writable(output)
@@ -199,6 +203,7 @@ def build_demo(options: argparse.Namespace) -> Demo:
         options.checkpoint,
         config_file=options.config_file,
         opts=options.opts,
+        datasets=options.register,
         device=options.device,
         score_threshold=options.score_threshold,
         allow_unsafe=options.allow_unsafe_checkpoint,
@@ -234,7 +239,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.webcam is None:  # a camera has no other end
             demo.errors.append("stopped by the user")
-    except OSError as error:  # of writing: what cannot be read is an error of its input
+    except OSError as error:  # of writing
         demo.errors.append(f"stopped: {error}")
     try:
         demo.finish()

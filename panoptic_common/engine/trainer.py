@@ -33,6 +33,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.coco.image_reading import read_image
 from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
@@ -268,6 +269,12 @@ class PanopticTrainer(DefaultTrainer):
         contents = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
             self.start_iter = contents["iteration"] + 1
+            if self.scheduler.last_epoch != self.start_iter:
+                raise CheckpointError(
+                    f"the last checkpoint of {self.cfg.OUTPUT_DIR} is after iteration "
+                    f"{self.start_iter - 1}, but its schedule after {self.scheduler.last_epoch - 1}"
+                    ": start from its weights by MODEL.WEIGHTS, without --resume"
+                )
             self._take_seed(contents["seed"])
             require_same_optimizer(contents["config"], self.cfg)
             settings.apply(optimizer, self.scheduler)

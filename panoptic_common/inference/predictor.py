@@ -10,6 +10,7 @@ Shapes: H, W pixels of the image; K classes; D boxes.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.checkpoint.files import read_checkpoint_metadata
+from panoptic_common.checkpoint.files import read_checkpoint_metadata, read_weights_file
+from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.config import Extension, common_class_table, load_config, stored_config
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.modeling.resampling import resample_nearest
@@ -134,6 +136,7 @@ class Predictor:
         *,
         config_file: str = "",
         opts: Sequence[str] = (),
+        datasets: Sequence[Sequence[str]] = (),
         device: str = "",
         score_threshold: float | None = None,
         allow_unsafe: bool = False,
@@ -144,8 +147,10 @@ class Predictor:
         Args:
             path: one of our checkpoints, or other weights together with `config_file`.
             systems: package of each known MODEL.META_ARCHITECTURE.
-            config_file: used instead of the config inside the checkpoint.
+            config_file: used instead of the config inside the checkpoint. The data sets that it
+                names must be there for other weights only: ours bring their classes along.
             opts: further settings, alternately key and value.
+            datasets: further data sets, each (name, images, panoptic JSON, folder of PNGs).
             device: "cpu", "cuda", ...; "" takes MODEL.DEVICE, or the CPU if that is a GPU that is
                 not there.
             score_threshold: least score of a detection in the panoptic map, for systems that have
@@ -158,10 +163,17 @@ class Predictor:
             ValueError: an unknown system, opts that do not fit, or a device that is not there.
         """
         if config_file:
+            table = _own_class_table(path, allow_unsafe)
             cfg = load_config(
-                config_file, opts, only_test=True, systems=systems, extensions=extensions
+                config_file,
+                opts,
+                datasets=datasets,
+                table=table,
+                only_test=table is None,
+                systems=systems,
+                extensions=extensions,
             )
-            table = common_class_table(cfg.DATASETS.TEST)
+            table = table or common_class_table(cfg.DATASETS.TEST)
         else:
             metadata = read_checkpoint_metadata(path, allow_unsafe)
             table = metadata.class_table
@@ -261,6 +273,14 @@ class Predictor:
         self._augmentations(inputs)
         tensor = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+
+
+def _own_class_table(path: str, allow_unsafe: bool) -> list[dict] | None:
+    """Return the class table of one of our checkpoints, None for other weights."""
+    if not os.path.isfile(path):  # an address, or nothing, which the checkpointer tells
+        return None
+    contents = read_weights_file(path, allow_unsafe)
+    return contents["class_table"] if is_own(contents) else None
 
 
 def _grid_to_image(

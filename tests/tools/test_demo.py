@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 from project import ROOT
@@ -20,6 +21,7 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import fill_classes
 from panoptic_common.data.catalog import load_panoptic, register_panoptic
+from panoptic_common.inference import media
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
 from panoptic_tools import demo
@@ -217,6 +219,62 @@ def test_a_config_file_replaces_the_one_inside(checkpoint, tmp_path):
     predictor = Predictor.from_checkpoint(checkpoint, config_file=other)
     assert predictor.model.options.method == "heuristic"
     assert [entry["name"] for entry in predictor.class_table] == [c["name"] for c in CLASSES]
+
+
+def test_a_config_of_ones_own_needs_its_data_set_for_foreign_weights_only(
+    checkpoint, images, tmp_path, capsys
+):
+    cfg = tiny_config()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("my_streets",)
+    (tmp_path / "own.yaml").write_text(cfg.dump())
+    words = ["--config-file", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "out")]
+    words += ["--panels", "panoptic", str(images / "a.png")]
+    assert demo.main(["--checkpoint", checkpoint, *words]) == 0
+    drawn = (tmp_path / "out/a_panoptic.png").read_bytes()
+
+    bare = str(tmp_path / "bare.pth")
+    torch.save(torch.load(checkpoint, weights_only=True)["model"], bare)
+    assert demo.main(["--checkpoint", bare, *words]) == 2
+    assert "my_streets" in capsys.readouterr().err
+    image = {"id": 1, "file_name": "x.png", "height": 4, "width": 4}
+    content = {"images": [image], "annotations": [], "categories": CLASSES}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    register = ["--register", "my_streets", str(images), str(tmp_path / "truth.json"), str(images)]
+    try:
+        assert demo.main(["--checkpoint", bare, *register, *words]) == 0
+    finally:
+        DatasetCatalog.pop("my_streets")
+        MetadataCatalog.pop("my_streets")
+    assert (tmp_path / "out/a_panoptic.png").read_bytes() == drawn
+
+
+@pytest.mark.parametrize("name", ["cuda", "gpu"])
+def test_a_device_that_is_not_there_is_one_sentence(
+    checkpoint, images, tmp_path, capsys, monkeypatch, name
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["--checkpoint", checkpoint, "--device", name, "--output", str(tmp_path / "out")]
+    assert demo.main([*words, str(images / "a.png")]) == 2
+    assert "use cpu" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_demo_and_leaves_whole_files(
+    checkpoint, images, tmp_path, capsys, monkeypatch
+):
+    """The second image does not fit any more: the rest is not tried, what was done is kept."""
+    write, out = media.write_image, tmp_path / "out"
+
+    def fill_up(path, image):
+        if Path(path).name.startswith("b"):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, image)
+
+    monkeypatch.setattr(media, "write_image", fill_up)
+    words = ["--checkpoint", checkpoint, "--output", str(out), "--panels", "image", str(images)]
+    assert demo.main(words) == 1
+    assert [path.name for path in out.iterdir()] == ["a_image.png"]
+    told = capsys.readouterr()
+    assert "1 done" in told.out and "stopped: [Errno 28] No space left" in told.err
 
 
 # ---- errors -------------------------------------------------------------------------------------

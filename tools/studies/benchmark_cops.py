@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch reads it
+
 import torch
 
 from cops.modeling.meta_arch import STRIDE

@@ -192,6 +192,17 @@ def test_a_single_cell_and_a_tiny_image_work():
         assert output["panoptic_seg"][0].shape == size
 
 
+@pytest.mark.parametrize("size", [(13, 13), (16, 16)])
+def test_an_image_of_one_cell_alone_trains_with_batch_norm(size):
+    """At stride 16 it has one value per channel, of which batch norm knows no deviation."""
+    model = tiny_model().train()
+    with EventStorage():
+        losses = model([make_image(size=size, things=1)])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 # ---- settings -----------------------------------------------------------------------------------
 
 

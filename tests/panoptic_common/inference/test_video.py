@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -59,6 +60,26 @@ def test_written_video_can_be_read_again(tmp_path):
     assert len(read) == 5
     for image, true in zip(read, frames, strict=True):
         assert np.abs(image.astype(int) - true).mean() < 15
+
+
+def test_a_video_that_the_disk_cuts_is_removed(tmp_path):
+    """OpenCV says nothing of a full disk; here the file is cut behind its back."""
+    rng = np.random.default_rng(0)
+    writer = VideoWriter(tmp_path / "out", rate=10)
+    for _ in range(20):
+        writer.write(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8))
+    release = cv2.VideoWriter.release
+
+    class Cut:
+        def release(self) -> None:
+            release(original)
+            (part,) = tmp_path.iterdir()
+            os.truncate(part, part.stat().st_size // 2)
+
+    original, writer._writer = writer._writer, Cut()
+    with pytest.raises(MediaError, match="of 20 frames could be written.*is the disk full"):
+        writer.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_codec_the_error_says_so(tmp_path, monkeypatch):

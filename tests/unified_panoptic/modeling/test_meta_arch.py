@@ -326,3 +326,17 @@ def test_a_class_table_that_does_not_fit_is_refused(is_thing):
     cfg.MODEL.PANOPTIC.IS_THING = is_thing
     with pytest.raises(ValueError, match="MODEL.PANOPTIC.IS_THING"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (32, 32)])
+def test_an_image_of_one_cell_alone_trains_with_batch_norm(size: tuple[int, int]) -> None:
+    """At stride 32 it has one value per channel, of which batch norm knows no deviation."""
+    model = tiny_model()
+    image = make_image(size=size, things=(1,), stuff=(0,), crowd=False, void_rows=0)
+    losses = training_step(model, [image])
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        (output,) = model([image])
+    assert output["panoptic_seg"][0].shape == size
