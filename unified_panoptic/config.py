@@ -58,6 +58,9 @@ def _add_network_config(node: CN) -> None:
     # DECODER_CHANNELS; the affinity keeps the paper's.
     node.SEMANTIC.DECODER = "shared"
     node.SEMANTIC.DECODER_CHANNELS = 128
+    # Standard deviation of the classifier's first weights (open in the paper): "small" is 0.01,
+    # "msra" He's sqrt(2 / K), as in Detectron2's semantic heads.
+    node.SEMANTIC.PREDICTOR_INIT = "small"
     node.SEMANTIC.LOSS = "cross_entropy"  # or "lovasz_softmax" (appendix B, Cityscapes)
     node.SEMANTIC.LOSS_WEIGHT = 1.0
     # Stride at which the loss is taken: 4 compares with every 4th truth pixel, 1 upsamples first.

@@ -65,7 +65,8 @@ MODELS = {
     "Unified A": Model("configs/unified/scenes/A.yaml"),
     "Unified C2": Model("configs/unified/scenes/C2.yaml"),
     "Unified D2": Model("configs/unified/scenes/D2.yaml"),
-    "Unified per level": Model("configs/unified/scenes/per_level.yaml"),
+    "Unified D2, msra": Model("configs/unified/scenes/semantic_msra.yaml"),
+    "Unified D2, per level": Model("configs/unified/scenes/semantic_per_level.yaml"),
     "COPS baseline": Model("configs/cops/scenes/pretrain.yaml"),
     "COPS full": Model("configs/cops/scenes/full.yaml", "COPS baseline"),
 }

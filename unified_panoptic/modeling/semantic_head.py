@@ -9,6 +9,7 @@ Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded input; h = 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,6 +184,7 @@ class SemanticHead(nn.Module):
         loss: str,
         loss_weight: float,
         loss_stride: int,
+        predictor_init: str = "small",
     ) -> None:
         """Build the head.
 
@@ -192,18 +194,25 @@ class SemanticHead(nn.Module):
             loss: "cross_entropy" or "lovasz_softmax".
             loss_weight: factor of the loss.
             loss_stride: 4 compares the logits with every 4th truth pixel; 1 upsamples them first.
+            predictor_init: first weights of the classifier: normal with a deviation of 0.01
+                ("small") or of sqrt(2 / K) ("msra").
 
         Raises:
-            ValueError: an unknown loss or stride.
+            ValueError: an unknown loss, stride or initialisation.
         """
         super().__init__()
         if loss not in ("cross_entropy", "lovasz_softmax"):
             raise ValueError(f"loss is {loss!r}: use 'cross_entropy' or 'lovasz_softmax'")
         if loss_stride not in (1, 4):
             raise ValueError(f"loss_stride is {loss_stride}: use 1 or 4")
+        if predictor_init not in ("small", "msra"):
+            raise ValueError(f"predictor_init is {predictor_init!r}: use 'small' or 'msra'")
         self.decoder = decoder
         self.predictor = nn.Conv2d(decoder.out_channels, num_classes, 1)
-        nn.init.normal_(self.predictor.weight, std=0.01)
+        # With AdamW a weight moves by about the learning rate a step, so that from 0.01 it takes
+        # hundreds of steps to logits of some size; until then the backbone learns little of them.
+        deviation = 0.01 if predictor_init == "small" else math.sqrt(2 / num_classes)
+        nn.init.normal_(self.predictor.weight, std=deviation)
         nn.init.zeros_(self.predictor.bias)
         self.loss = loss
         self.loss_weight = loss_weight
@@ -234,6 +243,7 @@ class SemanticHead(nn.Module):
             "loss": node.LOSS,
             "loss_weight": node.LOSS_WEIGHT,
             "loss_stride": node.LOSS_STRIDE,
+            "predictor_init": node.PREDICTOR_INIT,
         }
 
     def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:

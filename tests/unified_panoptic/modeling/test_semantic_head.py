@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from fvcore.nn.weight_init import c2_msra_fill
 from model_factory import tiny_config
 from torch import nn
 
@@ -165,6 +166,26 @@ def test_the_semantic_decoder_is_a_choice_and_the_affinitys_is_not():
     cfg.MODEL.UNIFIED.SEMANTIC.DECODER = "none"
     with pytest.raises(ValueError, match="SEMANTIC.DECODER is 'none': use 'shared' or 'per_level'"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("small", 0.01), ("msra", 0.2**0.5)])
+def test_first_weights_of_the_classifier(init, deviation):
+    """He's deviation for 10 classes is sqrt(2 / 10), as in Detectron2's heads (c2_msra_fill)."""
+    torch.manual_seed(0)
+    made = SemanticHead(
+        decoder=decoder(channels=128),
+        **{"num_classes": 10, "loss": "cross_entropy", "loss_weight": 1.0, "loss_stride": 4},
+        predictor_init=init,
+    )
+    # 5120 numbers: their deviation is within 1 / sqrt(2 * 5120), 1 %, of the true one.
+    assert made.predictor.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    assert not made.predictor.bias.any()
+    if init == "msra":
+        theirs = nn.Conv2d(512, 10, 1)
+        c2_msra_fill(theirs)
+        assert theirs.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    with pytest.raises(ValueError, match="predictor_init is 'large': use 'small' or 'msra'"):
+        head(predictor_init="large")
 
 
 @pytest.mark.parametrize("stride", [4, 1])
