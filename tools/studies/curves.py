@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
 from panoptic_common.config import load_config
 from panoptic_common.engine.training_run import TrainingRun, with_packages
 from panoptic_tools.studies.library.config_runs import (
+    config_content,
     prepare_scenes,
     run_study,
     say,
@@ -148,7 +147,7 @@ def make_run(options: argparse.Namespace, name: str, length: int, seed: int) -> 
         opts,
         {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **with_packages(ROOT)},
         # A changed config must not be mixed with results of the old one.
-        {"config": CfgNode.load_yaml_with_base(str(_file(model)))},
+        {"config": config_content(_file(model))},
     )
 
 

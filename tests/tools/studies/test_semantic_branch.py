@@ -10,8 +10,13 @@ import torch
 
 from panoptic_common.config import fill_classes, read_config
 from panoptic_tools.studies import semantic_branch
-from panoptic_tools.studies.library.paths import ROOT
-from panoptic_tools.studies.semantic_branch import BRANCHES, SemanticBranch, stuff_map
+from panoptic_tools.studies.library.semantic_branches import (
+    BRANCHES,
+    CONFIG,
+    LEVELS,
+    SemanticBranch,
+    stuff_map,
+)
 
 TINY = [
     *("DATASETS.SCENES.HEIGHT", "64", "DATASETS.SCENES.WIDTH", "96"),
@@ -23,7 +28,7 @@ TINY = [
 
 def build(name: str) -> SemanticBranch:
     torch.manual_seed(0)
-    cfg = read_config(ROOT / "configs/unified/scenes/D2.yaml", TINY)
+    cfg = read_config(CONFIG, TINY)
     fill_classes(cfg, [{"name": str(k), "isthing": k >= 3} for k in range(5)])
     return SemanticBranch(cfg, BRANCHES[name], 5)
 
@@ -54,7 +59,7 @@ def test_own_subnets_are_the_shared_one_if_their_weights_agree():
         subnet.load_state_dict(shared.head.decoder.subnet.state_dict())
     features = {
         name: torch.randn(1, 64, 64 // stride, 96 // stride)
-        for name, stride in zip(semantic_branch.LEVELS, (4, 8, 16, 32), strict=True)
+        for name, stride in zip(LEVELS, (4, 8, 16, 32), strict=True)
     }
     torch.testing.assert_close(own.head.decoder(features), shared.head.decoder(features))
 

@@ -122,8 +122,13 @@ def training_run(
         {**common, **dict(pairs), **opts},
         {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **with_packages(ROOT)},
         # A changed config must not be mixed with results of the old one.
-        {"config": CfgNode.load_yaml_with_base(str(file))},
+        {"config": config_content(file)},
     )
+
+
+def config_content(file: Path) -> dict[str, Any]:
+    """Return what a config file and its _BASE_ hold: tells a run from one before a change."""
+    return CfgNode.load_yaml_with_base(str(file))
 
 
 def prepare_scenes(settings: Mapping[str, Any]) -> None:
