@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -99,11 +100,35 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
 
     Args:
         path: file on a local disk.
-        content: what JSON can express.
+        content: what JSON can express; NaN and infinity, which it cannot, become null.
         indent: spaces per level; None writes one line.
     """
-    text = json.dumps(content, indent=indent)
+    text = json_text(content, indent=indent)
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """Write content as JSON that any program reads, with null for NaN and infinity.
+
+    A figure that does not exist must not cost those that do. So it is null and no error.
+
+    Args:
+        content: dicts, lists and plain values.
+        options: of `json.dumps`.
+    """
+    try:
+        return json.dumps(content, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_without_nan(content), allow_nan=False, **options)
+
+
+def _without_nan(content: Any) -> Any:
+    """Copy nested dicts and lists with None for NaN and infinity."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def remove_temporary_files(folder: str | os.PathLike[str], *names: str) -> None:

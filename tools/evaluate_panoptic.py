@@ -25,7 +25,7 @@ from tabulate import tabulate
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.coco.user_files import json_values, read_json
+from panoptic_common.coco.user_files import read_json
 from panoptic_common.files import write_json
 from panoptic_tools import evaluation_reports, hotcoco_engine
 from panoptic_tools.worker_pool import map_tasks
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     if report:
         print(f"\n{report}", end="")
     if options.output:
-        write_json(options.output, json_values(results), indent=1)
+        write_json(options.output, results, indent=1)
     return 0
 
 

@@ -7,7 +7,6 @@ has no end. So the kind of a file is looked at before its first byte is read. St
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import stat
@@ -83,15 +82,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         if place is not None:
             raise ValueError(f"{name}: {place} is no text: it holds half a surrogate pair")
     return content
-
-
-def json_values(content: Any) -> Any:
-    """Copy nested dicts and lists with null for NaN and infinity, which JSON cannot express."""
-    if isinstance(content, dict):
-        return {key: json_values(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [json_values(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _half_characters(content: Any, place: str) -> Iterator[str]:

@@ -93,8 +93,6 @@ def _listless(value: Any) -> Any:
 def cut_metrics(path: str, start_iteration: int) -> None:
     """Drop the lines of metrics.json that a resumed run will write again, and a torn last one.
 
-    The file is changed in place, since the writer has it open already.
-
     Args:
         path: the file; need not exist.
         start_iteration: the first iteration that is run again.

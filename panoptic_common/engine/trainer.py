@@ -31,6 +31,7 @@ from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBa
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
@@ -48,6 +49,7 @@ from panoptic_common.engine.hooks import (
     PredictionImages,
     SeedEveryStep,
 )
+from panoptic_common.engine.metrics_writer import MetricsWriter
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.engine.resuming import (
     Hyperparameters,
@@ -56,7 +58,7 @@ from panoptic_common.engine.resuming import (
     differences_table,
     require_same_optimizer,
 )
-from panoptic_common.engine.run_folder import put_earlier_run_aside
+from panoptic_common.engine.run_folder import METRICS, put_earlier_run_aside
 from panoptic_common.engine.scaling import scale_to_workers
 from panoptic_common.engine.stop_hook import StopAtSignal
 from panoptic_common.evaluation.build import build_evaluator
@@ -240,6 +242,12 @@ class PanopticTrainer(DefaultTrainer):
             hooks.append(self._build_images())
         return [*hooks, writer]
 
+    def build_writers(self) -> list[EventWriter]:
+        """Build Detectron2's writers, with ours for metrics.json."""
+        path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
+        writers = [w for w in super().build_writers() if not isinstance(w, JSONWriter)]
+        return [*writers, MetricsWriter(path)]
+
     def _build_images(self) -> PredictionImages:
         """Build the hook that shows predictions of the first test images."""
         name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
@@ -285,7 +293,7 @@ class PanopticTrainer(DefaultTrainer):
                     differences_table(differences),
                 )
             if comm.is_main_process():
-                cut_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
+                cut_metrics(os.path.join(self.cfg.OUTPUT_DIR, METRICS), self.start_iter)
         elif resume:
             logger.info("No checkpoint in %s to resume from.", self.cfg.OUTPUT_DIR)
         if not (resume and found):

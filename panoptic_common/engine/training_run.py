@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import runpy
@@ -209,7 +210,10 @@ class TrainingRun:
         """
         self.check_settings()
         path = self.output_dir / RESULTS
-        return _read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = _read_json(path)
+        return {**content, "results": _with_nan(content["results"])}
 
     def progress(self) -> dict[str, float]:
         """Return the last line of metrics.json with a loss, such as "total_loss", or {}."""
@@ -243,15 +247,27 @@ class TrainingRun:
 
     def _metrics(self) -> list[dict[str, float]]:
         path = self.output_dir / METRICS
-        if not path.is_file():
-            return []
-        lines = []
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:  # the process is just writing it
-                continue
-        return lines
+        return read_metrics(path) if path.is_file() else []
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics.json, with nan for null; one that is half written is left out.
+
+    Args:
+        path: of the file.
+    """
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(_with_nan(json.loads(text)))
+        except ValueError:  # the process is just writing it
+            continue
+    return lines
+
+
+def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Turn null, which JSON has for a figure that does not exist, back into nan."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

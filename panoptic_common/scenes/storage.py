@@ -29,6 +29,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from panoptic_common.files import write_json
 from panoptic_common.scenes.composition import CLASSES, VERSION, Scene, SceneConfig, make_scene
 
 __all__ = ["CLASSES", "Scene", "SceneConfig", "ScenePaths", "make_scene", "write_scenes"]
@@ -180,8 +181,7 @@ def _write_partial(partial: Path, parameters: dict, config: SceneConfig, workers
     """Write a whole split, with its JSON files last, into a folder of its own."""
     (partial / "split" / "images").mkdir(parents=True)
     (partial / "split" / "panoptic").mkdir()
-    with open(partial / "split" / _MARKER, "w") as handle:
-        json.dump(parameters, handle)
+    write_json(partial / "split" / _MARKER, parameters)
     count, seed, split = (parameters[k] for k in ("num_scenes", "seed", "split"))
     jobs = [(partial / "split", i, scene_seed(seed, split, i), config) for i in range(count)]
     if workers == 1:
@@ -207,8 +207,7 @@ def _write_partial(partial: Path, parameters: dict, config: SceneConfig, workers
     things = [entry for entry in categories if entry["isthing"]]
     coco = {"info": info, "images": images, "annotations": instances, "categories": things}
     for name, content in (("panoptic", panoptic), ("instances", coco)):
-        with open(partial / f"{name}.json", "w") as handle:
-            json.dump(content, handle)
+        write_json(partial / f"{name}.json", content)
 
 
 def _write_one(job: tuple[Path, int, int, SceneConfig]) -> dict:

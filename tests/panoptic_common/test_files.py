@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from programs import read_strictly
 
 from panoptic_common.files import remove_temporary_files, write_atomically, write_json
 
@@ -58,3 +59,10 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
         "values": [1, 2.5, None],
     }
     assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_json_has_null_for_what_json_cannot_express(tmp_path: Path) -> None:
+    path, nan = tmp_path / "file.json", float("nan")
+    write_json(path, {"pq": nan, "rows": [(1.5, float("inf")), [-float("inf")]], "name": "NaN"})
+    expected = {"pq": None, "rows": [[1.5, None], [None]], "name": "NaN"}
+    assert read_strictly(path.read_text()) == expected

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from project import ROOT
 
@@ -41,6 +42,15 @@ def run_program(*command: str, **environment: str) -> subprocess.CompletedProces
         text=True,
         timeout=120,
     )
+
+
+def read_strictly(text: str) -> Any:
+    """Parse JSON as other languages do: NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def metrics(folder: Path) -> list[dict]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_outputs import perfect_output, run, shifted_output
+from programs import read_strictly
 
 from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
@@ -110,11 +111,7 @@ def test_a_byte_order_mark_is_read_and_results_are_json(tiny_dataset, coco_paths
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", str(path)]
     assert evaluate_panoptic.main([*arguments, "--workers", "1", "--output", str(output)]) == 0
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
-
-    json.loads(output.read_text(), parse_constant=refuse)
+    assert read_strictly(output.read_text())["PQ"]["All"]["PQ"] == 100
 
 
 def test_what_cannot_be_read_or_written_is_said_first(coco_paths, tmp_path, capsys):

@@ -16,13 +16,12 @@ when the command is repeated; a finished one is not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panoptic_common.engine.training_run import METRICS, TrainingRun
+from panoptic_common.engine.training_run import METRICS, TrainingRun, read_metrics
 from panoptic_tools.studies.library.config_runs import (
     check_study,
     prepare_scenes,
@@ -194,11 +193,10 @@ def read_curves(
     for config, runs in folders.items():
         points: dict[int, list[tuple[float, float]]] = {}
         for folder in runs:
-            text = (folder / METRICS).read_text(encoding="utf-8")
-            for line in map(json.loads, text.splitlines()):
+            for line in read_metrics(folder / METRICS):
                 if "quality/surrogate" in line:
                     pair = (100 * line["quality/surrogate"], 100 * line["quality/true"])
-                    points.setdefault(line["iteration"] + 1, []).append(pair)
+                    points.setdefault(int(line["iteration"]) + 1, []).append(pair)
         if points:
             curves[config] = [
                 {

@@ -24,7 +24,6 @@ products.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from panoptic_common.compat.devices import require_device
 
 import torch
 
+from panoptic_common.files import write_json
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.options import (
     Parser,
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["sections"][name] = rows
         print(f"\n## {name}\n\n{format_table(rows)}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, report, indent=1)
     return 0
 
 

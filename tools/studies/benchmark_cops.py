@@ -14,7 +14,6 @@ Each step counts as one sample; compiling comes first and is not counted.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -29,6 +28,7 @@ import torch
 
 from cops.modeling.meta_arch import STRIDE
 from cops.solver import METHODS
+from panoptic_common.files import write_json
 from panoptic_tools.studies.library.measure import seconds_of
 from panoptic_tools.studies.library.options import make_parser, read_config, require_at_least
 from panoptic_tools.studies.library.paths import ROOT
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n" + markdown_table(list(rows[0]), [[*map(str, row.values())] for row in rows]))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
+        write_json(options.json, {"rows": rows}, indent=1)
     return 0
 
 

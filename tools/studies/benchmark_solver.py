@@ -38,7 +38,6 @@ only. It runs three times on one thread (whatever it compiles, it should compile
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -51,6 +50,7 @@ from cops.solver import METHODS, is_feasible, solve_amwc, solve_many
 from cops.solver.bounds import find_bound
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
+from panoptic_common.files import write_json
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.solver_cases import (
     load_beside,
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             "repeat": options.repeat,
             "compile_seconds": compile_seconds,
         }
-        options.json.write_text(json.dumps(report | figures, indent=1) + "\n")
+        write_json(options.json, report | figures, indent=1)
     return 0 if all(row["feasible"] for row in figures["rows"]) else 1
 
 

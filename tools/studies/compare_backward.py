@@ -15,7 +15,6 @@ The row "other lambdas" compares two draws of lambda, both from scratch: what ch
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -27,6 +26,7 @@ from cops import build_target_function
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.config import load_config
 from panoptic_common.engine.trainer import PanopticTrainer
+from panoptic_common.files import write_json
 from panoptic_tools.studies.library.gradients import WAYS, compare_batch
 from panoptic_tools.studies.library.options import (
     checked,
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(figures) // (len(WAYS) + 1)} images: median (quartiles)\n")
     print(as_markdown(figures))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, figures, indent=1)
     return 0
 
 

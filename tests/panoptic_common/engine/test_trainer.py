@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
+from programs import read_strictly
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyPanoptic, TinyTrainer, tiny_config
+
+from panoptic_common.engine.training_run import read_metrics
 
 
 def test_evaluation_and_images_do_not_change_the_training(tiny_root):
@@ -38,6 +42,25 @@ def test_training_learns_and_reports(tiny_root):
     assert losses[59] < losses[19] and {"lr", "eta_seconds"} <= lines[0].keys()
     assert list((tiny_root / "out").glob("events.out.tfevents.*"))
     assert sum("sem_seg/mIoU" in line for line in lines) == 3
+
+
+def test_all_that_a_run_writes_as_json_is_json(tiny_root):
+    """Boxes and a class that no image holds have no AP and no PQ: null, not the word NaN."""
+    path = tiny_root / "panoptic_tiny.json"
+    data = json.loads(path.read_text())
+    data["categories"].append({"id": 99, "name": "unicorn", "isthing": 1})
+    path.write_text(json.dumps(data))
+    train(tiny_config(tiny_root, "SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
+    files = list((tiny_root / "out").rglob("*.json"))
+    assert {"metrics.json", "predictions.json"} <= {file.name for file in files}
+    for file in files:
+        text = file.read_text()
+        for part in text.splitlines() if file.name == "metrics.json" else [text]:
+            read_strictly(part)
+    lines = read_metrics(tiny_root / "out/metrics.json")
+    assert math.isnan(
+        next(line for line in lines if "panoptic_seg/PQ" in line)["panoptic_seg/PQ-unicorn"]
+    )
 
 
 def test_amp_runs_in_bfloat16_on_the_cpu(tiny_root, monkeypatch):

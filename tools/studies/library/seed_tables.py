@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from panoptic_common.files import write_json
 from panoptic_tools.studies.library.tables import markdown_table
 from panoptic_tools.studies.library.training_queue import Finished
 
@@ -180,7 +180,6 @@ def write_tables(folder: Path, tables: Mapping[str, Any], text: str) -> str:
     Returns:
         The text and where it is, for the user.
     """
-    files = {"table.md": text, "table.json": json.dumps(tables, indent=1)}
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    return f"\n{text}\nWritten to " + " and ".join(str(folder / name) for name in files)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    write_json(folder / "table.json", tables, indent=1)
+    return f"\n{text}\nWritten to {folder / 'table.md'} and {folder / 'table.json'}"
