@@ -1,8 +1,149 @@
-"""Options that several programs share."""
+"""Command lines of all programs: options that several share, and how a program refuses.
+
+The rule for messages stands in `CONTRIBUTING.md`. `Parser` follows it for options, `input_file` and
+its like for paths, and `refuse` for everything else. None of them needs torch or Detectron2.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from panoptic_common.coco.user_files import open_regular
+
+FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
+
+
+# ------------------------------------------------------------------------------------ refusing
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one sentence; `--help` says the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status `REFUSED`."""
+        self.exit(REFUSED, f"{self.prog}: {message}\n")
+
+
+def refuse(program: str, error: object, status: int = REFUSED) -> int:
+    """Say why a program ends, and return its exit status.
+
+    Args:
+        program: ``__file__`` of the program.
+        error: the sentence, or the exception that holds it.
+        status: `REFUSED`, or `FAULTY` where the program has done its work on faulty data.
+    """
+    print(f"{Path(program).name}: {sentence(error)}", file=sys.stderr)
+    return status
+
+
+def sentence(error: object) -> str:
+    """Return the words of an error, without the decoration of Python's own."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error)
+
+
+def make_parser(document: str | None, *, whole: bool = False) -> Parser:
+    """Return a parser that describes a program by its docstring.
+
+    Args:
+        document: the docstring.
+        whole: show all of it, laid out as it is, and not its first paragraph alone.
+    """
+    text = document or ""
+    if not whole:
+        return Parser(description=text.split("\n\n")[0])
+    return Parser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def checked(parser: Parser, load: Callable[[], Any]) -> Any:
+    """Return what a function loads; its ValueError, KeyError or OSError ends the program."""
+    try:
+        return load()
+    except (ValueError, KeyError, OSError, AssertionError) as error:
+        parser.error(sentence(error))
+
+
+# --------------------------------------------------------------------------------------- paths
+
+
+def input_file(text: str) -> Path:
+    """Take a regular file that can be read; a `type` for arguments, as the next three."""
+    try:
+        open_regular(text).close()
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(f"there is no file {text}") from None
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(sentence(error)) from error
+    return Path(text)
+
+
+def input_folder(text: str) -> Path:
+    """Take a folder that can be listed."""
+    try:
+        os.scandir(text).close()
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(f"there is no folder {text}") from None
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(sentence(error)) from error
+    return Path(text)
+
+
+def output_file(text: str) -> Path:
+    """Take the name of a file to write into a folder that exists."""
+    path = Path(text)
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: its folder does not exist")
+    if not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: its folder cannot be written to")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Take the name of a folder to write to, which may have to be made."""
+    path = Path(text)
+    # The part of the path that is there.
+    above = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: {above} is a file, no folder")
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: {above} cannot be written to")
+    return path
+
+
+# ------------------------------------------------------------------------------------- options
+
+
+def require_at_least(parser: Parser, parsed: argparse.Namespace, least: int, *names: str) -> None:
+    """End the program unless each of some numbers, or of their lists, is `least` or more.
+
+    Args:
+        parser: of the program.
+        parsed: what it has read.
+        least: the smallest value allowed.
+        names: attributes of `parsed`; None and empty lists pass.
+    """
+    for name in names:
+        value = getattr(parsed, name)
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if any(number is not None and number < least for number in numbers):
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+
+
+def require_pairs(parser: Parser, opts: Sequence[str]) -> None:
+    """End the program unless config options come in pairs."""
+    if len(opts) % 2:
+        parser.error("opts are pairs of key and value")
 
 
 def add_register_option(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@
 
 With a registered name the files are looked for below $DETECTRON2_DATASETS. With --images, --json
 and --png any data set is checked, and the name is only a title. Exit status: 0 if the data set is
-sound, 1 if something is wrong with it (everything is listed), 2 if the command is.
+sound, 1 if something is wrong with it (everything is listed), 2 if the command line is, or the data
+set is not there.
 """
 
 from __future__ import annotations
@@ -20,17 +21,25 @@ from tqdm import tqdm
 
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import DatasetReport, check_dataset
+from panoptic_tools.arguments import (
+    FAULTY,
+    input_file,
+    input_folder,
+    make_parser,
+    refuse,
+    require_at_least,
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, whole=True)
     parser.add_argument("name", help="registered name of the data set, or a title")
-    parser.add_argument("--images", metavar="DIR", help="folder of the images")
-    parser.add_argument("--json", metavar="FILE", help="panoptic JSON")
-    parser.add_argument("--png", metavar="DIR", help="folder of the panoptic PNGs")
+    parser.add_argument("--images", type=input_folder, metavar="DIR", help="folder of the images")
+    parser.add_argument("--json", type=input_file, metavar="FILE", help="panoptic JSON")
+    parser.add_argument(
+        "--png", type=input_folder, metavar="DIR", help="folder of the panoptic PNGs"
+    )
     parser.add_argument(
         "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that read files"
     )
@@ -46,13 +55,15 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     given = [options.images, options.json, options.png]
     if any(given) and not all(given):
         parser.error("--images, --json and --png belong together")
+    require_at_least(parser, options, 1, "workers")
+    require_at_least(parser, options, 0, "max_problems")
     return options
 
 
 def find_paths(options: argparse.Namespace) -> PanopticPaths:
     """Return where the data set lies. Only a registered name needs Detectron2."""
     if options.json:
-        return PanopticPaths(options.images, options.json, options.png)
+        return PanopticPaths(str(options.images), str(options.json), str(options.png))
     from panoptic_common.data.catalog import dataset_paths, register_builtin
 
     register_builtin()
@@ -103,8 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         paths = find_paths(options)
     except ValueError as error:  # an unknown name
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     try:
         # In a log file, one line with the remaining time every half minute.
         interval = 0.1 if sys.stderr.isatty() else 30
@@ -117,9 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
             report = check_dataset(
                 paths, options.workers, decode_images=not options.headers_only, progress=progress
             )
+    except FileNotFoundError as error:  # of a registered name: there is no data set to check
+        return refuse(__file__, error)
     except (OSError, ValueError) as error:
-        print(f"{options.name}: {error}")
-        return 1
+        return refuse(__file__, error, FAULTY)
     print_report(options.name, report, options.max_problems)
     return 1 if report.problems else 0
 

@@ -39,18 +39,24 @@ from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import load_config, read_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.files import write_atomically
-from panoptic_tools.arguments import add_register_option, add_unsafe_option
+from panoptic_tools.arguments import (
+    add_register_option,
+    add_unsafe_option,
+    input_file,
+    make_parser,
+    output_file,
+    refuse,
+    require_pairs,
+)
 
 KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
 
 
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", type=Path, help="their file")
-    parser.add_argument("output", type=Path, help="our checkpoint, a new .pth file")
+    parser = make_parser(__doc__, whole=True)
+    parser.add_argument("input", type=input_file, help="their file")
+    parser.add_argument("output", type=output_file, help="our checkpoint, a new .pth file")
     parser.add_argument(
         "--config-file", required=True, metavar="YAML", help="a config of ours for its data set"
     )
@@ -69,8 +75,7 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if args.output.suffix != ".pth":
         parser.error(f"the output {args.output} must end in .pth")
-    if len(args.opts) % 2:
-        parser.error("--opts are pairs of key and value")
+    require_pairs(parser, args.opts)
     return args
 
 
@@ -146,14 +151,15 @@ def convert(args: argparse.Namespace) -> None:
     )
 
 
-def run(words: Sequence[str] | None = None) -> None:
-    """Run the program; exits with a message if the file cannot be converted."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Convert the file and return the exit status."""
     args = parse_args(words)
     try:
         convert(args)
     except (CheckpointError, NotFiniteError, ValueError, OSError) as error:
-        sys.exit(f"convert_cops_checkpoint.py: {error}")
+        return refuse(__file__, error)
+    return 0
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

@@ -45,9 +45,14 @@ from panoptic_common.inference.panels import CONTACT_SHEET, LEAST_SCORE
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.video import VideoReader, VideoWriter, Window
 from panoptic_tools.arguments import (
+    Parser,
     add_import_options,
     add_register_option,
     add_unsafe_option,
+    output_folder,
+    refuse,
+    require_at_least,
+    require_pairs,
 )
 
 PERIOD = 3.0  # seconds between two reports of progress; what is done sooner shows none
@@ -56,7 +61,7 @@ PERIOD = 3.0  # seconds between two reports of progress; what is done sooner sho
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what cannot go together."""
     summary, *details = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=summary,
         epilog="\n\n".join(details),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,7 +70,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
     add("--checkpoint", required=True, help="file of weights")
     add("--webcam", type=int, metavar="NUMBER", help="camera to use, usually 0")
-    add("--output", help="folder for the results (default: show them in a window)")
+    add(
+        "--output",
+        type=output_folder,
+        help="folder for the results (default: show them in a window)",
+    )
     text = "comma-separated: image, panoptic, semantic, boxes, contact_sheet, and those of the "
     text += "model's system (default panoptic,boxes; with --affinity affinity too)"
     add("--panels", default="", help=text)
@@ -87,10 +96,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name images or videos, or a camera by --webcam")
     if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
         parser.error("--score-threshold lies between 0 and 1")
-    if options.max_side < 0:
-        parser.error("--max-side must not be negative")
-    if len(options.opts) % 2:
-        parser.error("--opts are pairs of key and value")
+    require_at_least(parser, options, 0, "max_side", "webcam")
+    require_pairs(parser, options.opts)
     if not options.output and (options.json or CONTACT_SHEET in options.panels):
         parser.error("--json and the panel contact_sheet need a folder: --output")
     return options
@@ -216,7 +223,7 @@ def build_demo(options: argparse.Namespace) -> Demo:
         least_score=LEAST_SCORE if options.score_threshold is None else options.score_threshold,
         longest_side=options.max_side,
     )
-    return Demo(painter, Path(options.output) if options.output else None, options.json)
+    return Demo(painter, options.output, options.json)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -227,8 +234,7 @@ def main(words: Sequence[str] | None = None) -> int:
         images, videos = media.find_media(options.inputs)
         demo = build_demo(options)
     except (CheckpointError, MediaError, ValueError, KeyError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     names = media.unique_names([*images, *videos])
     try:
         go_on = demo.run_images(images, names[: len(images)])

@@ -8,7 +8,8 @@ PNGs are looked for in the folder with the JSON's name without `.json`, unless -
 panopticapi; an empty group is nan. --errors FOLDER says what PQ is lost to, and draws the worst
 images; --compare JSON says how another prediction of the same images differs
 (docs/howto/errors.md). Exit status: 0 if all images were evaluated, 1 if a prediction is missing or
-wrong (the first such image is named), 2 if an option is.
+wrong (the first such image is named), 2 if the command line
+is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.coco.user_files import read_json
 from panoptic_common.files import write_json
 from panoptic_tools import evaluation_reports, hotcoco_engine
+from panoptic_tools.arguments import (
+    FAULTY,
+    input_file,
+    input_folder,
+    make_parser,
+    output_file,
+    refuse,
+    require_at_least,
+)
 from panoptic_tools.worker_pool import map_tasks
 
 
@@ -45,13 +55,11 @@ class Task(NamedTuple):
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--truth", required=True, type=Path, metavar="JSON")
-    parser.add_argument("--truth-png", type=Path, metavar="DIR")
-    parser.add_argument("--predictions", required=True, type=Path, metavar="JSON")
-    parser.add_argument("--predictions-png", type=Path, metavar="DIR")
+    parser = make_parser(__doc__, whole=True)
+    parser.add_argument("--truth", required=True, type=input_file, metavar="JSON")
+    parser.add_argument("--truth-png", type=input_folder, metavar="DIR")
+    parser.add_argument("--predictions", required=True, type=input_file, metavar="JSON")
+    parser.add_argument("--predictions-png", type=input_folder, metavar="DIR")
     parser.add_argument(
         "--boundary-ratio",
         type=float,
@@ -59,14 +67,23 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="also compute boundary PQ, with a band of R times the diagonal (usual: 0.02)",
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures to a file")
+    text = "write the figures to a file"
+    parser.add_argument("--output", type=output_file, metavar="JSON", help=text)
     evaluation_reports.add_report_options(parser)
     hotcoco_engine.add_engine_option(parser)
     options = parser.parse_args(arguments)
+    require_at_least(parser, options, 1, "workers")
+    ratio = options.boundary_ratio
+    if ratio is not None and not 0 < ratio < 1:
+        parser.error("--boundary-ratio lies between 0 and 1; usual is 0.02")
+    for name in ("truth", "predictions"):
+        if getattr(options, f"{name}_png") is None:
+            folder = getattr(options, name).with_suffix("")
+            if not folder.is_dir():
+                parser.error(f"there is no folder {folder}: name that of the PNGs by --{name}-png")
+            setattr(options, f"{name}_png", folder)
     evaluation_reports.check_report_options(parser, options)
     options.engine = hotcoco_engine.choose_engine(parser, options)
-    options.truth_png = options.truth_png or options.truth.with_suffix("")
-    options.predictions_png = options.predictions_png or options.predictions.with_suffix("")
     return options
 
 
@@ -205,9 +222,6 @@ def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str,
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate the predictions and return the exit status."""
     options = parse_args(arguments)
-    if options.output and not options.output.resolve().parent.is_dir():
-        print(f"error: --output {options.output}: its folder does not exist", file=sys.stderr)
-        return 2
     report = ""
     try:
         tasks, table = make_tasks(options)
@@ -219,8 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             totals = evaluate_all(tasks, len(table), options.workers)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return refuse(__file__, error, FAULTY)
     is_thing = [bool(entry["isthing"]) for entry in table]
     results = {"PQ": describe(totals[0].quality(is_thing), table)}
     if options.boundary_ratio is not None:

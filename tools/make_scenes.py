@@ -14,7 +14,6 @@ import argparse
 import logging
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -26,6 +25,13 @@ from panoptic_common.scenes.storage import (
     make_scene,
     scene_seed,
     write_scenes,
+)
+from panoptic_tools.arguments import (
+    make_parser,
+    output_file,
+    output_folder,
+    refuse,
+    require_at_least,
 )
 
 _SHEET_LIMIT = 24  # scenes on a contact sheet
@@ -66,11 +72,10 @@ def contact_sheet(scenes: list[Scene], columns: int = 2) -> np.ndarray:
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = make_parser(__doc__)
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     default = SceneConfig()
-    parser.add_argument("--output", type=Path, help="folder of the data set")
+    parser.add_argument("--output", type=output_folder, help="folder of the data set")
     parser.add_argument("--split", default="train", help="name of the split")
     parser.add_argument("--number", type=int, default=12, help="how many scenes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
@@ -78,12 +83,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=default.width, help="pixels")
     parser.add_argument("--difficulty", type=float, default=default.difficulty, help="0 to 1")
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="image to write")
+    parser.add_argument("--contact-sheet", type=output_file, metavar="FILE", help="image to write")
     parsed = parser.parse_args(arguments)
     if parsed.output is None and parsed.contact_sheet is None:
         parser.error("nothing to do: give --output, --contact-sheet or both")
-    if parsed.number < 1:
-        parser.error(f"--number {parsed.number}: must be at least 1")
+    require_at_least(parser, parsed, 1, "number", "workers")
+    require_at_least(parser, parsed, 0, "seed")
     return parsed
 
 
@@ -103,8 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
             rate = 60 * parsed.number / seconds
             print(f"{rate:.0f} scenes per minute, {parsed.workers} process(es)")
     except (ValueError, OSError) as error:
-        print(f"make_scenes: {error}", file=sys.stderr)
-        return 1
+        return refuse(__file__, error)
     if parsed.contact_sheet is not None:
         count = min(parsed.number, _SHEET_LIMIT)
         seeds = [scene_seed(parsed.seed, parsed.split, index) for index in range(count)]

@@ -22,6 +22,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from panoptic_tools.arguments import FAULTY, input_folder, make_parser, refuse
+
 INSTALL_HINT = (
     "cityscapesscripts cannot be imported ({error}). To install what is needed of it:\n"
     "  pip install --no-deps cityscapesscripts pyquaternion\n"
@@ -32,15 +34,13 @@ INSTALL_HINT = (
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, whole=True)
     root = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     parser.add_argument(
         "folder",
         nargs="?",
-        type=Path,
-        default=Path(root) / "cityscapes",
+        type=input_folder,
+        default=os.path.join(root, "cityscapes"),
         help="folder with leftImg8bit/ and gtFine/ (default: %(default)s)",
     )
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=("train", "val"))
@@ -121,8 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         for split in options.splits:
             prepare_split(options.folder, split, convert, options.force)
     except (ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return refuse(__file__, error, FAULTY)
     print("Check the result: python tools/check_dataset.py cityscapes_fine_panoptic_val")
     return 0
 

@@ -30,6 +30,7 @@ from panoptic_common.evaluation.comparison import quality_table, variant_table
 from panoptic_common.inference.media import write_image
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.record_sheets import demo_columns, draw_record_sheet
+from panoptic_tools.arguments import FAULTY, make_parser, output_folder, refuse, require_at_least
 
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
 MODEL = "model_final.pth"
@@ -99,21 +100,19 @@ FAST = {
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     systems = sorted({step.system for step in STEPS}, reverse=True)
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--output", default="output/demo", help="folder (default output/demo)")
+    add("--output", type=output_folder, default="output/demo", help="folder (default output/demo)")
     add("--systems", nargs="+", choices=systems, default=systems, help="default: both")
     add("--iterations", type=int, help="of each training (default: its config's)")
     add("--seed", type=int, default=0, help="of the trainings (default 0)")
-    add("--scenes", help="folder above scenes/ (default: DETECTRON2_DATASETS)")
+    add("--scenes", type=output_folder, help="folder above scenes/ (default: DETECTRON2_DATASETS)")
     add("--rows", type=int, default=6, help="of the contact sheets (default 6)")
     add("--restart", action="store_true", help="repeat what is finished")
     add("--fast", action="store_true", help="tiny: only shows that all runs")
     options = parser.parse_args(words)
-    for name, least in (("iterations", 1), ("rows", 1), ("seed", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name} must be at least {least}")
+    require_at_least(parser, options, 1, "iterations", "rows")
+    require_at_least(parser, options, 0, "seed")
     return options
 
 
@@ -231,9 +230,10 @@ def main(words: Sequence[str] | None = None) -> int:
             clock.say(f"Drawing the contact sheet of {system}.")
             sheets.append(draw_sheet(system, Path(options.output), validation))
             clock.mark(f"sheet of {system}")
-    except (TrainingFailed, ValueError, OSError) as error:
-        print(f"quickstart: {error}", file=sys.stderr)
-        return 1
+    except TrainingFailed as error:
+        return refuse(__file__, error, FAULTY)
+    except (ValueError, OSError) as error:
+        return refuse(__file__, error)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130

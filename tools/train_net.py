@@ -55,7 +55,13 @@ from panoptic_common.engine.scaling import (
 )
 from panoptic_common.external.modules import import_modules
 from panoptic_common.systems import OTHERS, SYSTEMS
-from panoptic_tools.arguments import add_import_options, add_register_option, add_unsafe_option
+from panoptic_tools.arguments import (
+    Parser,
+    add_import_options,
+    add_register_option,
+    add_unsafe_option,
+    refuse,
+)
 from panoptic_tools.system_trainer import Trainer
 
 logger = logging.getLogger("panoptic_common.train_net")
@@ -63,7 +69,13 @@ logger = logging.getLogger("panoptic_common.train_net")
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line: Detectron2's arguments and ours."""
-    parser = default_argument_parser(epilog=__doc__)
+    inherited = default_argument_parser(epilog=__doc__)
+    parser = Parser(
+        parents=[inherited],
+        add_help=False,
+        epilog=inherited.epilog,
+        formatter_class=inherited.formatter_class,
+    )
     # Detectron2's is one port per user: the second run on a machine would die.
     parser.set_defaults(dist_url="auto")
     parser.add_argument(
@@ -216,8 +228,7 @@ def main(words: Sequence[str] | None = None) -> int:
         # In this process first: one sentence instead of a traceback per process.
         cfg = check(args)
     except (ValueError, OSError) as error:
-        print(f"train_net.py: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     try:
         with ExitStack() as held:
             if leads(args.machine_rank):
@@ -235,8 +246,7 @@ def main(words: Sequence[str] | None = None) -> int:
         told = ending(error)
         if told is None:
             raise
-        print(f"train_net.py: {told[1]}", file=sys.stderr)
-        return told[0]
+        return refuse(__file__, told[1], told[0])
     return 0
 
 

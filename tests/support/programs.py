@@ -11,6 +11,8 @@ from typing import Any
 
 from project import ROOT
 
+from panoptic_common.engine.training_run import with_packages
+
 
 def run(program: str, *words: object, datasets: Path) -> str:
     """Run a program to its end; returns what it printed.
@@ -23,7 +25,7 @@ def run(program: str, *words: object, datasets: Path) -> str:
     environment = {
         **os.environ,
         "DETECTRON2_DATASETS": str(datasets),
-        "PYTHONPATH": str(ROOT),
+        **with_packages(ROOT),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, str(ROOT / "tools" / program), *map(str, words)]
@@ -37,7 +39,7 @@ def run_program(*command: str, **environment: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, **with_packages(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=120,

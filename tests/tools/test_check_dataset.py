@@ -50,9 +50,12 @@ def test_program_lists_problems_caps_them_and_exits_with_1(paths: PanopticPaths)
 def test_program_explains_a_missing_json_and_wrong_options(paths: PanopticPaths) -> None:
     Path(paths.panoptic_json).unlink()
     done = run_program(*_arguments(paths))
-    assert done.returncode == 1
-    assert "no such annotation file" in done.stdout and "Traceback" not in done.stderr
-    done = run_program("tools/check_dataset.py", "tiny", "--json", "a.json")
+    assert done.returncode == 2
+    assert f"there is no file {paths.panoptic_json}" in done.stderr
+    done = run_program("tools/check_dataset.py", "coco_2017_val_panoptic")
+    assert done.returncode == 2 and "no such annotation file" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_program("tools/check_dataset.py", "tiny", "--png", paths.panoptic_png)
     assert done.returncode == 2 and "belong together" in done.stderr
 
 
@@ -70,7 +73,7 @@ def test_program_exits_with_2_for_an_unknown_name(
         check_dataset, "find_paths", lambda options: _raise("unknown data set 'typo'")
     )
     assert check_dataset.main(["typo"]) == 2
-    assert "error: unknown data set 'typo'" in capsys.readouterr().err
+    assert "check_dataset.py: unknown data set 'typo'" in capsys.readouterr().err
 
 
 def _raise(text: str) -> None:

@@ -31,4 +31,4 @@ def test_tool_writes_a_split_and_a_sheet(tmp_path: Path) -> None:
 def test_tool_explains_bad_input(tmp_path: Path) -> None:
     assert "--contact-sheet" in run_tool().stderr
     done = run_tool("--output", tmp_path, "--difficulty", 7)
-    assert done.returncode == 1 and "difficulty" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "difficulty" in done.stderr and "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from project import ROOT
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
 from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.engine.training_run import with_packages
 from panoptic_tools import prepare_cityscapes
 
 
@@ -58,8 +59,8 @@ def test_preparing_explains_what_is_missing(tmp_path: Path) -> None:
     hiding = tmp_path / "site" / "cityscapesscripts"  # hides an installed one
     hiding.mkdir(parents=True)
     (hiding / "__init__.py").touch()
-    hidden = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
-    done = run_program("tools/prepare_cityscapes.py", str(tmp_path), PYTHONPATH=hidden)
+    path = os.pathsep.join([str(tmp_path / "site"), with_packages(ROOT)["PYTHONPATH"]])
+    done = run_program("tools/prepare_cityscapes.py", str(tmp_path), PYTHONPATH=path)
     assert done.returncode == 1
     assert "pip install --no-deps cityscapesscripts" in done.stderr
     assert "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from panoptic_tools.arguments import require_at_least
 from panoptic_tools.studies.library.config_runs import (
     check_study,
     prepare_scenes,
@@ -30,7 +31,6 @@ from panoptic_tools.studies.library.config_runs import (
     study_parser,
     training_run,
 )
-from panoptic_tools.studies.library.options import require_at_least
 from panoptic_tools.studies.library.seed_tables import (
     MAIN_OUTPUT,
     QUALITIES,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panoptic_common.engine.training_run import METRICS, TrainingRun, read_metrics
+from panoptic_tools.arguments import checked
 from panoptic_tools.studies.library.config_runs import (
     check_study,
     prepare_scenes,
@@ -33,7 +34,6 @@ from panoptic_tools.studies.library.config_runs import (
     threads_per_job,
     training_run,
 )
-from panoptic_tools.studies.library.options import checked
 from panoptic_tools.studies.library.seed_tables import (
     MAIN_OUTPUT,
     QUALITIES,

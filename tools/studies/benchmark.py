@@ -35,13 +35,9 @@ from panoptic_common.compat.devices import require_device
 import torch
 
 from panoptic_common.files import write_json
+from panoptic_tools.arguments import Parser, make_parser, output_file, require_pairs
 from panoptic_tools.studies.library.measure import CLOCKS
-from panoptic_tools.studies.library.options import (
-    Parser,
-    make_parser,
-    read_config,
-    require_pairs,
-)
+from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT
 from panoptic_tools.studies.library.tables import Table, format_table
 from panoptic_tools.studies.library.unified_bench import Bench, build_bench, class_table
@@ -82,7 +78,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     limit = "largest explicit pairwise matrix, in GiB; the grid shrinks until it fits (default: 1)"
     add("--pairwise-gib", type=float, default=1.0, metavar="GIB", help=limit)
-    add("--json", type=Path, metavar="FILE", help="also write all numbers to FILE")
+    add("--json", type=output_file, metavar="FILE", help="also write all numbers to FILE")
     add("opts", nargs="*", metavar="KEY VALUE", help="config options, after all else")
     options = parser.parse_intermixed_args(arguments)
     check_options(parser, options)

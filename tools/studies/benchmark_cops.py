@@ -29,8 +29,9 @@ import torch
 from cops.modeling.meta_arch import STRIDE
 from cops.solver import METHODS
 from panoptic_common.files import write_json
+from panoptic_tools.arguments import make_parser, require_at_least
 from panoptic_tools.studies.library.measure import seconds_of
-from panoptic_tools.studies.library.options import make_parser, read_config, require_at_least
+from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT
 from panoptic_tools.studies.library.planted_training import (
     build_trainable,
@@ -63,6 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     cfg = read_config(parser, parsed.config_file, (), table=class_table(parsed.classes))
     if cfg.MODEL.COPS.TRAINING == "pretrain":
         parser.error(f"{parsed.config_file} does not train through the solver")
+    if parsed.json:  # now: after the measurement an error would cost it
+        parsed.json.parent.mkdir(parents=True, exist_ok=True)
     return parsed
 
 
@@ -115,7 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     print("\n" + markdown_table(list(rows[0]), [[*map(str, row.values())] for row in rows]))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.json, {"rows": rows}, indent=1)
     return 0
 

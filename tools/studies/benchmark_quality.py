@@ -30,9 +30,9 @@ from panopticapi import evaluation as panopticapi
 
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import id_to_rgb, read_id_map, update_segments, write_id_map
+from panoptic_tools.arguments import FAULTY, make_parser, refuse, require_at_least
 from panoptic_tools.studies.library import quality_programs
 from panoptic_tools.studies.library.measure import CLOCKS, Stopwatch, times_in_turn
-from panoptic_tools.studies.library.options import make_parser, require_at_least
 from panoptic_tools.studies.library.quality_peers import RATIO
 from panoptic_tools.studies.library.tables import markdown_table
 
@@ -275,8 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nlargest difference of PQ among them: {apart:.1e}")
         difference = max(difference, apart)
     if difference > 1e-9:
-        print("error: the numbers differ", file=sys.stderr)
-        return 1
+        return refuse(__file__, "the numbers differ", FAULTY)
     return 0
 
 

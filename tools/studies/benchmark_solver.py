@@ -41,7 +41,6 @@ import argparse
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -51,6 +50,7 @@ from cops.solver.bounds import find_bound
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
 from panoptic_common.files import write_json
+from panoptic_tools.arguments import input_file, make_parser, output_file, output_folder
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.solver_cases import (
     load_beside,
@@ -78,15 +78,13 @@ from panoptic_tools.studies.library.solver_tables import (
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("--sizes", nargs="*", choices=SIZES, help="default: 64x128 160x160 256x512; small for gaps")
     add("--noise", nargs="+", type=float, default=[1.0, 3.0, 6.0])
     add("--variants", nargs="+", choices=VARIANTS, default=["smooth"])
     add("--seeds", nargs="+", type=int, default=[0])
-    add("--load", nargs="+", type=Path, default=[], help="files of real costs")
+    add("--load", nargs="+", type=input_file, default=[], help="files of real costs")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--refine", nargs="+", type=int, help="cycles of multilevel, a row each (default 1)")
     add("--threads", nargs="+", type=int, default=[1])
@@ -100,9 +98,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--beside", metavar="MODULE", help="a module with a solve() to measure beside ours")
     add("--gap", action="store_true", help="gaps to the optimum or a bound, on small problems")
     add("--time-limit", type=float, default=60.0, help="seconds of --gap for each problem")
-    add("--json", type=Path, help="write all numbers here, too")
+    add("--json", type=output_file, help="write all numbers here, too")
     group = parser.add_argument_group("real costs")
-    group.add_argument("--dump", type=Path, metavar="FOLDER", help="write a network's costs here")
+    group.add_argument(
+        "--dump", type=output_folder, metavar="FOLDER", help="write a network's costs here"
+    )
     group.add_argument("--config-file", help="of the network; with --dump")
     group.add_argument("--weights", help="its checkpoint; default: MODEL.WEIGHTS of the config")
     group.add_argument("--num", type=int, default=10, help="images of DATASETS.TEST to dump")

@@ -19,7 +19,6 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cops import build_target_function
@@ -27,13 +26,15 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.config import load_config
 from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.files import write_json
-from panoptic_tools.studies.library.gradients import WAYS, compare_batch
-from panoptic_tools.studies.library.options import (
+from panoptic_tools.arguments import (
     checked,
     make_parser,
+    output_file,
+    refuse,
     require_at_least,
     require_pairs,
 )
+from panoptic_tools.studies.library.gradients import WAYS, compare_batch
 from panoptic_tools.studies.library.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--config-file", required=True, help="a config that trains the surrogate")
     parser.add_argument("--batches", type=int, default=10, help="training batches (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of images and lambdas (default 0)")
-    parser.add_argument("--json", type=Path, help="also write the figures of each image here")
+    parser.add_argument(
+        "--json", type=output_file, help="also write the figures of each image here"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     parsed = parser.parse_args(arguments)
     require_at_least(parser, parsed, 1, "batches")
@@ -118,8 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = Trainer.build_model(cfg)
         PanopticCheckpointer(model, cfg=cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
     except (ValueError, OSError, KeyError) as error:
-        print(f"compare_backward: {error}", file=sys.stderr)
-        return 1
+        return refuse(__file__, error)
     model.train()
     figures = []
     loader = iter(Trainer.build_train_loader(cfg))

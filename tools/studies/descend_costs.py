@@ -35,9 +35,9 @@ from cops.layers.perturbation import SolverSettings
 from cops.losses.panoptic_quality import FORMS, PanopticQualityLoss
 from cops.solver import METHODS
 from cops.targets import CopsTarget
+from panoptic_tools.arguments import make_parser, require_at_least
 from panoptic_tools.studies.library.measure import seconds_of
 from panoptic_tools.studies.library.missing_quality import explain, in_one_piece, true_quality
-from panoptic_tools.studies.library.options import make_parser, require_at_least
 from panoptic_tools.studies.library.poor_costs import IS_THING, make_truth, poor_costs
 
 

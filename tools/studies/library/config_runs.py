@@ -19,13 +19,8 @@ from detectron2.config import CfgNode
 from panoptic_common.config import load_config
 from panoptic_common.data.catalog import load_panoptic, register_scenes
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages
-from panoptic_tools.studies.library.options import (
-    Parser,
-    make_parser,
-    read_config,
-    require_at_least,
-    require_pairs,
-)
+from panoptic_tools.arguments import Parser, make_parser, require_at_least, require_pairs
+from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT, TRAIN_NET
 from panoptic_tools.studies.library.seed_tables import write_tables
 from panoptic_tools.studies.library.training_queue import Finished

@@ -17,10 +17,10 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
-from torch import nn
-
 from detectron2_models.numbering import Numbering
 from detectron2_models.targets import TargetFunction
+from torch import nn
+
 from panoptic_common.coco.overlaps import class_confusion, class_iou, count_overlaps, mean_ious
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.config import load_config
