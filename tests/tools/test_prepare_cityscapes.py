@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_factory import make_cityscapes
+from PIL import Image
 from programs import run_program
 from project import ROOT
 
@@ -68,10 +69,70 @@ def test_preparing_explains_what_is_missing(tmp_path: Path) -> None:
 
 def test_preparing_names_the_first_missing_truth(tmp_path: Path) -> None:
     tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
-    assert prepare_cityscapes.count_truth(tree, "val") == 4
+    assert len(prepare_cityscapes.find_truth(tree, "val")) == 4
     gone = sorted((tree / "gtFine" / "val").glob("*/*_instanceIds.png"))[1]
     gone.unlink()
     with pytest.raises(FileNotFoundError, match=gone.name):
-        prepare_cityscapes.count_truth(tree, "val")
+        prepare_cityscapes.find_truth(tree, "val")
     with pytest.raises(FileNotFoundError, match="leftImg8bit/train"):
-        prepare_cityscapes.count_truth(tree, "train")
+        prepare_cityscapes.find_truth(tree, "train")
+
+
+def _to_train_ids(ids: np.ndarray) -> np.ndarray:
+    """Road 7 is 0, building 11 is 2, sky 23 is 10, person 24 is 11, car 26 is 13, the rest 255."""
+    table = {7: 0, 11: 2, 23: 10, 24: 11, 26: 13}
+    return np.vectorize(
+        lambda i: table.get(i, 255) if i < 1000 else 1000 * table[i // 1000] + i % 1000
+    )(ids)
+
+
+# What is done to the ids of each file, and what is said of the first.
+OTHER_KINDS = {
+    "8 bits": (
+        lambda ids: np.where(ids >= 1000, ids // 1000, ids).astype(np.uint8),
+        "an instanceIds image has 16 bits of grey, not 8 bits of grey. The pixels of",
+    ),
+    "colours": (
+        lambda ids: np.stack([ids % 256, ids // 256, 0 * ids], axis=2).astype(np.uint8),
+        "an instanceIds image has 16 bits of grey, not colours (RGB)",
+    ),
+    "labelIds": (
+        lambda ids: np.where(ids >= 1000, ids // 1000, ids),
+        "no thing has a number, in the whole split: this is a labelIds image",
+    ),
+    "train ids": (_to_train_ids, "is none of Cityscapes'; train ids, it seems"),
+    # Case F18: 0 road, 2 building, 10 sky. As label ids all three are void.
+    "train ids of stuff": (
+        lambda ids: np.where(ids == 23, 10, np.where(ids == 11, 2, 0)),
+        "these are train ids, it seems, as no file of the split has an id above 18",
+    ),
+    "unknown": (lambda ids: np.where(ids == 23, 77, ids), "the id 77 is none of Cityscapes'. The"),
+    "size": (lambda ids: ids[1:], "has 63 x 128 (height x width), expected are 64 x 128"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_ids_of_another_kind_are_named_before_the_work(tmp_path, capsys, monkeypatch, kind) -> None:
+    change, sentence = OTHER_KINDS[kind]
+    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
+    files = sorted((tree / "gtFine" / "val").glob("*/*_instanceIds.png"))
+    prepare_cityscapes.require_instance_ids(prepare_cityscapes.find_truth(tree, "val"))  # sound
+    for path in files:
+        changed = change(np.asarray(Image.open(path)).astype(np.int64))
+        wide = changed.dtype != np.uint8
+        Image.fromarray(changed.astype(np.uint16) if wide else changed).save(path)
+    monkeypatch.setattr(prepare_cityscapes, "load_converter", lambda: pytest.fail)
+    assert prepare_cityscapes.main([str(tree), "--splits", "val"]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and str(files[0]) in said and said.count("\n") == 1
+    assert sorted(path.name for path in (tree / "gtFine").iterdir()) == ["val"]
+
+
+def test_a_split_without_things_is_no_labelids_image(tmp_path) -> None:
+    """Road and sky alone are rare, but right."""
+    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
+    pairs = prepare_cityscapes.find_truth(tree, "val")
+    for _, path in pairs:
+        ids = np.asarray(Image.open(path))
+        Image.fromarray(np.where(ids == 23, 23, 7).astype(np.uint16)).save(path)
+    prepare_cityscapes.require_instance_ids(pairs)
