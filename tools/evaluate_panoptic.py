@@ -17,16 +17,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from panoptic_common.coco.annotations import build_class_table
+from panoptic_common.coco.pairing import pair_annotations
 from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.coco.user_files import read_json
 from panoptic_common.files import write_json
 from panoptic_tools import evaluation_reports, hotcoco_engine
 from panoptic_tools.arguments import (
@@ -87,21 +84,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def read_lists(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON object that holds the lists `keys`.
-
-    Raises:
-        ValueError, OSError: naming the file.
-    """
-    content = read_json(path)
-    missing = [
-        k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)
-    ]
-    if missing:
-        raise ValueError(f"{path}: there is no list {missing[0]!r}; this is not a panoptic JSON")
-    return content
-
-
 def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, Any]]]:
     """Pair predictions with truth.
 
@@ -109,77 +91,24 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
         One task per image of the truth, and the class table.
 
     Raises:
-        ValueError: naming the first image without a prediction, or with two, or with a category
-            that the truth does not know.
+        ValueError, OSError: as `pair_annotations`.
     """
-    truth = read_lists(options.truth, "annotations", "categories")
-    table = build_class_table(truth["categories"], str(options.truth))
-    contiguous = {entry["id"]: k for k, entry in enumerate(table)}
-    listed = read_lists(options.predictions, "annotations")["annotations"]
-    require_fields(truth["annotations"], options.truth)
-    require_fields(listed, options.predictions)
-    predictions = {annotation["image_id"]: annotation for annotation in listed}
-    tasks = []
-    for annotation in truth["annotations"]:
-        image_id = annotation["image_id"]
-        if image_id not in predictions:
-            other = next((p for p in predictions if str(p) == str(image_id)), None)
-            hint = "" if other is None else f" (there is {other!r}: a text is no number)"
-            raise ValueError(f"{options.predictions}: no prediction for image {image_id!r}{hint}")
-        prediction = predictions[image_id]
-        tasks.append(
-            Task(
-                image_id,
-                str(options.truth_png / annotation["file_name"]),
-                _with_classes(annotation, contiguous, options.truth),
-                str(options.predictions_png / prediction["file_name"]),
-                _with_classes(prediction, contiguous, options.predictions),
-                len(table),
-                options.boundary_ratio,
-            )
+    pairs, table, extra = pair_annotations(options.truth, options.predictions)
+    if extra:
+        print(f"note: {extra} predictions are of images without truth", file=sys.stderr)
+    tasks = [
+        Task(
+            pair.image_id,
+            str(options.truth_png / pair.truth_png),
+            pair.truth_segments,
+            str(options.predictions_png / pair.prediction_png),
+            pair.prediction_segments,
+            len(table),
+            options.boundary_ratio,
         )
+        for pair in pairs
+    ]
     return tasks, table
-
-
-def require_fields(annotations: list[Any], path: Path) -> None:
-    """Refuse entries that lack what an evaluation reads, and images that are listed twice.
-
-    Raises:
-        ValueError: naming the file, and the image or the place of the entry.
-    """
-    seen = set()
-    for place, entry in enumerate(annotations):
-        where = f"{path}: annotations[{place}]"
-        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), (int, str)):
-            raise ValueError(f"{where} has no image_id")
-        where += f" (image {entry['image_id']!r})"
-        if entry["image_id"] in seen:
-            raise ValueError(f"{where}: the image is listed twice")
-        seen.add(entry["image_id"])
-        if not isinstance(entry.get("file_name"), str):
-            raise ValueError(f"{where} has no file_name of its PNG")
-        segments = entry.get("segments_info")
-        if not isinstance(segments, list):
-            raise ValueError(f"{where} has no list segments_info")
-        for segment in segments:
-            for key in ("id", "category_id"):
-                if not isinstance(segment, dict) or not isinstance(segment.get(key), int):
-                    raise ValueError(f"{where}: a segment has no number {key!r}")
-
-
-def _with_classes(
-    annotation: Mapping[str, Any], contiguous: Mapping[int, int], path: Path
-) -> list[dict[str, Any]]:
-    """Copy the segments of an image, with contiguous classes."""
-    segments = []
-    for segment in annotation["segments_info"]:
-        if segment["category_id"] not in contiguous:
-            raise ValueError(
-                f"{path}: image {annotation['image_id']!r}, segment {segment['id']}: unknown"
-                f" category_id {segment['category_id']}"
-            )
-        segments.append({**segment, "category_id": contiguous[segment["category_id"]]})
-    return segments
 
 
 def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:

@@ -70,6 +70,16 @@ def _doubled(content: dict) -> None:
     content["annotations"].append(content["annotations"][0])
 
 
+def _exchanged(content: dict) -> None:
+    """The numbers of two images are exchanged, as by a program that counts in another order."""
+    first, second = content["annotations"][:2]
+    first["image_id"], second["image_id"] = second["image_id"], first["image_id"]
+
+
+def _one_png(content: dict) -> None:
+    content["annotations"][1]["file_name"] = content["annotations"][0]["file_name"]
+
+
 def _as_text(content: dict) -> None:
     content["annotations"][0]["image_id"] = str(content["annotations"][0]["image_id"])
 
@@ -78,6 +88,19 @@ def _as_text(content: dict) -> None:
     ("change", "message"),
     [
         (_doubled, "annotations[3] (image 100): the image is listed twice"),
+        (
+            _exchanged,
+            "image_id an entry is of image 101, by its file_name 000000000100.png of image",
+        ),
+        (_one_png, "(image 101): its PNG 000000000100.png is that of image 100 too"),
+        (lambda c: c["annotations"].insert(0, None), "annotations[0] has no image_id"),
+        (lambda c: c["annotations"][0]["segments_info"].append(None), "a segment has no number"),
+        (
+            lambda c: c["annotations"][0]["segments_info"].append(
+                c["annotations"][0]["segments_info"][0]
+            ),
+            "image 100: segment 3 of the prediction is listed twice",
+        ),
         (_as_text, "no prediction for image 100 (there is '100': a text is no number)"),
         (lambda c: c["annotations"][1].pop("image_id"), "annotations[1] has no image_id"),
         (lambda c: c["annotations"][1].pop("file_name"), "(image 101) has no file_name"),
@@ -101,7 +124,8 @@ def test_incomplete_predictions_are_named(
     arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", str(path)]
     assert evaluate_panoptic.main(arguments) == 1
     error = capsys.readouterr().err
-    assert message in error and str(path) in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
+    assert str(path) in error or "of the prediction" in error
 
 
 def test_a_byte_order_mark_is_read_and_results_are_json(tiny_dataset, coco_paths, tmp_path):
@@ -130,3 +154,23 @@ def test_what_cannot_be_read_or_written_is_said_first(coco_paths, tmp_path, caps
         assert error.value.code == 2
         said = capsys.readouterr().err
         assert sentence in said and said.count("\n") == 1
+
+
+def test_names_of_pngs_are_free_and_further_images_are_noted(
+    tiny_dataset, coco_paths, tmp_path, capsys
+):
+    """Predictions of more images than the truth has, in PNGs called otherwise."""
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    path = tmp_path / "predictions.json"
+    content = json.loads(path.read_text())
+    for entry in content["annotations"]:
+        name = f"mine_{entry['file_name']}"
+        (tmp_path / "predictions" / entry["file_name"]).rename(tmp_path / "predictions" / name)
+        entry["file_name"] = name
+    content["annotations"].append({**content["annotations"][0], "image_id": 9, "file_name": "x"})
+    path.write_text(json.dumps(content))
+    arguments = ["--truth", coco_paths.panoptic_json, "--predictions", str(path), "--workers", "1"]
+    assert evaluate_panoptic.main(arguments) == 0
+    said = capsys.readouterr()
+    assert "note: 1 predictions are of images without truth" in said.err
+    assert "| All          | 100.00" in said.out
