@@ -28,6 +28,7 @@ from panoptic_common.data.catalog import (
     register_builtin,
     register_panoptic,
     register_scenes,
+    require_files,
 )
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
@@ -44,6 +45,7 @@ def load_config(
     table: Sequence[Mapping[str, Any]] | None = None,
     need_train: bool = False,
     only_test: bool = False,
+    need_files: bool = False,
     systems: Mapping[str, str] = SYSTEMS,
     extensions: Sequence[Extension] = (),
 ) -> CN:
@@ -60,6 +62,7 @@ def load_config(
         table: class table to complete the counts from; None: that of the data sets.
         need_train: refuse a config that names no training set.
         only_test: complete from DATASETS.TEST alone, so that the training set need not be there.
+        need_files: read the data sets whole, so that a missing file is found now and not later.
         systems: package of each known MODEL.META_ARCHITECTURE.
         extensions: called with the config before anything is merged; add the keys of a model that
             is registered with Detectron2 and not in `systems`.
@@ -90,8 +93,11 @@ def load_config(
     if table is not None:
         fill_classes(cfg, table)
     else:
-        names = [] if only_test else list(cfg.DATASETS.TRAIN)
-        fill_classes(cfg, common_class_table([*names, *cfg.DATASETS.TEST]))
+        names = [*([] if only_test else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
+        if need_files:
+            for name in dict.fromkeys(names):
+                require_files(name)
+        fill_classes(cfg, common_class_table(names))
     check_system_config(cfg, systems)
     return cfg
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from panoptic_common.coco.user_files import open_regular
+from panoptic_common.coco.user_files import error_text, open_regular
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
 
@@ -37,17 +37,8 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
         error: the sentence, or the exception that holds it.
         status: `REFUSED`, or `FAULTY` where the program has done its work on faulty data.
     """
-    print(f"{Path(program).name}: {sentence(error)}", file=sys.stderr)
+    print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
     return status
-
-
-def sentence(error: object) -> str:
-    """Return the words of an error, without the decoration of Python's own."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    return str(error)
 
 
 def make_parser(document: str | None, *, whole: bool = False) -> Parser:
@@ -68,7 +59,7 @@ def checked(parser: Parser, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (ValueError, KeyError, OSError, AssertionError) as error:
-        parser.error(sentence(error))
+        parser.error(error_text(error))
 
 
 # --------------------------------------------------------------------------------------- paths
@@ -81,7 +72,7 @@ def input_file(text: str) -> Path:
     except FileNotFoundError:
         raise argparse.ArgumentTypeError(f"there is no file {text}") from None
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(sentence(error)) from error
+        raise argparse.ArgumentTypeError(error_text(error)) from error
     return Path(text)
 
 
@@ -92,7 +83,7 @@ def input_folder(text: str) -> Path:
     except FileNotFoundError:
         raise argparse.ArgumentTypeError(f"there is no folder {text}") from None
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(sentence(error)) from error
+        raise argparse.ArgumentTypeError(error_text(error)) from error
     return Path(text)
 
 

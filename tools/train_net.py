@@ -97,8 +97,12 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build_config(args: argparse.Namespace) -> CfgNode:
+def build_config(args: argparse.Namespace, need_files: bool = False) -> CfgNode:
     """Load the config that the command line asks for.
+
+    Args:
+        args: the command line.
+        need_files: look whether all files of the data sets are there.
 
     Raises:
         ValueError, FileNotFoundError: something about it is wrong; says what.
@@ -111,6 +115,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         need_train=not args.eval_only,
         only_test=args.eval_only,
         extensions=Trainer.imported.extensions,
+        need_files=need_files,
     )
     if cfg.INPUT.MAPPER and not args.eval_only:
         Trainer.imported.mapper_class(cfg.INPUT.MAPPER)
@@ -203,7 +208,7 @@ def check(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError, OSError: one sentence says what.
     """
-    cfg = build_config(args)
+    cfg = build_config(args, need_files=True)
     workers = count_workers(args.num_gpus, args.num_machines, args.num_processes)
     if not args.eval_only:
         scaled = scale_to_workers(cfg, workers)
@@ -217,8 +222,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run `work` in as many processes as the command line asks for.
 
     Returns:
-        The exit status: 0; 1 when weights became NaN or the disk is full; 2 when the run is
-            refused in a sentence.
+        The exit status: 0; 1 when weights became NaN, a file of a data set cannot be used, or the
+            disk is full; 2 when the run is refused in a sentence.
 
     Raises:
         SystemExit: SIGTERM (143) or SIGINT (130) ended the run in good order.

@@ -1,4 +1,4 @@
-"""The JSON half of a COCO-panoptic data set: read it, check it, find the files that it names.
+"""The JSON half of a COCO-panoptic data set: read it and check it.
 
     {"images":      [{"id", "file_name", "height", "width"}, ...],
      "annotations": [{"image_id", "file_name": PNG, "segments_info": [segment, ...]}, ...],
@@ -23,7 +23,7 @@ from typing import Any
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MAX_CLASSES = 255  # training numbers the classes from 0, and void has the number 255
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def read_panoptic_json(paths: PanopticPaths) -> dict[str, Any]:
                 f"{path}: not in the COCO panoptic format: there is no list {key!r}"
                 " (an instances JSON is another format)"
             )
-        wrong = next((entry for entry in data[key] if not isinstance(entry, dict)), None)
-        if wrong is not None:
-            raise ValueError(f"{path}: {key}[] holds {wrong!r} where an object belongs")
+        for position, entry in enumerate(data[key]):
+            if not isinstance(entry, dict):
+                raise ValueError(f"{path}: {key}[{position}] is {entry!r}, but must be an object")
     return dict(data)
 
 
@@ -119,6 +119,8 @@ def build_class_table(categories: Sequence[Mapping[str, Any]], source: str) -> l
 def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     """List what is wrong with the categories, one sentence each, naming the category."""
     problems = [] if categories else ["categories: the list is empty"]
+    if len(categories) > MAX_CLASSES:
+        problems.append(f"categories: {len(categories)} classes, at most {MAX_CLASSES} can be used")
     seen_ids: set[int] = set()
     seen_names: set[str] = set()
     for position, category in enumerate(categories):
@@ -199,6 +201,7 @@ def annotation_problems(
     annotation: Mapping[str, Any],
     image_ids: Collection[int | str],
     category_ids: Collection[int | str],
+    stuff_ids: Collection[int] = (),
 ) -> list[str]:
     """List what is wrong with one annotation as far as the JSON alone shows it.
 
@@ -206,6 +209,7 @@ def annotation_problems(
         annotation: one of `annotations`.
         image_ids: the ids in `images`.
         category_ids: the ids in `categories`.
+        stuff_ids: those of stuff, of which an image has one segment each, crowds aside.
 
     Returns:
         One sentence per problem, each naming the image and, where there is one, the segment.
@@ -229,6 +233,23 @@ def annotation_problems(
             label = segment.get("id") if isinstance(segment, dict) else None
             label = f"at position {position}" if label is None else label
             problems.append(f"{name}, segment {label}: {wrong}")
+    return problems + [f"{name}, {problem}" for problem in _repeated_stuff(segments, stuff_ids)]
+
+
+def _repeated_stuff(segments: Sequence[Any], stuff_ids: Collection[int]) -> list[str]:
+    """Return a sentence per segment of a stuff class that has one already."""
+    problems = []
+    first: dict[int, Any] = {}
+    for segment in segments:
+        category: Any = segment.get("category_id") if isinstance(segment, dict) else None
+        if not _is_integer(category) or category not in stuff_ids or segment.get("iscrowd"):
+            continue
+        other = first.setdefault(category, segment.get("id"))
+        if other != segment.get("id"):
+            problems.append(
+                f"segment {segment.get('id')}: second segment of stuff category {category} (the"
+                f" first is {other}); a stuff class has one segment per image: give both one id"
+            )
     return problems
 
 
@@ -273,79 +294,3 @@ def _other_kind(value: Any, ids: Collection[int | str]) -> str:
     if _is_integer(value) and str(value) in ids:
         return f" ({value} is a number, there it is the text {str(value)!r})"
     return ""
-
-
-# -------------------------------------------------------------------------------------- files
-
-
-class ImageFinder:
-    """Finder of the file of an image, from what the JSON says about it.
-
-    These names are tried in order. First the name in `images` below the folder, then the same name
-    in a subfolder. Next an image with the stem of the panoptic PNG (COCO's `000000142238.png`
-    belongs to `000000142238.jpg`). At last an image called `<image id>_leftImg8bit` (Cityscapes'
-    own converter writes a file name into the JSON that does not exist). Folders are listed, not
-    probed file by file, which matters on network file systems. The subfolders are listed only if a
-    name does not lead to a file directly.
-
-    Args:
-        images: folder of the images.
-    """
-
-    def __init__(self, images: str) -> None:
-        self._images = images
-        self._listings: dict[str, frozenset[str]] = {}
-        self._tree: dict[str, list[str]] | None = None
-
-    def find(self, image: Mapping[str, Any], png_name: str) -> str | None:
-        """Return the path of the image, or None if there is none.
-
-        Args:
-            image: its entry in `images`.
-            png_name: `file_name` of its annotation.
-
-        Raises:
-            ValueError: if several files fit equally well.
-        """
-        name = image["file_name"]
-        if self._is_listed(name):
-            return os.path.join(self._images, name)
-        stem = os.path.splitext(os.path.basename(png_name))[0]
-        for key in (os.path.basename(name), stem, f"{image['id']}_leftImg8bit"):
-            found = self._below(key)
-            if len(found) > 1:
-                raise ValueError(
-                    f"image {image['id']}: {len(found)} files fit the name {key!r}"
-                    f" ({', '.join(found[:3])}, ...); give the path below {self._images}"
-                    " in images[].file_name"
-                )
-            if found:
-                return found[0]
-        return None
-
-    def _is_listed(self, name: str) -> bool:
-        folder, base = os.path.split(os.path.join(self._images, name))
-        return base in list_folder(folder, self._listings)
-
-    def _below(self, key: str) -> list[str]:
-        """Return the files with this name, or this name without its suffix, in the whole tree."""
-        if self._tree is None:
-            self._tree = {}
-            for folder, _, files in os.walk(self._images, followlinks=True):
-                for file in sorted(files):
-                    stem, suffix = os.path.splitext(file)
-                    path = os.path.join(folder, file)
-                    self._tree.setdefault(file, []).append(path)
-                    if suffix.lower() in IMAGE_SUFFIXES:
-                        self._tree.setdefault(stem, []).append(path)
-        return self._tree.get(key, [])
-
-
-def list_folder(folder: str, cache: dict[str, frozenset[str]]) -> frozenset[str]:
-    """Return the names in a folder (none if it does not exist), from `cache` if they are there."""
-    if folder not in cache:
-        try:
-            cache[folder] = frozenset(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            cache[folder] = frozenset()
-    return cache[folder]

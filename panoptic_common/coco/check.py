@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -21,16 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from panoptic_common.coco.annotations import (
-    ImageFinder,
     PanopticPaths,
     annotation_problems,
     build_class_table,
     category_problems,
     image_problems,
     known_ids,
-    list_folder,
     read_panoptic_json,
 )
+from panoptic_common.coco.dataset_files import DatasetFiles, list_folder, why_missing
 from panoptic_common.coco.image_reading import (
     ImageSizeError,
     read_image,
@@ -142,9 +140,8 @@ def check_dataset(
     if not data["annotations"]:
         report.problems.append("annotations: the list is empty")
     tasks = list(_plan(data, paths, report))
-    stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
     contiguous = {entry["id"]: k for k, entry in enumerate(table)}
-    check = functools.partial(check_image, stuff_categories=stuff, decode_image=decode_images)
+    check = functools.partial(check_image, decode_image=decode_images)
     for done, (task, findings) in enumerate(_run(check, tasks, workers), start=1):
         report.problems += findings.problems
         _count(task, findings, report, contiguous)
@@ -161,12 +158,12 @@ def _plan(
     """Check what the JSON and the folders alone show; yield what is left to check in the files."""
     images = {image["id"]: image for image in data["images"] if not image_problems([image])}
     image_ids, categories = known_ids(data["images"]), known_ids(data["categories"])
-    finder = ImageFinder(paths.images)
-    listings: dict[str, frozenset[str]] = {}
-    owner: dict[str, Any] = {}  # PNG name -> image id
+    stuff = frozenset(entry["id"] for entry in report.class_table if not entry["isthing"])
+    files = DatasetFiles(paths)
     annotated: set[Any] = set()
+    used_pngs: set[str] = set()
     for annotation in data["annotations"]:
-        report.problems += annotation_problems(annotation, image_ids, categories)
+        report.problems += annotation_problems(annotation, image_ids, categories, stuff)
         image_id, png_name = annotation.get("image_id"), annotation.get("file_name")
         if not isinstance(image_id, (int, str)):
             continue
@@ -175,38 +172,33 @@ def _plan(
         annotated.add(image_id)
         if image_id not in images or not isinstance(png_name, str):
             continue
-        if owner.setdefault(png_name, image_id) != image_id:
-            report.problems.append(
-                f"image {image_id}: its PNG {png_name} is that of image {owner[png_name]} too"
-            )
-        file_name = _find_file(finder, images[image_id], png_name, paths, report)
-        png = os.path.join(paths.panoptic_png, png_name)
-        has_png = os.path.basename(png) in list_folder(os.path.dirname(png), listings)
-        if not has_png:
-            report.problems.append(f"image {image_id}: no panoptic PNG {png}")
+        used_pngs.add(png_name)
+        file_name = _find_file(files, images[image_id], png_name, report)
+        png = files.find_png(png_name)
+        if png is None:
+            path = files.png_path(png_name)
+            report.problems.append(f"image {image_id}: no panoptic PNG {path}{why_missing(path)}")
+        report.problems += files.sharing_problems(image_id, file_name, png)
         size = (int(images[image_id]["height"]), int(images[image_id]["width"]))
-        segments = _well_formed(annotation)
-        yield CheckTask(image_id, file_name, png if has_png else None, size, segments)
-    _note_leftovers(data, paths, report, annotated, set(owner))
+        yield CheckTask(image_id, file_name, png, size, _well_formed(annotation))
+    _note_leftovers(data, paths, report, annotated, used_pngs)
 
 
 def _find_file(
-    finder: ImageFinder,
+    files: DatasetFiles,
     image: Mapping[str, Any],
     png_name: str,
-    paths: PanopticPaths,
     report: DatasetReport,
 ) -> str | None:
     """Find an image; report it if there is none or more than one."""
     try:
-        file_name = finder.find(image, png_name)
+        file_name = files.find_image(image, png_name)
     except ValueError as error:
         report.problems.append(str(error))
         return None
     if file_name is None:
-        report.problems.append(
-            f"image {image['id']}: no image file {os.path.join(paths.images, image['file_name'])}"
-        )
+        path = files.image_path(image)
+        report.problems.append(f"image {image['id']}: no image file {path}{why_missing(path)}")
     return file_name
 
 
@@ -242,14 +234,11 @@ def _note_leftovers(
 # ------------------------------------------------------------------------------- one image
 
 
-def check_image(
-    task: CheckTask, stuff_categories: frozenset[int] = frozenset(), decode_image: bool = True
-) -> ImageFindings:
+def check_image(task: CheckTask, decode_image: bool = True) -> ImageFindings:
     """Compare one image, its PNG and its JSON entry.
 
     Args:
         task: the image.
-        stuff_categories: ids of the stuff categories, of which each may occur once.
         decode_image: see `check_dataset`.
 
     Returns:
@@ -275,7 +264,7 @@ def check_image(
         findings.problems.append(f"{name}: {error}")
         return findings
     extents = segment_areas_and_boxes(id_map)
-    problems = segment_problems(extents, task.segments_info, stuff_categories)
+    problems = segment_problems(extents, task.segments_info)
     findings.problems += [f"{name}, {problem}" for problem in problems]
     findings.pixels = dict(zip(extents.ids.tolist(), extents.areas.tolist(), strict=True))
     findings.pixels[VOID_ID] = id_map.size - int(extents.areas.sum())

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -290,25 +290,22 @@ def with_extents(
 def segment_problems(
     extents: SegmentExtents,
     segments_info: Sequence[Mapping[str, Any]],
-    stuff_categories: Collection[int] = (),
 ) -> list[str]:
     """Compare a map with its list of segments, in both directions.
 
     Args:
         extents: the segments of the map.
-        segments_info: dicts with `id` and `category_id`, optionally `area`, `bbox` (x, y, width,
-            height) and `iscrowd`; what is given is compared.
-        stuff_categories: category ids that are stuff; each may have one segment per image.
+        segments_info: dicts with `id`, optionally `area`, `bbox` (x, y, width,
+            height); what is given is compared.
 
     Returns:
         One sentence per problem, each naming the segment; empty if the two agree.
     """
     problems: list[str] = []
     seen: set[int] = set()
-    stuff_of: dict[int, int] = {}
     position = {segment_id: k for k, segment_id in enumerate(extents.ids.tolist())}
     for segment in segments_info:
-        segment_id, category = int(segment["id"]), int(segment["category_id"])
+        segment_id = int(segment["id"])
         if not VOID_ID < segment_id <= MAX_ID:
             problems.append(f"segment {segment_id}: ids lie in 1..{MAX_ID} (0 is void)")
             continue
@@ -316,13 +313,6 @@ def segment_problems(
             problems.append(f"segment {segment_id}: listed more than once")
             continue
         seen.add(segment_id)
-        if category in stuff_categories and not segment.get("iscrowd", 0):
-            other = stuff_of.setdefault(category, segment_id)
-            if other != segment_id:
-                problems.append(
-                    f"segment {segment_id}: second segment of stuff category {category}"
-                    f" (the first is {other}); a stuff class has one segment per image"
-                )
         if segment_id not in position:
             problems.append(f"segment {segment_id}: listed, but no pixel of the PNG has this id")
             continue

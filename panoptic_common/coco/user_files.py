@@ -51,6 +51,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def error_text(error: object) -> str:
+    """Return the words of an error, without the decoration of Python's own."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error)
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark.
 

@@ -27,7 +27,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from panoptic_common.coco.annotations import PanopticPaths, build_class_table, read_panoptic_json
-from panoptic_common.coco.records import read_records
+from panoptic_common.coco.records import read_records, try_records
 
 logger = logging.getLogger(__name__)
 
@@ -270,6 +270,19 @@ def load_panoptic(name: str) -> list[dict[str, Any]]:
     """
     _source(name)
     return DatasetCatalog.get(name)
+
+
+def require_files(name: str) -> None:
+    """Read a data set as training does, and look into a few of its files.
+
+    Args:
+        name: a registered name.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_panoptic`, and for files that are no images or PNGs
+            of a panoptic data set.
+    """
+    try_records(load_panoptic(name))
 
 
 def class_table(name: str) -> list[dict[str, Any]]:

@@ -22,16 +22,21 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from panoptic_common.coco.image_reading import ImageSizeError, read_image, size_text
+from panoptic_common.coco.image_reading import ImageSizeError, read_image
+from panoptic_common.coco.records import (
+    DataFileError,
+    image_size_problem,
+    read_record_ids,
+    unknown_ids,
+)
 from panoptic_common.coco.segment_ids import (
     VOID_ID,
     id_to_rgb,
-    present_ids,
-    read_id_map,
     rgb_to_id,
     segment_areas_and_boxes,
     with_extents,
 )
+from panoptic_common.coco.user_files import error_text
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.data.intensity import check_format
 
@@ -96,9 +101,8 @@ class PanopticDatasetMapper:
             What the class describes.
 
         Raises:
-            FileNotFoundError: if the image or its PNG does not exist.
-            ValueError: naming the files, if one is damaged or if their sizes or the JSON disagree.
-                Also if the PNG holds an id that is not in the JSON.
+            DataFileError: naming the files, if one is missing or damaged, or if their sizes or the
+                JSON disagree. Also if the PNG holds an id that is not in the JSON.
         """
         image = _read_image(record, self.image_format)
         inputs = T.AugInput(image)
@@ -112,7 +116,7 @@ class PanopticDatasetMapper:
         # A copy: flips are views with negative strides, and resized images are read-only.
         sample["image"] = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), order="C"))
         if self.make_targets is not None:
-            id_map = _read_ids(record, image.shape[:2])
+            id_map = read_record_ids(record, image.shape[:2])
             id_map = transform_ids(id_map, transforms)
             extents = segment_areas_and_boxes(id_map)
             _refuse_invented_ids(extents.ids, record)
@@ -159,50 +163,16 @@ def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     try:
         image = read_image(path, size)
     except ImageSizeError as error:
-        assert size is not None
-        raise ValueError(
-            f"{path}: the image is {size_text(error.size)}, but the JSON gives image"
-            f" {record.get('image_id')} {size[0]} x {size[1]}"
-        ) from error
+        raise DataFileError(image_size_problem(record, error.size)) from error
+    except (OSError, ValueError) as error:
+        raise DataFileError(error_text(error)) from error
     # BGR is a view with negative strides, which torch does not take.
     return image if image_format == "RGB" else np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _read_ids(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Read the panoptic map of a record and compare it with the JSON and the image."""
-    path = record.get("pan_seg_file_name")
-    if path is None:
-        raise ValueError(
-            f"image {record.get('image_id')} ({record['file_name']}) has no 'pan_seg_file_name':"
-            " training needs a data set registered with register_panoptic"
-        )
-    try:
-        id_map = read_id_map(path, size)
-    except ImageSizeError as error:
-        raise ValueError(
-            f"{path} is {size_text(error.size)}, but its image {record['file_name']} is"
-            f" {size[0]} x {size[1]}"
-        ) from error
-    # An id of the JSON without a pixel is harmless (it drops out); the reverse would be a class
-    # that nobody knows.
-    unknown = _unknown_ids(present_ids(id_map), record)
-    if unknown:
-        raise ValueError(
-            f"{path}: ids {unknown[:5]} ({len(unknown)} in all) are not in segments_info of image"
-            f" {record.get('image_id')}. tools/check_dataset.py lists everything"
-        )
-    return id_map
-
-
-def _unknown_ids(ids: np.ndarray, record: dict[str, Any]) -> list[int]:
-    """List the ids that the JSON of an image does not know."""
-    known = {segment["id"] for segment in record["segments_info"]} | {VOID_ID}
-    return [segment_id for segment_id in ids.tolist() if segment_id not in known]
-
-
 def _refuse_invented_ids(ids: np.ndarray, record: dict[str, Any]) -> None:
     """Stop if an augmentation blended colours, and so made ids that no segment has."""
-    unknown = _unknown_ids(ids, record)
+    unknown = unknown_ids(ids, record)
     if unknown:
         raise ValueError(
             f"an augmentation made ids {unknown[:5]} that image {record.get('image_id')} does not"

@@ -16,6 +16,7 @@ from panoptic_common.compat.launch import LaunchRefused
 
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.checkpoint.finite import NotFiniteError
+from panoptic_common.coco.records import DataFileError
 from panoptic_common.engine.run_folder import FolderRefused
 
 REFUSED, FAILED = 2, 1  # exit statuses: what was asked for cannot begin; it could not go on
@@ -86,7 +87,7 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     """
     if isinstance(error, (CheckpointError, RunRefused, FolderRefused, LaunchRefused)):
         return REFUSED, str(error)
-    if isinstance(error, (NotFiniteError, CannotWrite)):
+    if isinstance(error, (NotFiniteError, DataFileError, CannotWrite)):
         return FAILED, str(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         place = f"{error.filename} " if error.filename else "a file "

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.utils import comm
 
-from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.records import read_record_ids
 from panoptic_common.data.catalog import class_table, load_panoptic
 
 
@@ -76,7 +76,7 @@ class PanopticTruth:
         """Return the (H, W) int32 true id map of an image; read-only, the last one is kept."""
         path = record["pan_seg_file_name"]
         if self._last is None or self._last[0] != path:
-            id_map = read_id_map(path, (record["height"], record["width"]))
+            id_map = read_record_ids(record, (record["height"], record["width"]))
             id_map.setflags(write=False)
             self._last = (path, id_map)
         return self._last[1]

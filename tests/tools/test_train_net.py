@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from dataset_factory import make_coco_panoptic
@@ -16,6 +17,7 @@ from project import ROOT
 from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
 
 from panoptic_common.checkpoint.finite import NotFiniteError
+from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 from panoptic_tools import train_net
 
 PROGRAM = ROOT / "tools/train_net.py"
@@ -319,6 +321,30 @@ def test_sentence_of_a_worker_process_is_told_without_its_traceback(refusal, wor
 
     monkeypatch.setattr(train_net, "launch", fail)
     assert refusal(words, status=1) == "train_net.py: it is NaN"
+
+
+@pytest.mark.parametrize("loader_processes", ["0", "1"])
+def test_a_damaged_file_ends_a_training_with_its_name(words, tmp_path, capfd, loader_processes):
+    """Found when it is read: the JSON, the folders and its header show nothing."""
+    path = tmp_path / "tiny" / "000000000102.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert train_net.main(set_option(words, "DATALOADER.NUM_WORKERS", loader_processes)) == 1
+    said = capfd.readouterr()
+    assert said.err.strip().splitlines()[-1].startswith(f"train_net.py: {path}: damaged image")
+    assert "Traceback" not in said.out + said.err + (tmp_path / "out/log.txt").read_text()
+
+
+def test_a_truth_with_pixels_that_nothing_lists_ends_an_evaluation(words, tmp_path, refusal):
+    """Found by the evaluator, where a first look does not find it."""
+    assert train_net.main(words) == 0
+    path = tmp_path / "panoptic_tiny" / "000000000102.png"
+    write_id_map(path, np.full_like(read_id_map(path), 5))
+    words = [*words, "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")]
+    with pytest.MonkeyPatch.context() as patch:  # a larger set, of which it is not looked at
+        patch.setattr("panoptic_common.data.catalog.try_records", lambda records: None)
+        said = refusal(["--eval-only", *words], status=1)
+    assert f"{path}: ids [5] (1 in all) are not in segments_info of image 102" in said
+    assert "ids [5]" in refusal(["--eval-only", *words])  # of a small set it is found at once
 
 
 def test_evaluation_of_weights_that_are_not_finite(refusal, words, tmp_path):

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panoptic_common.coco.annotations import (
-    ImageFinder,
     PanopticPaths,
     annotation_problems,
     build_class_table,
@@ -189,6 +188,21 @@ def test_an_id_as_text_and_as_a_number_are_told_apart() -> None:
     assert "('1' is text, there it is a number)" in problem
 
 
+def test_a_stuff_class_has_one_segment_per_image_besides_crowds() -> None:
+    segments = [_segment(id=5), _segment(id=6), _segment(id=8, iscrowd=1)]
+    annotation = {"image_id": 1, "file_name": "a", "segments_info": segments}
+    assert annotation_problems(annotation, {1}, {7}) == []  # a thing
+    (problem,) = annotation_problems(annotation, {1}, {7}, stuff_ids={7})
+    assert problem.startswith("image 1, segment 6: second segment of stuff category 7 (the first")
+
+
+def test_more_classes_than_the_number_of_void_are_refused() -> None:
+    """Class 255 would be void in training, and its pixels lost without a word."""
+    classes = [{"id": k, "name": f"c{k}", "isthing": 1} for k in range(256)]
+    assert category_problems(classes[:255]) == []
+    assert category_problems(classes) == ["categories: 256 classes, at most 255 can be used"]
+
+
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     data = {"images": [], "annotations": [], "categories": []}
     paths = _paths(tmp_path, json.dumps(data).encode("utf-8-sig"))
@@ -202,53 +216,6 @@ def test_annotation_without_image_or_png_is_named() -> None:
     assert "image 3: 'file_name'" in problems[1]
     (problem,) = annotation_problems({"file_name": "x.png", "segments_info": []}, {1}, {7})
     assert "x.png" in problem and "'image_id' is missing" in problem
-
-
-# -------------------------------------------------------------------------------------- files
-
-
-def _touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def test_images_are_found_by_name_subfolder_stem_and_cityscapes_rule(tmp_path: Path) -> None:
-    city = "aachen_000000_000019_leftImg8bit.png"
-    _touch(tmp_path, "a.jpg", "deep/b.jpg", "c.JPG", "x/e.png", f"aachen/{city}", "d.txt")
-    finder = ImageFinder(str(tmp_path))
-
-    def find(name: str, png: str = "none.png", image_id: Any = 0) -> str | None:
-        found = finder.find({"id": image_id, "file_name": name}, png)
-        return None if found is None else str(Path(found).relative_to(tmp_path))
-
-    assert find("a.jpg") == "a.jpg"
-    assert find("deep/b.jpg") == "deep/b.jpg"
-    assert find("b.jpg") == "deep/b.jpg"
-    assert find("c.jpg", png="c.png") == "c.JPG"
-    assert find("e.jpg", png="e.png") == "x/e.png"
-    assert find("aachen_000000_000019_gtFine_leftImg8bit.png", image_id=city[:20]) == (
-        f"aachen/{city}"
-    )
-    assert find("d.jpg", png="d.png") is None  # a text file is no image
-    assert find("gone.jpg") is None
-
-
-def test_the_exact_name_wins_over_other_files_of_that_stem(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.jpg", "old/a.jpg", "a.png")
-    finder = ImageFinder(str(tmp_path))
-    assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") == str(tmp_path / "a.jpg")
-
-
-def test_several_files_of_one_name_are_an_error(tmp_path: Path) -> None:
-    _touch(tmp_path, "x/a.jpg", "y/a.jpg")
-    with pytest.raises(ValueError, match="image 1: 2 files fit the name 'a.jpg'"):
-        ImageFinder(str(tmp_path)).find({"id": 1, "file_name": "a.jpg"}, "a.png")
-
-
-def test_missing_folder_finds_nothing(tmp_path: Path) -> None:
-    finder = ImageFinder(str(tmp_path / "nowhere"))
-    assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") is None
 
 
 def test_sound_file_is_read_as_it_is(tmp_path: Path) -> None:

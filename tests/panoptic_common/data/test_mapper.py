@@ -17,7 +17,7 @@ from mapped_samples import FixedCrop, check_segments, keep_targets, map_record, 
 from PIL import Image
 
 from panoptic_common.coco.annotations import PanopticPaths
-from panoptic_common.coco.records import read_records
+from panoptic_common.coco.records import DataFileError, read_records
 from panoptic_common.coco.segment_ids import MAX_ID, write_id_map
 from panoptic_common.config import add_panoptic_config
 from panoptic_common.data.augmentations import RandomScale
@@ -127,7 +127,7 @@ def test_damaged_and_missing_files_are_named(record: dict[str, Any], key: str) -
     with pytest.raises(ValueError, match=f"{path.name}: damaged"):
         map_record(record)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=path.name):
+    with pytest.raises(DataFileError, match=path.name):
         map_record(record)
 
 

@@ -1,0 +1,159 @@
+"""The files that a COCO-panoptic JSON names: where they are, and that no two images share one.
+
+Training and `tools/check_dataset.py` both find files through this module. Folders are listed, not
+probed file by file, which matters on network file systems. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from panoptic_common.coco.annotations import PanopticPaths
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What listing a folder fails with where the name cannot be that of a folder at all.
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+class DatasetFiles:
+    """Finder of the files of one data set, which remembers whose they are.
+
+    Args:
+        paths: where the data set lies.
+    """
+
+    def __init__(self, paths: PanopticPaths) -> None:
+        self._paths = paths
+        self._finder = ImageFinder(paths.images)
+        self._listings: dict[str, frozenset[str]] = {}
+        self._owners: dict[str, Any] = {}
+
+    def find_image(self, image: Mapping[str, Any], png_name: str) -> str | None:
+        """Return what `ImageFinder.find` does."""
+        return self._finder.find(image, png_name)
+
+    def find_png(self, png_name: str) -> str | None:
+        """Return the path of a PNG, or None if it is no file."""
+        path = self.png_path(png_name)
+        is_there = os.path.basename(path) in list_folder(os.path.dirname(path), self._listings)
+        return path if is_there else None
+
+    def png_path(self, png_name: str) -> str:
+        """Return where a PNG belongs."""
+        return os.path.join(self._paths.panoptic_png, png_name)
+
+    def image_path(self, image: Mapping[str, Any]) -> str:
+        """Return where an image belongs."""
+        return os.path.join(self._paths.images, image["file_name"])
+
+    def sharing_problems(self, image_id: Any, *files: str | None) -> list[str]:
+        """Note whose files these are; return a sentence per file that another image has already.
+
+        Args:
+            image_id: of the image.
+            files: its image file and its PNG, as far as they are there.
+        """
+        problems = []
+        for path in filter(None, files):
+            owner = self._owners.setdefault(os.path.normpath(path), image_id)
+            if owner != image_id:
+                problems.append(f"image {image_id}: its file {path} is that of image {owner} too")
+        return problems
+
+
+def why_missing(path: str) -> str:
+    """Return how a path that is no file is there nevertheless, for a message; mostly ""."""
+    if os.path.isdir(path):
+        return " (a folder has this name)"
+    if os.path.islink(path):
+        return " (a link of this name leads nowhere)"
+    return " (a pipe or device has this name)" if os.path.exists(path) else ""
+
+
+class ImageFinder:
+    """Finder of the file of an image, from what the JSON says about it.
+
+    In this order: the name in `images` below the folder; the same name in a subfolder; an image
+    with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a
+    image called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
+    JSON that does not exist). Folders are listed, not probed file by file, which matters on network
+    file systems; the subfolders are listed only if a name does not lead to a file directly.
+
+    Args:
+        images: folder of the images.
+    """
+
+    def __init__(self, images: str) -> None:
+        self._images = images
+        self._listings: dict[str, frozenset[str]] = {}
+        self._tree: dict[str, list[str]] | None = None
+
+    def find(self, image: Mapping[str, Any], png_name: str) -> str | None:
+        """Return the path of the image, or None if there is none.
+
+        Args:
+            image: its entry in `images`.
+            png_name: `file_name` of its annotation.
+
+        Raises:
+            ValueError: if several files fit equally well.
+        """
+        name = image["file_name"]
+        if self._is_listed(name):
+            return os.path.join(self._images, name)
+        stem = os.path.splitext(os.path.basename(png_name))[0]
+        for key in (os.path.basename(name), stem, f"{image['id']}_leftImg8bit"):
+            found = self._below(key)
+            if len(found) > 1:
+                raise ValueError(
+                    f"image {image['id']}: {len(found)} files fit the name {key!r}"
+                    f" ({', '.join(found[:3])}, ...); give the path below {self._images}"
+                    " in images[].file_name"
+                )
+            if found:
+                return found[0]
+        return None
+
+    def _is_listed(self, name: str) -> bool:
+        folder, base = os.path.split(os.path.join(self._images, name))
+        return base in list_folder(folder, self._listings)
+
+    def _below(self, key: str) -> list[str]:
+        """Return the files with this name, or this name without its suffix, in the whole tree."""
+        if self._tree is None:
+            self._tree = {}
+            for folder, _, _ in os.walk(self._images, followlinks=True):
+                for file in sorted(list_folder(folder, self._listings)):
+                    stem, suffix = os.path.splitext(file)
+                    path = os.path.join(folder, file)
+                    self._tree.setdefault(file, []).append(path)
+                    if suffix.lower() in IMAGE_SUFFIXES:
+                        self._tree.setdefault(stem, []).append(path)
+        return self._tree.get(key, [])
+
+
+def list_folder(folder: str, cache: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Return the regular files in a folder, links to some included; from `cache` if known.
+
+    Args:
+        folder: its path; one that does not exist has no files.
+        cache: what was found so far, by folder.
+
+    Raises:
+        OSError: the folder is there, but may not be read.
+    """
+    if folder not in cache:
+        cache[folder] = frozenset()
+        try:
+            # The kind of a file comes with its name: no further call, but for links.
+            with os.scandir(folder) as entries:
+                cache[folder] = frozenset(entry.name for entry in entries if entry.is_file())
+        except ValueError:  # a NUL byte in the name
+            pass
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+    return cache[folder]
