@@ -74,7 +74,7 @@ def print_report(name: str, report: DatasetReport, max_problems: int) -> None:
     """Print the counts of every class, and what is wrong."""
     if report.class_table:
         print_counts(name, report)
-    for note in report.notes:
+    for note in [*report.notes, *kind_notes(report)]:
         print(f"note: {note}")
     if not report.problems:
         print(f"{name}: {report.num_images} images, nothing wrong")
@@ -85,6 +85,15 @@ def print_report(name: str, report: DatasetReport, max_problems: int) -> None:
         print(f"  {problem}")
     if len(shown) < len(report.problems):
         print(f"  ... and {len(report.problems) - len(shown)} more (--max-problems 0 prints all)")
+
+
+def kind_notes(report: DatasetReport) -> list[str]:
+    """Note that classes of one kind suffice for one of the systems only."""
+    kinds = {entry["isthing"] for entry in report.class_table}
+    if len(kinds) != 1:
+        return []
+    missing = "stuff" if kinds == {1} else "thing"
+    return [f"there is no {missing} class, without which COPS can be trained, but not Unified"]
 
 
 def print_counts(name: str, report: DatasetReport) -> None:
