@@ -286,7 +286,7 @@ def test_a_full_disk_stops_the_demo_and_leaves_whole_files(
         ([], "name images or videos"),
         (["x.png", "--webcam", "0"], "name images or videos"),
         (["x.png", "--panels", "contact_sheet"], "need a folder"),
-        (["x.png", "--max-side", "-1"], "must not be negative"),
+        (["x.png", "--max-side", "-1"], "must be at least 0"),
         (["x.png", "--affinity", "12"], "is not X,Y"),
         (["x.png", "--score-threshold", "3"], "between 0 and 1"),
         (["x.png", "--json"], "need a folder"),
