@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dataset_factory import make_coco_panoptic
 
 from panoptic_common.coco.annotations import PanopticPaths
-from panoptic_common.coco.records import read_records
+from panoptic_common.coco.records import DataFileError, read_records, try_records
+from panoptic_common.coco.segment_ids import write_id_map
 
 
 @pytest.fixture
@@ -94,3 +96,38 @@ def test_truncated_json_is_named(tiny: PanopticPaths) -> None:
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ValueError, match="panoptic_tiny.json: damaged JSON"):
         read_records(tiny)
+
+
+# ---- a first look into the files -----------------------------------------------------------------
+
+
+def test_a_first_look_reads_a_few_images_over_the_whole_set(tmp_path: Path) -> None:
+    """Of 17 images 8 are read, the first and every second after it: 0, 2, 4, 6, 8, 10, 12, 14."""
+    paths = make_coco_panoptic(tmp_path, num_images=17)
+    _, records = read_records(paths)
+    pngs = [Path(record["pan_seg_file_name"]) for record in records]
+    for number in (1, 15, 16):
+        pngs[number].write_bytes(b"damaged")
+    try_records(records)
+    pngs[14].write_bytes(b"damaged")
+    with pytest.raises(DataFileError, match=f"{pngs[14].name}: not a PNG file"):
+        try_records(records)
+
+
+def test_pngs_without_a_pixel_of_a_segment_are_refused_if_all_are_so(tiny: PanopticPaths) -> None:
+    _, records = read_records(tiny)
+    for record in records[1:]:
+        write_id_map(record["pan_seg_file_name"], np.zeros((48, 64), np.int32))
+    try_records(records)  # one of three has pixels
+    try_records([{**record, "segments_info": []} for record in records[1:]])  # and lists nothing
+    write_id_map(records[0]["pan_seg_file_name"], np.zeros((48, 64), np.int32))
+    with pytest.raises(DataFileError, match="not one pixel .* as in all 3 PNGs"):
+        try_records(records)
+
+
+def test_the_sentence_of_a_file_survives_the_worker_of_a_loader() -> None:
+    """torch makes the error anew, with the traceback of the worker before its words."""
+    words = (
+        "Caught DataFileError in worker 0.\nTraceback ...\nx.records.DataFileError: a.png is b\n"
+    )
+    assert str(DataFileError(words)) == "a.png is b" == str(DataFileError("a.png is b"))
