@@ -32,11 +32,13 @@ import numpy.typing as npt
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.grid import solve_amwc_grid
 from cops.solver.labelling import Result, energy, finish, is_feasible
+from cops.solver.multicut import Multicut, solve_multicut
 from cops.solver.parallel import call_beside, run_all
-from cops.solver.problem import Problem, check_problem, survey_problem
+from cops.solver.problem import Problem, check_labels, check_problem, survey_problem
 
 __all__ = [
     "METHODS",
+    "Multicut",
     "Result",
     "check_problem",
     "energy",
@@ -44,6 +46,7 @@ __all__ = [
     "solve_amwc",
     "solve_amwc_grid",
     "solve_many",
+    "solve_multicut",
     "solve_mwc",
 ]
 
@@ -57,6 +60,7 @@ def solve_amwc(
     partitionable: npt.ArrayLike,
     *,
     method: str = "greedy",
+    start: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     refine: int = 1,
     num_threads: int = 1,
 ) -> Result:
@@ -72,14 +76,17 @@ def solve_amwc(
         partitionable: (K,) bools, True for classes that may have several clusters.
         method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
             moves on coarser and coarser graphs (`cops.solver.multilevel`).
+        start: (V,) classes and (V,) clusters from which "multilevel" starts, instead of from single
+            nodes, such as `result[:2]` of the image before in a video. The result costs no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend
             on it. For many problems at once `solve_many` is the better use of threads.
 
     Raises:
-        ValueError, TypeError: see `check_problem`; or the method is unknown.
+        ValueError, TypeError: see `check_problem`; the method is unknown or takes no start, or the
+            start is not feasible.
     """
-    _check_method(method)
+    _check_method(method, start)
 
     def solve() -> Result:
         problem, survey = survey_problem(node_costs, edges, edge_costs, partitionable)
@@ -88,7 +95,10 @@ def solve_amwc(
         # Imported on first use: the module compiles (or loads) a good many kernels.
         from cops.solver.multilevel.algorithm import solve_multilevel
 
-        return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)
+        first = None if start is None else _check_labelling(*start, problem)
+        return solve_multilevel(
+            problem, survey, start=first, refine=refine, num_threads=num_threads
+        )
 
     return call_beside(solve)
 
@@ -121,9 +131,7 @@ def solve_mwc(
     Raises:
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start.
     """
-    _check_method(method)
-    if method == "greedy" and start is not None:
-        raise ValueError("the greedy method has no start; use method='multilevel'")
+    _check_method(method, start)
 
     def solve() -> Result:
         problem, survey = survey_problem(node_costs, edges, edge_costs)
@@ -131,7 +139,7 @@ def solve_mwc(
             return finish(problem, *contract_greedily(problem))
         from cops.solver.multilevel.algorithm import solve_multilevel
 
-        first = None if start is None else _check_start(start, problem)
+        first = None if start is None else (_check_start("start", start, problem),) * 2
         return solve_multilevel(
             problem, survey, start=first, refine=refine, num_threads=num_threads
         )
@@ -160,19 +168,34 @@ def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[
     return run_all(tasks, num_threads)
 
 
-def _check_method(method: str) -> None:
+def _check_method(method: str, start: object) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if method == "greedy" and start is not None:
+        raise ValueError("the greedy method has no start; use method='multilevel'")
 
 
-def _check_start(start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32]:
+def _check_start(name: str, start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32]:
     num_nodes, num_classes = problem.node_costs.shape
-    classes = np.asarray(start)
-    if classes.shape != (num_nodes,) or classes.dtype.kind not in "iu":
-        raise ValueError(
-            f"start must be {num_nodes} integers, one class per node, but has shape "
-            f"{classes.shape} and type {classes.dtype}"
-        )
+    classes = check_labels(name, start, num_nodes)
     if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(f"start must hold classes 0 .. {num_classes - 1}")
+        raise ValueError(f"{name} must hold classes 0 .. {num_classes - 1}")
     return np.ascontiguousarray(classes, dtype=np.int32)
+
+
+def _check_labelling(
+    classes: npt.ArrayLike, clusters: npt.ArrayLike, problem: Problem
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Bring a start into the form that the multilevel method reads, or refuse it."""
+    first = _check_start("start[0]", classes, problem)
+    second = check_labels("start[1]", clusters, len(first))
+    # Clusters of several classes would be read as several clusters: they are an error somewhere.
+    _, one_of, numbers = np.unique(second, return_index=True, return_inverse=True)
+    numbers = numbers.reshape(-1)
+    wrong = np.flatnonzero(first != first[one_of[numbers]])
+    if len(wrong):
+        raise ValueError(
+            f"start gives nodes {one_of[numbers[wrong[0]]]} and {wrong[0]} one cluster and two "
+            "classes; all nodes of a cluster have one class"
+        )
+    return first, numbers.astype(np.int32)

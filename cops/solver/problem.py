@@ -147,6 +147,17 @@ def check_partitionable(
     return flags
 
 
+def check_labels(name: str, labels: npt.ArrayLike, num_nodes: int) -> npt.NDArray[Any]:
+    """Return labels as an array, or refuse what is not one integer per node."""
+    array = np.asarray(labels)
+    if array.shape != (num_nodes,) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must be {num_nodes} integers, one per node, but has shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    return array
+
+
 def largest_magnitude(values: npt.NDArray[Any]) -> float:
     """Return the largest magnitude of a C-contiguous array of floats; NaN if there is a NaN.
 

@@ -71,7 +71,7 @@ def solve_multilevel(
     problem: Problem,
     survey: Survey,
     *,
-    start: Labels | None = None,
+    start: tuple[Labels, Labels] | None = None,
     refine: int = 1,
     num_threads: int = 1,
 ) -> Result:
@@ -80,8 +80,9 @@ def solve_multilevel(
     Args:
         problem: AMWC; or MWC, which is AMWC with P empty.
         survey: what the check has seen.
-        start: for MWC only: (V,) int32 classes. If given, step 4 begins with them, and steps 1 to 3
-            are left out. The result is at least as good as the start.
+        start: a feasible labelling, (V,) int32 classes and (V,) int32 clusters below V (outside P
+            any number: there the class is the cluster). If given, step 4 begins with it, and
+            steps 1 to 3 are left out. The result is at least as good as the start.
         refine: cycles of refinement; 0 = as fast as possible, 1 = usual, 2 or 3 = still better on
             problems with much noise.
         num_threads: threads for this one problem; the result does not depend on it. Many problems
@@ -99,7 +100,6 @@ def solve_multilevel(
         cost = energy(*problem[:3], result.node_classes, result.is_cut)
         return result._replace(energy=cost)
     partitionable = problem.partitionable
-    num_nodes, num_classes = problem.node_costs.shape
     graph, scale = _input_graph(problem, survey, both=refine > 0)
     # What "all nodes in one cluster" costs at least; unknown until some graph says so.
     together = -np.inf
@@ -110,20 +110,31 @@ def solve_multilevel(
         sums = small.node_costs.sum(axis=0, dtype=np.float64)
         together = (1.0 - 1e-6) * (taken + sums.min()) / scale
     else:
-        # Outside P, the number of a class is the number of its cluster.
-        clusters = start.copy()
-        class_of = np.arange(num_classes + num_nodes, dtype=np.int32)
+        clusters, class_of = _number_start(*start, partitionable)
     _refine(graph, partitionable, clusters, class_of, refine)
     classes = class_of[clusters]
     result = finish_best(problem, survey.stencil, graph.best, together, classes, clusters)
     if start is not None:
         # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
         given = finish_best(
-            problem, survey.stencil, graph.best, -np.inf, start.copy(), start.copy()
+            problem, survey.stencil, graph.best, -np.inf, start[0].copy(), start[1].copy()
         )
         if given.energy < result.energy:
             return given
     return result
+
+
+def _number_start(
+    classes: Labels, clusters: Labels, partitionable: npt.NDArray[np.bool_]
+) -> tuple[Labels, Labels]:
+    """Bring a feasible labelling into the numbers of refine.py: clusters (V,), class_of (K + V,)."""
+    num_classes = len(partitionable)
+    class_of = np.zeros(num_classes + len(classes), np.int32)
+    class_of[:num_classes] = np.arange(num_classes)
+    # Outside P, the number of a class is the number of its cluster.
+    numbers = np.where(partitionable[classes], num_classes + clusters, classes).astype(np.int32)
+    class_of[numbers] = classes
+    return numbers, class_of
 
 
 def _check_counts(refine: int, num_threads: int) -> None:

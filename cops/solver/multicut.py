@@ -1,0 +1,224 @@
+"""Multicut, also called correlation clustering: AMWC without classes, with links that must hold.
+
+    minimise  sum over cut edges e of edge_costs[e]
+
+over all ways to divide the nodes of a graph into clusters. There is one class, in P, and it costs
+nothing, so both algorithms apply as they are. What is added here is what an infinite cost means:
+
+* +inf, a *must-link*: cutting the edge would cost everything, so its ends have one cluster. Such
+  edges are contracted before anything is solved, so that they hold exactly.
+* -inf, a *cannot-link*: the edge pays everything for being cut, so its ends have two clusters. The
+  solvers read a finite cost of -B, with B above twice the sum of all finite magnitudes. Then two
+  clusters with a cannot-link between them have edges of negative sum whatever else joins them, and
+  a labelling that breaks one costs more than all nodes alone, which breaks none.
+
+Constraints cost nothing in the energy. Every result is checked against all of them.
+
+Shapes: V nodes, E edges, M clusters, N nodes that are left when must-links are contracted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver._jit import jit
+from cops.solver.counting import mark_cut, sum_cut
+from cops.solver.greedy.algorithm import contract_greedily
+from cops.solver.labelling import Result, finish
+from cops.solver.parallel import call_beside
+from cops.solver.problem import check_labels, float_array, survey_problem
+
+
+class Multicut(NamedTuple):
+    """A division of the nodes into clusters.
+
+    Attributes:
+        labels: (V,) int32, cluster of each node; 0 .. M-1, numbered by their first nodes.
+        is_cut: (E,) bool, whether the ends of each edge lie in two clusters.
+        energy: the finite costs of the cut edges, summed in float64.
+    """
+
+    labels: npt.NDArray[np.int32]
+    is_cut: npt.NDArray[np.bool_]
+    energy: float
+
+
+def solve_multicut(
+    edges: npt.ArrayLike,
+    edge_costs: npt.ArrayLike,
+    *,
+    num_nodes: int | None = None,
+    method: str = "multilevel",
+    start: npt.ArrayLike | None = None,
+    refine: int = 1,
+    num_threads: int = 1,
+) -> Multicut:
+    """Divide the nodes of a graph with signed edges into clusters at a low cost.
+
+    Args:
+        edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
+        edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together. +inf:
+            the ends must have one cluster (must-link); -inf: two clusters (cannot-link).
+        num_nodes: V; by default one more than the largest end of an edge.
+        method: "greedy" or "multilevel", as for `cops.solver.solve_amwc`.
+        start: (V,) integer labels from which "multilevel" starts, such as those of the image
+            before. They need not obey the constraints: the nodes of a must-link take the label of
+            the first of them.
+        refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
+        num_threads: of "multilevel" only; the result does not depend on it.
+
+    Raises:
+        ValueError, TypeError: an argument is malformed, the method is unknown or takes no start, or
+            a cannot-link contradicts must-links; the message names the edge.
+
+    Example: a square of friends with one that must stay out.
+
+    >>> found = solve_multicut([[0, 1], [1, 2], [2, 3], [0, 3]], [1.0, 2.0, 1.5, -np.inf])
+    >>> found.labels.tolist(), found.energy
+    ([0, 1, 1, 1], 1.0)
+    """
+    if method not in ("greedy", "multilevel"):
+        raise ValueError(f"method must be one of greedy, multilevel, not {method!r}")
+    if method == "greedy" and start is not None:
+        raise ValueError("the greedy method has no start; use method='multilevel'")
+
+    def solve() -> Multicut:
+        ends, costs, linked = _check_graph(edges, edge_costs, num_nodes)
+        first = None if start is None else check_labels("start", start, len(linked))
+        options = {"refine": refine, "num_threads": num_threads}
+        parts = _solve_linked(ends, costs, linked, first, method, options)
+        labels = parts[linked]
+        is_cut = np.empty(len(ends), dtype=bool)
+        mark_cut(ends, labels, is_cut)
+        _certify(costs, is_cut)
+        finite = np.where(np.isinf(costs), 0.0, costs)
+        return Multicut(labels, is_cut, float(sum_cut(finite, is_cut)))
+
+    return call_beside(solve)
+
+
+def _check_graph(
+    edges: npt.ArrayLike, edge_costs: npt.ArrayLike, num_nodes: int | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any], npt.NDArray[np.int32]]:
+    """Check a graph; return its edges and costs, and the node (V,) that each is contracted to."""
+    ends = np.asarray(edges)
+    if num_nodes is None:
+        if ends.size == 0:
+            raise ValueError("without an edge, num_nodes must say how many nodes there are")
+        num_nodes = int(ends.max()) + 1 if ends.dtype.kind in "iu" else 1
+    if num_nodes < 1:
+        raise ValueError(f"num_nodes must be at least 1, not {num_nodes}")
+    costs = float_array("edge_costs", edge_costs)
+    missing = np.flatnonzero(np.isnan(costs).ravel())
+    if len(missing):
+        raise ValueError(f"edge_costs[{missing[0]}] is NaN")
+    finite = np.where(np.isinf(costs), 0.0, costs)
+    # The nodes of a multicut cost nothing: one class, and one number per node that is never read.
+    problem, _ = survey_problem(np.zeros((num_nodes, 1), np.float32), ends, finite, [True])
+    linked, count = join_linked(problem.edges, np.isposinf(costs), num_nodes)
+    if count < num_nodes:
+        _check_contradictions(problem.edges, costs, linked)
+    return problem.edges, costs, linked
+
+
+def _check_contradictions(
+    edges: npt.NDArray[np.int32], costs: npt.NDArray[Any], linked: npt.NDArray[np.int32]
+) -> None:
+    """Refuse a cannot-link whose ends are joined by must-links."""
+    broken = np.isneginf(costs) & (linked[edges[:, 0]] == linked[edges[:, 1]])
+    if broken.any():
+        edge = int(np.flatnonzero(broken)[0])
+        raise ValueError(
+            f"edges[{edge}] says that nodes {edges[edge, 0]} and {edges[edge, 1]} must be apart "
+            "(-inf), but edges of +inf join them: give up one of these constraints"
+        )
+
+
+def _solve_linked(
+    edges: npt.NDArray[np.int32],
+    costs: npt.NDArray[Any],
+    linked: npt.NDArray[np.int32],
+    start: npt.NDArray[Any] | None,
+    method: str,
+    options: dict[str, int],
+) -> npt.NDArray[np.int32]:
+    """Solve the contracted problem; return clusters (N,), numbered by first nodes."""
+    num_parts = int(linked.max()) + 1
+    if num_parts < len(linked):
+        edges = linked[edges]
+        left = edges[:, 0] != edges[:, 1]
+        edges, costs = np.ascontiguousarray(edges[left]), costs[left]
+    apart = np.isneginf(costs)
+    if apart.any():
+        total = float(np.abs(costs[~apart]).sum(dtype=np.float64))
+        barrier = 2.01 * total if total > 0.0 else 1.0
+        costs = np.where(apart, -barrier, costs.astype(np.float64))
+    no_classes = np.zeros((num_parts, 1), np.float32)
+    problem, survey = survey_problem(no_classes, edges, costs, [True])
+    if method == "greedy":
+        return finish(problem, *contract_greedily(problem)).node_clusters
+    # Imported on first use: the module compiles (or loads) a good many kernels.
+    from cops.solver.multilevel.algorithm import solve_multilevel
+
+    labelling = None
+    if start is not None:
+        first_nodes = np.unique(linked, return_index=True)[1]
+        clusters = np.unique(start[first_nodes], return_inverse=True)[1]
+        labelling = (np.zeros(num_parts, np.int32), clusters.astype(np.int32))
+    result: Result = solve_multilevel(problem, survey, start=labelling, **options)
+    return result.node_clusters
+
+
+def _certify(costs: npt.NDArray[Any], is_cut: npt.NDArray[np.bool_]) -> None:
+    """Check that no constraint is broken.
+
+    Raises:
+        RuntimeError: one is, which the head of this file excludes.
+    """
+    broken = np.flatnonzero(np.where(is_cut, np.isposinf(costs), np.isneginf(costs)))
+    if len(broken):
+        raise RuntimeError(
+            f"the labelling breaks the constraint of edges[{broken[0]}]: a fault of the solver, "
+            "please report it with this problem"
+        )
+
+
+def join_linked(
+    edges: npt.NDArray[np.int32], is_link: npt.NDArray[np.bool_], num_nodes: int
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Find the components of the graph of some edges.
+
+    Args:
+        edges: (E, 2) int32.
+        is_link: (E,) which edges join their ends.
+        num_nodes: V.
+
+    Returns:
+        (V,) int32 component of each node, numbered 0 .. N-1 by first nodes; and N.
+    """
+    parent = np.arange(num_nodes, dtype=np.int32)
+    if is_link.any():
+        _join_edges(np.ascontiguousarray(edges[is_link]), parent)
+    numbers = np.cumsum(parent == np.arange(num_nodes), dtype=np.int32) - np.int32(1)
+    return numbers[parent], int(numbers[-1]) + 1
+
+
+@jit
+def _join_edges(edges, parent):
+    """Let parent[v], at first v, be the smallest node of the component of v."""
+    # Invariant: parent[v] <= v, and roots are the smallest nodes of their sets.
+    for e in range(edges.shape[0]):
+        a = edges[e, 0]
+        b = edges[e, 1]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        parent[max(a, b)] = min(a, b)
+    for v in range(parent.size):
+        parent[v] = parent[parent[v]]
