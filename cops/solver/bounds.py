@@ -24,8 +24,9 @@ multipliers HiGHS returns, the Lagrangian they define is minimised here in float
 even if HiGHS was not accurate. Then x and y are made integral (branch and bound). That raises the
 bound and ends, on small problems, with the optimum, to HiGHS's tolerances (about 1e-7).
 
-Meant for hundreds of nodes: planted grids of 16 x 16 take seconds, some of 24 x 24 more than a
-minute. The relaxation alone goes further; there it was within 0.4 % of the optimum.
+`find_bound` is meant for hundreds of nodes: planted grids of 16 x 16 take seconds, some of 24 x 24
+more than a minute. The relaxation alone goes further; there it was within 0.4 % of the optimum.
+`dual_bound` (of `cops.solver.dual`, which needs no scipy) is for any number of nodes.
 
 Shapes: V nodes, K classes, E edges; the variables are numbered x row by row, then y.
 """
@@ -42,8 +43,12 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, mi
 from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.csgraph import connected_components, dijkstra
 
+from cops.solver.dual.bound import DualBound, dual_bound, gap_percent
+from cops.solver.dual.links import merge_parallel
 from cops.solver.labelling import Result, finish
 from cops.solver.problem import Problem, check_problem
+
+__all__ = ["Bound", "DualBound", "components", "dual_bound", "find_bound"]
 
 Array = npt.NDArray[Any]
 
@@ -70,7 +75,7 @@ class Bound(NamedTuple):
 
     def gap_percent(self, cost: float) -> float:
         """Return by how much a cost may exceed the optimum, in percent of the bound."""
-        return 100.0 * (cost - self.lower) / max(abs(self.lower), 1e-30)
+        return gap_percent(self.lower, cost)
 
 
 def find_bound(
@@ -119,7 +124,7 @@ class _Program:
         self.deadline = deadline
         self.complete = False  # whether `relax` came to its end
         self.num_nodes, self.num_classes = problem.node_costs.shape
-        self.ends, self.edge_costs = _merge_parallel(problem)
+        self.ends, self.edge_costs = merge_parallel(problem)
         node_costs = problem.node_costs.astype(np.float64)
         possible = np.isfinite(node_costs)  # a class that costs +inf is not to be taken
         # Costs that all labellings share leave the program, or they would blur its tolerances.
@@ -311,13 +316,3 @@ def components(edges: Array, is_cut: Array, num_nodes: int) -> Array:
     kept = np.asarray(edges)[~np.asarray(is_cut, dtype=bool)]
     graph = csr_matrix((np.ones(len(kept)), (kept[:, 0], kept[:, 1])), shape=(num_nodes,) * 2)
     return connected_components(graph, directed=False)[1]
-
-
-def _merge_parallel(problem: Problem) -> tuple[Array, Array]:
-    """List edges u < v (E', 2), each pair once, and their summed costs in float64."""
-    ends = np.sort(problem.edges.astype(np.int64), axis=1)
-    ends, inverse = np.unique(ends, axis=0, return_inverse=True)
-    costs = np.bincount(
-        inverse.ravel(), weights=problem.edge_costs.astype(np.float64), minlength=len(ends)
-    )
-    return ends, costs

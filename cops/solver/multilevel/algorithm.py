@@ -93,7 +93,7 @@ def solve_multilevel(
     """
     _check_counts(refine, num_threads)
     if survey.largest_node_cost == np.inf:
-        finite, survey = _without_infinity(problem, survey)
+        finite, survey = without_infinity(problem, survey)
         result = solve_multilevel(
             finite, survey, start=start, refine=refine, num_threads=num_threads
         )
@@ -127,11 +127,11 @@ def solve_multilevel(
 def _number_start(
     classes: Labels, clusters: Labels, partitionable: npt.NDArray[np.bool_]
 ) -> tuple[Labels, Labels]:
-    """Bring a feasible labelling into the numbers of refine.py: clusters (V,), class_of (K + V,)."""
+    """Bring a feasible labelling into the numbers of refine.py: clusters (V,), class_of (K+V,)."""
     num_classes = len(partitionable)
     class_of = np.zeros(num_classes + len(classes), np.int32)
     class_of[:num_classes] = np.arange(num_classes)
-    # Outside P, the number of a class is the number of its cluster.
+    # Outside P, the number of each class is that of its cluster, too.
     numbers = np.where(partitionable[classes], num_classes + clusters, classes).astype(np.int32)
     class_of[numbers] = classes
     return numbers, class_of
@@ -144,7 +144,7 @@ def _check_counts(refine: int, num_threads: int) -> None:
         raise ValueError(f"num_threads must be at least 1, not {num_threads}")
 
 
-def _without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:
+def without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:
     """Replace "never" by a finite cost above all that a solution could save.
 
     Greedy contraction reads +inf as it is. Local moves subtract costs, and inf - inf is NaN.

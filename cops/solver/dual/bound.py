@@ -1,0 +1,273 @@
+"""A lower bound of AMWC, MWC and multicut at any size, by dual ascent.
+
+Three steps, each of which can only raise the bound:
+
+1. The trivial bound: each node takes its cheapest class, each negative edge is cut.
+2. Cycles (cycles.py) are packed, around what a good labelling pays.
+3. Messages (messages.py) move class costs between nodes, `budget` times forth and back. With one
+   class there are none; each pass then looks for longer cycles.
+
+After each pass evaluation.py says in float64 what has been proved, and the best of it counts. So
+the bound does not fall with the budget, and it is a bound whatever was rounded on the way: what
+float64 may have rounded itself is taken off.
+
+Shapes: V nodes, K classes, E edges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver.dual.cycles import (
+    CYCLES,
+    LIMIT,
+    Packing,
+    make_packing,
+    make_room,
+    pack_long,
+    pack_short,
+)
+from cops.solver.dual.evaluation import evaluate
+from cops.solver.dual.links import simple_graph
+from cops.solver.dual.messages import Passing, pass_messages
+from cops.solver.multilevel.algorithm import solve_multilevel, without_infinity
+from cops.solver.multilevel.build import find_scale
+from cops.solver.parallel import call_beside
+from cops.solver.problem import Problem, check_labels, survey_problem
+
+Array = npt.NDArray[Any]
+
+# Cycles of up to so many edges are looked for before messages pass; longer ones if K is 1.
+LONGEST_CYCLE = 8
+# Links that the search for cycles may visit, for each edge and besides.
+VISITS_PER_EDGE, VISITS_AT_LEAST = 32, 4_000_000
+# A pass that gains less than this share ends the ascent.
+LEAST_GAIN = 1e-9
+UNIT = 2.0**-52
+
+
+class Certificate(NamedTuple):
+    """What proves a bound; evaluation.py says how. All costs are those given, times `scale`.
+
+    Attributes:
+        scale: a power of two.
+        node_costs: (V, K) float64, finite.
+        edges: (E, 2) int32, the smaller end first, none parallel.
+        edge_costs: (E,) float64, before cycles.
+        partitionable: (K,) bool.
+        cycle_first: (N + 1,) int64, where the edges of each cycle begin.
+        cycle_edges: (S,) int32, in each cycle the edge first whose cost rises.
+        cycle_amounts: (N,) float64, >= 0.
+        messages: (E, K) float32; (0, K) if there are none.
+    """
+
+    scale: float
+    node_costs: Array
+    edges: Array
+    edge_costs: Array
+    partitionable: Array
+    cycle_first: Array
+    cycle_edges: Array
+    cycle_amounts: Array
+    messages: Array
+
+
+class DualBound(NamedTuple):
+    """A lower bound.
+
+    Attributes:
+        lower: no feasible labelling costs less.
+        trivial: the bound of step 1.
+        passes: that were made; fewer than allowed if they have stopped to gain.
+        certificate: what proves it, if that was asked for; else None.
+        seconds: spent, without those for a labelling to begin with.
+    """
+
+    lower: float
+    trivial: float
+    passes: int
+    certificate: Certificate | None
+    seconds: float
+
+    def gap_percent(self, cost: float) -> float:
+        """Return by how much a cost may exceed the optimum, in percent of the bound."""
+        return gap_percent(self.lower, cost)
+
+
+def gap_percent(lower: float, cost: float) -> float:
+    """Return by how much a cost exceeds a bound, in percent of the bound's magnitude."""
+    return 100.0 * (cost - lower) / max(abs(lower), 1e-30)
+
+
+def dual_bound(
+    problem: Problem | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None],
+    budget: int = 20,
+    *,
+    labels: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+    certify: bool = False,
+) -> DualBound:
+    """Bound the least cost of a problem from below.
+
+    Memory: 4 E K bytes for messages, 16 V K and some 60 E besides.
+
+    Args:
+        problem: node_costs, edges, edge_costs, partitionable, as for `check_problem`. A multicut
+            has node costs of zero for one class, which is in P.
+        budget: passes; 0 gives the trivial bound. A larger one never gives a lower bound.
+        labels: (V,) classes and (V,) clusters of a good solution, such as `result[:2]`, near which
+            cycles are looked for; by default one of "multilevel". Any labels give a valid bound.
+        progress: called after each pass with the passes and the bound so far.
+        certify: keep what proves the bound; takes 4 E K bytes more.
+
+    Raises:
+        ValueError, TypeError: as for `check_problem`; or the budget is negative.
+    """
+    if budget < 0:
+        raise ValueError(f"budget must be 0 or more passes, not {budget}")
+
+    def ascend() -> DualBound:
+        checked, survey = survey_problem(*problem)
+        if survey.largest_node_cost == np.inf:
+            checked, survey = without_infinity(checked, survey)
+        if labels is None:
+            guide: tuple[Array, Array] = solve_multilevel(checked, survey)[:2]
+        else:
+            names = ("labels[0]", "labels[1]")
+            size = len(checked.node_costs)
+            first, second = (check_labels(n, x, size) for n, x in zip(names, labels, strict=True))
+            guide = first, second
+        scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
+        return _Ascent(checked, scale, *guide).run(budget, progress, certify)
+
+    return call_beside(ascend)
+
+
+class _Ascent:
+    """The state of one ascent."""
+
+    def __init__(self, problem: Problem, scale: float, classes: Array, clusters: Array) -> None:
+        self.begin = time.perf_counter()
+        self.scale = scale
+        self.node_costs = problem.node_costs.astype(np.float64) * scale
+        self.partitionable = problem.partitionable
+        num_nodes, num_classes = self.node_costs.shape
+        self.edges, costs, self.links = simple_graph(problem)
+        self.edge_costs = costs * scale
+        self.costs = self.edge_costs  # after cycles
+        self.packing: Packing = make_packing(self.edge_costs.astype(np.float32))
+        self.room = make_room(num_nodes)
+        self.wanted = self._wanted(classes, clusters)
+        self.passing = Passing(
+            np.empty((num_nodes, num_classes), np.float32),
+            np.zeros((len(self.edges) if num_classes > 1 else 0, num_classes), np.float32),
+            np.empty(num_classes, np.float32),
+            np.empty(num_classes, np.float32),
+        )
+        self.potentials = np.empty((num_nodes, num_classes))
+
+    def _wanted(self, classes: Array, clusters: Array) -> Array:
+        """List the edges for which the labelling pays, and which cycles may account for."""
+        first, second = self.edges.T
+        cut = clusters[first] != clusters[second]
+        one_class = classes[first] == classes[second]
+        pays = np.where(cut, (self.edge_costs > 0) & one_class, self.edge_costs < 0)
+        return np.flatnonzero(pays)
+
+    def run(
+        self, budget: int, progress: Callable[[int, float], None] | None, certify: bool
+    ) -> DualBound:
+        """Ascend until the budget is spent or nothing is gained."""
+        trivial = best = self._evaluate()
+        certificate = self._certificate() if certify else None
+        passes = 0
+        while passes < budget:
+            self._pass(passes)
+            passes += 1
+            lower = self._evaluate()
+            gained = lower - best
+            if gained > 0.0:
+                best = lower
+                certificate = self._certificate() if certify else None
+            if progress is not None:
+                progress(passes, best / self.scale)
+            if gained <= LEAST_GAIN * abs(best) and self._is_over(passes):
+                break
+        seconds = time.perf_counter() - self.begin
+        return DualBound(best / self.scale, trivial / self.scale, passes, certificate, seconds)
+
+    def _pass(self, number: int) -> None:
+        """Make a pass: cycles in the first, or in each where there are no messages."""
+        graph = (self.edges, self.links)
+        if number == 0 or len(self.passing.messages) == 0:
+            self.packing.sizes[LIMIT] += VISITS_PER_EDGE * len(self.edges) + VISITS_AT_LEAST
+            if number == 0:
+                pack_short(*graph, self.wanted, self.packing, self.room)
+            self.room.stamp[:] = -1
+            pack_long(*graph, self.wanted, self._longest(number), self.packing, self.room)
+            self._subtract_cycles()
+        if len(self.passing.messages):
+            costs = self.costs.astype(np.float32)
+            for forward in (True, False):
+                pass_messages(forward, *graph, costs, self.partitionable, self.passing)
+
+    def _longest(self, number: int) -> int:
+        """Return the number of edges of the longest cycles that a pass looks for."""
+        return min(LONGEST_CYCLE * 4 ** min(number, 16), 2 * len(self.node_costs) + 2)
+
+    def _is_over(self, passes: int) -> bool:
+        """Tell whether a pass that has gained nothing was the last: no other will."""
+        if len(self.passing.messages):
+            return passes > 1
+        return self._longest(passes - 1) == self._longest(passes)
+
+    def _subtract_cycles(self) -> None:
+        """Find the costs after cycles, in float64 from what was packed."""
+        first, edges, amounts = self._cycles()
+        change = np.repeat(-amounts, np.diff(first))
+        change[first[:-1]] *= -1.0
+        self.costs = self.edge_costs + np.bincount(
+            edges, weights=change, minlength=len(self.edge_costs)
+        )
+
+    def _cycles(self) -> tuple[Array, Array, Array]:
+        """Return where the edges of each cycle begin, the edges, and what was packed."""
+        count = int(self.packing.sizes[CYCLES])
+        first = self.packing.first[: count + 1].copy()
+        return (
+            first,
+            self.packing.edge[: first[-1]].copy(),
+            self.packing.amount[:count].astype(np.float64),
+        )
+
+    def _evaluate(self) -> float:
+        """Return what is proved now, less what float64 may have rounded."""
+        bound, magnitude = evaluate(
+            self.node_costs,
+            self.edges,
+            self.costs,
+            self.partitionable,
+            self.passing.messages,
+            self.potentials,
+            self.passing.potentials,
+        )
+        magnitude += np.abs(self.edge_costs).sum()
+        # No sum has more terms than that.
+        terms = len(self.node_costs) + 2 * len(self.edges) + int(self.packing.first.max()) + 4
+        return float(bound - terms * UNIT * magnitude)
+
+    def _certificate(self) -> Certificate:
+        return Certificate(
+            self.scale,
+            self.node_costs,
+            self.edges,
+            self.edge_costs,
+            self.partitionable,
+            *self._cycles(),
+            self.passing.messages.copy(),
+        )
