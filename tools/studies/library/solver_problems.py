@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cops.solver import check_problem
+from cops.solver.files import read_problem
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem
 
@@ -61,16 +62,12 @@ def all_problems(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], 
 
 
 def load_problem(path: Path) -> Problem:
-    """Read the problem in an .npz file.
+    """Read the problem in a file of one of the forms of `cops.solver.files`.
 
     Raises:
-        ValueError: an array is missing, or the problem is malformed.
+        ValueError: the file or the problem is malformed.
     """
-    with np.load(path, allow_pickle=False) as file:
-        missing = set(Problem._fields) - set(file.files)
-        if missing:
-            raise ValueError(f"{path} has no array called {', '.join(sorted(missing))}")
-        return check_problem(*(file[name] for name in Problem._fields))
+    return check_problem(*read_problem(path).amwc())
 
 
 def dump_images(model: Any, batches: Iterable[list[dict]], folder: Path, num: int) -> list[Path]:

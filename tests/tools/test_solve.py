@@ -1,0 +1,62 @@
+"""The command panoptic-solve: its table, its labels, its sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cops.solver.files import StoredProblem, read_problem, write_problem
+from cops.solver.planted import planted_problem
+from panoptic_tools.solve import main
+
+
+def table(text):
+    return {line[:22].strip(): line[22:] for line in text.splitlines()}
+
+
+def test_multicut(tmp_path, capsys):
+    path, labels = tmp_path / "p.txt", tmp_path / "labels.txt"
+    path.write_text("MULTICUT\n0 1 1.5\n0 2 -3.0\n1 2 1.0\n")
+    assert main([str(path), "--bound", "--output", str(labels)]) == 0
+    found = table(capsys.readouterr().out)
+    assert found["energy"] == "-2" and found["clusters"] == "2" and found["nodes"] == "3"
+    assert float(found["bound"]) == pytest.approx(-2.0) and found["gap"] == "0.0000 %"
+    assert labels.read_text() == "0\n0\n1\n"
+
+
+def test_classes_and_conversion(tmp_path, capsys):
+    problem = planted_problem(0, 8, 8, num_classes=4, distances=(1, 3), noise=3.0, num_things=2)
+    path, labels = tmp_path / "p.txt.gz", tmp_path / "labels.txt"
+    write_problem(path, StoredProblem(*problem[1:3], 64, problem[0], problem[3]))
+    words = [str(path), "--bound", "--budget", "8", "--output", str(labels)]
+    assert main([*words, "--convert", str(tmp_path / "p.npz")]) == 0
+    first = table(capsys.readouterr().out)
+    assert first["classes"] == "4" and float(first["bound"]) <= float(first["energy"])
+    assert np.loadtxt(labels, dtype=int).shape == (64, 2)
+    assert main([str(tmp_path / "p.npz"), "--method", "greedy"]) == 0
+    assert "bound" not in table(capsys.readouterr().out)
+    assert np.array_equal(read_problem(tmp_path / "p.npz").partitionable, problem.partitionable)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("MULTICUT\n0 1\n", [], "line 2: a cost is missing"),
+        ("MULTICUT\n0 1 inf\n1 0 -inf\n", [], "edges[1] says that nodes 1 and 0 must be apart"),
+        ("MULTICUT\n0 1 inf\n", ["--bound"], "--bound has no way with infinite edge costs"),
+        (None, [], "No such file"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path, capsys, text, words, message):
+    path = tmp_path / "p.txt"
+    if text is not None:
+        path.write_text(text)
+    assert main([str(path), *words]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
+def test_wrong_options_are_refused(tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "p.txt"), "--threads", "0"])
+    assert caught.value.code == 2

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Solve a multicut or asymmetric multiway cut problem in a file.
+
+    panoptic-solve problem.txt
+    panoptic-solve problem.txt.gz --bound --output labels.txt
+    panoptic-solve problem.txt --convert problem.npz
+
+FILE is text in the form of LPMP and RAMA (MULTICUT, or ASYMMETRIC MULTIWAY CUT), the same with
+gzip (.gz), or an .npz archive of the arrays edges, edge_costs and either node_costs and
+partitionable, or num_nodes. A positive cost is paid for cutting an edge: it keeps two nodes
+together.
+
+Prints nodes, edges, classes, clusters, energy and seconds; with --bound also a lower bound of all
+energies, and how far above it the result is at most. --output writes one line per node: its
+cluster, or its class and its cluster. Progress goes to stderr. Exit status: 0, or 2 if the file or
+the command is wrong, which one sentence says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cops.solver import METHODS, solve_amwc, solve_multicut
+from cops.solver.files import StoredProblem, read_problem, write_problem
+
+
+class Solution(NamedTuple):
+    """What is printed and written of a result; `classes` is None for multicut."""
+
+    classes: np.ndarray | None
+    clusters: np.ndarray
+    energy: float
+    seconds: float
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="panoptic-solve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("file", type=Path, help="the problem")
+    add("--method", choices=METHODS, default="multilevel")
+    add("--refine", type=int, default=1, help="cycles of multilevel's refinement")
+    add("--threads", type=int, default=1, help="the result does not depend on it")
+    add("--bound", action="store_true", help="bound the distance to the optimum")
+    add("--budget", type=int, default=20, help="passes of the bound; more make it no worse")
+    add("--output", type=Path, metavar="FILE", help="write the labels here")
+    add("--convert", type=Path, metavar="FILE", help="write the problem here (.txt, .gz, .npz)")
+    options = parser.parse_args(arguments)
+    if options.refine < 0 or options.threads < 1 or options.budget < 0:
+        parser.error("--refine and --budget must be 0 or more, --threads 1 or more")
+    return options
+
+
+def report(text: str) -> None:
+    """Print progress for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def solve(problem: StoredProblem, options: argparse.Namespace) -> Solution:
+    """Solve, and take the time."""
+    more = {"method": options.method, "refine": options.refine, "num_threads": options.threads}
+    begin = time.perf_counter()
+    if problem.node_costs is None:
+        found = solve_multicut(
+            problem.edges, problem.edge_costs, num_nodes=problem.num_nodes, **more
+        )
+        return Solution(None, found.labels, found.energy, time.perf_counter() - begin)
+    result = solve_amwc(*problem.amwc(), **more)
+    return Solution(
+        result.node_classes, result.node_clusters, result.energy, time.perf_counter() - begin
+    )
+
+
+def find_bound(problem: StoredProblem, solution: Solution, budget: int) -> list[tuple[str, str]]:
+    """Bound the energy from below; return what is to be printed of it."""
+    from tqdm import tqdm
+
+    from cops.solver.dual.bound import dual_bound
+
+    if not np.isfinite(problem.edge_costs).all():
+        raise ValueError("--bound has no way with infinite edge costs yet: leave it out")
+    classes = np.zeros_like(solution.clusters) if solution.classes is None else solution.classes
+    with tqdm(total=budget, unit="pass", desc="bound", disable=not sys.stderr.isatty()) as bar:
+        bound = dual_bound(
+            problem.amwc(),
+            budget,
+            labels=(classes, solution.clusters),
+            progress=lambda passes, lower: bar.update(passes - bar.n),
+        )
+    gap = bound.gap_percent(solution.energy)
+    return [
+        ("bound", f"{bound.lower:.10g}"),
+        ("gap", f"{gap:.4f} %"),
+        ("seconds of the bound", f"{bound.seconds:.3f}"),
+    ]
+
+
+def write_labels(path: Path, solution: Solution) -> None:
+    """Write a line per node."""
+    columns = [solution.clusters] if solution.classes is None else list(solution[:2])
+    np.savetxt(path, np.stack(columns, axis=1), fmt="%d")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read, solve, bound, print and write."""
+    begin = time.perf_counter()
+    report(f"reading {options.file}")
+    problem = read_problem(options.file)
+    seconds = time.perf_counter() - begin
+    report(f"{problem.num_nodes} nodes and {len(problem.edges)} edges in {seconds:.1f} s; solving")
+    if options.convert:
+        write_problem(options.convert, problem)
+    solution = solve(problem, options)
+    rows: list[tuple[str, Any]] = [
+        ("nodes", problem.num_nodes),
+        ("edges", len(problem.edges)),
+    ]
+    if problem.node_costs is not None:
+        rows.append(("classes", problem.node_costs.shape[1]))
+    rows += [
+        ("clusters", int(solution.clusters.max()) + 1),
+        ("energy", f"{solution.energy:.10g}"),
+        ("seconds", f"{solution.seconds:.3f}"),
+    ]
+    if options.bound:
+        report("bounding")
+        rows += find_bound(problem, solution, options.budget)
+    if options.output:
+        write_labels(options.output, solution)
+    for name, value in rows:
+        print(f"{name:<22}{value}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; 2 if the file or the command is wrong."""
+    options = parse_args(arguments)
+    try:
+        run(options)
+    except (OSError, ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"error: {options.file} does not fit into memory", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
