@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,24 @@ def test_what_is_imported_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     imported = {other_name.get(name, name).lower() for name in third_party_imports()}
     assert {"torch", "numpy", "pyyaml", "pillow", "opencv-python-headless"} <= imported
     assert imported - names == set()
+
+
+def test_the_solver_alone_needs_numpy_and_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """distributions/cops_solver has the bounds of the whole, and all of cops.solver's folders."""
+    whole = {
+        Requirement(text).name: text for text in load_setup(monkeypatch)[1]["install_requires"]
+    }
+    given: dict = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
+    runpy.run_path(str(ROOT / "distributions" / "cops_solver" / "setup.py"))
+    assert given["install_requires"] == [whole["numpy"], whole["numba"]]
+    assert given["extras_require"] == {"exact": [whole["scipy"]]}
+    folders = {path.parent for path in (ROOT / "cops" / "solver").rglob("*.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"cops"}
+    assert set(given["packages"]) == packages
+    from panoptic_common import __version__
+
+    assert given["version"] == __version__
 
 
 def test_extras_hold_what_the_targets_need() -> None:

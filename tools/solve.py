@@ -85,7 +85,7 @@ def find_bound(problem: StoredProblem, solution: Solution, budget: int) -> list[
     """Bound the energy from below; return what is to be printed of it."""
     from tqdm import tqdm
 
-    from cops.solver.dual.bound import dual_bound
+    from cops.solver.dual import dual_bound
 
     if not np.isfinite(problem.edge_costs).all():
         raise ValueError("--bound has no way with infinite edge costs yet: leave it out")

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.grid import solve_amwc_grid
-from cops.solver.labelling import Result, energy, finish, is_feasible
+from cops.solver.labelling import Result, energy, is_feasible
+from cops.solver.methods import METHODS, check_method, solve_checked
 from cops.solver.multicut import Multicut, solve_multicut
 from cops.solver.parallel import call_beside, run_all
 from cops.solver.problem import Problem, check_labels, check_problem, survey_problem
@@ -49,8 +49,6 @@ __all__ = [
     "solve_multicut",
     "solve_mwc",
 ]
-
-METHODS = ("greedy", "multilevel")
 
 
 def solve_amwc(
@@ -86,18 +84,13 @@ def solve_amwc(
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start, or the
             start is not feasible.
     """
-    _check_method(method, start)
+    check_method(method, start)
 
     def solve() -> Result:
         problem, survey = survey_problem(node_costs, edges, edge_costs, partitionable)
-        if method == "greedy":
-            return finish(problem, *contract_greedily(problem))
-        # Imported on first use: the module compiles (or loads) a good many kernels.
-        from cops.solver.multilevel.algorithm import solve_multilevel
-
         first = None if start is None else _check_labelling(*start, problem)
-        return solve_multilevel(
-            problem, survey, start=first, refine=refine, num_threads=num_threads
+        return solve_checked(
+            problem, survey, method, start=first, refine=refine, num_threads=num_threads
         )
 
     return call_beside(solve)
@@ -131,17 +124,13 @@ def solve_mwc(
     Raises:
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start.
     """
-    _check_method(method, start)
+    check_method(method, start)
 
     def solve() -> Result:
         problem, survey = survey_problem(node_costs, edges, edge_costs)
-        if method == "greedy":
-            return finish(problem, *contract_greedily(problem))
-        from cops.solver.multilevel.algorithm import solve_multilevel
-
         first = None if start is None else (_check_start("start", start, problem),) * 2
-        return solve_multilevel(
-            problem, survey, start=first, refine=refine, num_threads=num_threads
+        return solve_checked(
+            problem, survey, method, start=first, refine=refine, num_threads=num_threads
         )
 
     return call_beside(solve)
@@ -166,13 +155,6 @@ def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[
         for problem in problems
     ]
     return run_all(tasks, num_threads)
-
-
-def _check_method(method: str, start: object) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if method == "greedy" and start is not None:
-        raise ValueError("the greedy method has no start; use method='multilevel'")
 
 
 def _check_start(name: str, start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -68,6 +69,23 @@ def _compile(function: Kernel, options: dict[str, Any]) -> Kernel:
         _forget_stale_kernels(kernel.stats.cache_path)
     decorated: Kernel = kernel
     return decorated
+
+
+@cache
+def announce_compiling(kernel: Kernel) -> None:
+    """Say in one line of the log that kernels are about to be compiled, if none is cached.
+
+    Nobody shall wait in silence. It is a warning so that it is seen without any set-up of the log.
+
+    Args:
+        kernel: any one of the folder whose kernels are needed now.
+    """
+    path = kernel.stats.cache_path if hasattr(kernel, "stats") else None
+    if path is not None and not any(Path(path).glob("*.nbi")):
+        logging.getLogger(__name__).warning(
+            "compiling the kernels of %s for this machine, once: that takes up to a minute",
+            kernel.__module__.rpartition(".")[0],
+        )
 
 
 @cache

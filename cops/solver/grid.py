@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cops.grid_graph import GridGraph, grid_graph
 from cops.solver.labelling import Result
+from cops.solver.methods import solve_checked
 from cops.solver.parallel import call_beside
 from cops.solver.problem import Problem, check_partitionable, float_array, survey_values
 from cops.solver.stencil import Stencil, find_stencil
@@ -50,8 +51,6 @@ def solve_amwc_grid(
     """
 
     def solve() -> Result:
-        from cops.solver.multilevel.algorithm import solve_multilevel
-
         classes = float_array("class_costs", class_costs)
         if classes.ndim != 3 or 0 in classes.shape:
             raise ValueError(f"class_costs must have shape (K, h, w), none 0, not {classes.shape}")
@@ -61,7 +60,7 @@ def solve_amwc_grid(
         nodes = graph.node_costs_from_maps(classes)
         survey = survey_values(nodes, costs, _stencil_of(graph))
         problem = Problem(nodes, graph.edges, costs, flags)
-        return solve_multilevel(problem, survey, refine=refine, num_threads=num_threads)
+        return solve_checked(problem, survey, "multilevel", refine=refine, num_threads=num_threads)
 
     return call_beside(solve)
 

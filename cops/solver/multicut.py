@@ -26,8 +26,7 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit
 from cops.solver.counting import mark_cut, sum_cut
-from cops.solver.greedy.algorithm import contract_greedily
-from cops.solver.labelling import Result, finish
+from cops.solver.methods import check_method, solve_checked
 from cops.solver.parallel import call_beside
 from cops.solver.problem import check_labels, float_array, survey_problem
 
@@ -80,10 +79,7 @@ def solve_multicut(
     >>> found.labels.tolist(), found.energy
     ([0, 1, 1, 1], 1.0)
     """
-    if method not in ("greedy", "multilevel"):
-        raise ValueError(f"method must be one of greedy, multilevel, not {method!r}")
-    if method == "greedy" and start is not None:
-        raise ValueError("the greedy method has no start; use method='multilevel'")
+    check_method(method, start)
 
     def solve() -> Multicut:
         ends, costs, linked = _check_graph(edges, edge_costs, num_nodes)
@@ -158,17 +154,12 @@ def _solve_linked(
         costs = np.where(apart, -barrier, costs.astype(np.float64))
     no_classes = np.zeros((num_parts, 1), np.float32)
     problem, survey = survey_problem(no_classes, edges, costs, [True])
-    if method == "greedy":
-        return finish(problem, *contract_greedily(problem)).node_clusters
-    # Imported on first use: the module compiles (or loads) a good many kernels.
-    from cops.solver.multilevel.algorithm import solve_multilevel
-
     labelling = None
     if start is not None:
         first_nodes = np.unique(linked, return_index=True)[1]
         clusters = np.unique(start[first_nodes], return_inverse=True)[1]
         labelling = (np.zeros(num_parts, np.int32), clusters.astype(np.int32))
-    result: Result = solve_multilevel(problem, survey, start=labelling, **options)
+    result = solve_checked(problem, survey, method, start=labelling, **options)
     return result.node_clusters
 
 

@@ -35,7 +35,8 @@ from cops.solver.dual.cycles import (
 from cops.solver.dual.evaluation import evaluate
 from cops.solver.dual.links import simple_graph
 from cops.solver.dual.messages import Passing, pass_messages
-from cops.solver.multilevel.algorithm import solve_multilevel, without_infinity
+from cops.solver.methods import solve_checked
+from cops.solver.multilevel.algorithm import without_infinity
 from cops.solver.multilevel.build import find_scale
 from cops.solver.parallel import call_beside
 from cops.solver.problem import Problem, check_labels, survey_problem
@@ -136,7 +137,7 @@ def dual_bound(
         if survey.largest_node_cost == np.inf:
             checked, survey = without_infinity(checked, survey)
         if labels is None:
-            guide: tuple[Array, Array] = solve_multilevel(checked, survey)[:2]
+            guide: tuple[Array, Array] = solve_checked(checked, survey, "multilevel")[:2]
         else:
             names = ("labels[0]", "labels[1]")
             size = len(checked.node_costs)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import logging
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
+
+from cops.solver._jit import announce_compiling
 
 FIRST = """
 from package._jit import jit
@@ -80,3 +84,25 @@ def test_all_decorators_stand_in_one_file():
     for path in (ROOT / "cops/solver").rglob("*.py"):
         if path.name not in ("_jit.py", "kernel_cache.py"):
             assert "import numba" not in path.read_text(), path
+
+
+def test_compiling_is_announced_in_one_line(tmp_path, caplog):
+    """Where no kernel is cached, once; with a cache, and without the compiler, never."""
+
+    def kernel(name, folder):
+        class Kernel:
+            stats = SimpleNamespace(cache_path=str(folder))
+            __module__ = f"cops.solver.{name}.algorithm"
+
+        return Kernel()
+
+    (tmp_path / "warm").mkdir()
+    (tmp_path / "warm" / "sweep.nbi").touch()
+    cold = kernel("multilevel", tmp_path / "cold")
+    with caplog.at_level(logging.WARNING):
+        for asked in (kernel("greedy", tmp_path / "warm"), cold, cold, len):
+            announce_compiling(asked)
+    assert [record.getMessage() for record in caplog.records] == [
+        "compiling the kernels of cops.solver.multilevel for this machine, once: that takes up to "
+        "a minute"
+    ]

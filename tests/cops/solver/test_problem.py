@@ -226,7 +226,8 @@ def test_mwc_clusters_are_classes(method):
         assert again.energy <= result.energy + 1e-6
 
 
-def test_the_examples_of_the_documentation():
-    document = ROOT / "docs/solver.md"
+@pytest.mark.parametrize("page", ["docs/solver.md", "docs/tutorials/solver.md"])
+def test_the_examples_of_the_documentation(page):
+    document = ROOT / page
     outcome = doctest.testfile(str(document), module_relative=False)
     assert outcome.failed == 0 and outcome.attempted > 8

@@ -1,0 +1,59 @@
+"""The methods by name: what all that takes a `method` goes through.
+
+Shapes: V nodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver._jit import announce_compiling
+from cops.solver.greedy.algorithm import contract_greedily
+from cops.solver.greedy.contraction import rebuild_table
+from cops.solver.labelling import Result, finish
+from cops.solver.problem import Problem, Survey
+
+METHODS = ("greedy", "multilevel")
+
+
+def check_method(method: str, start: object) -> None:
+    """Refuse an unknown method, and a start for one that takes none.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if method == "greedy" and start is not None:
+        raise ValueError("the greedy method has no start; use method='multilevel'")
+
+
+def solve_checked(
+    problem: Problem,
+    survey: Survey,
+    method: str,
+    *,
+    start: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None,
+    refine: int = 1,
+    num_threads: int = 1,
+) -> Result:
+    """Solve a checked problem by a checked method.
+
+    Args:
+        problem: of `survey_problem`.
+        survey: of the same.
+        method: one of METHODS.
+        start: a feasible labelling, (V,) classes and (V,) clusters, for "multilevel" only.
+        refine: of "multilevel" only.
+        num_threads: of "multilevel" only.
+    """
+    if method == "greedy":
+        announce_compiling(rebuild_table)
+        return finish(problem, *contract_greedily(problem))
+    # Imported on first use: the module compiles (or loads) a good many kernels.
+    from cops.solver.multilevel.algorithm import solve_multilevel
+    from cops.solver.multilevel.graph import contract
+
+    announce_compiling(contract)
+    return solve_multilevel(problem, survey, start=start, refine=refine, num_threads=num_threads)
