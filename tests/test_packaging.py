@@ -134,13 +134,13 @@ def test_what_is_imported_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_solver_alone_needs_numpy_and_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    """distributions/cops_solver has the bounds of the whole, and all of cops.solver's folders."""
+    """tools/cops_solver has the bounds of the whole, and all of cops.solver's folders."""
     whole = {
         Requirement(text).name: text for text in load_setup(monkeypatch)[1]["install_requires"]
     }
     given: dict = {}
     monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
-    runpy.run_path(str(ROOT / "distributions" / "cops_solver" / "setup.py"))
+    runpy.run_path(str(ROOT / "tools" / "cops_solver" / "setup.py"))
     assert given["install_requires"] == [whole["numpy"], whole["numba"]]
     assert given["extras_require"] == {"exact": [whole["scipy"]]}
     folders = {path.parent for path in (ROOT / "cops" / "solver").rglob("*.py")}

@@ -1,6 +1,6 @@
 """The solver alone: `cops.solver` of this checkout, which needs numpy and Numba only.
 
-    pip install ./distributions/cops_solver
+    pip install ./tools/cops_solver
 
 An extra cannot leave requirements of the whole project out, so this is a project of its own. It
 takes its files from the checkout around it, and has none itself. Both own `cops/solver`: install
