@@ -43,6 +43,8 @@ def assert_identical(a, b, where: str = "") -> None:
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             assert_identical(x, y, f"{where}[{i}]")
     elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), where
+        assert a.dtype == b.dtype and a.shape == b.shape, where
+        # Compared as bytes: 0.0 and -0.0 are equal, but not identical.
+        assert torch.equal(*(x.reshape(-1).view(torch.uint8) for x in (a, b))), where
     else:
         assert a == b, where
