@@ -37,6 +37,7 @@ from panoptic_common.checkpoint.files import (
 )
 from panoptic_common.checkpoint.finite import NotFiniteError, first_not_finite, named_tensors
 from panoptic_common.checkpoint.own_format import is_own
+from panoptic_common.checkpoint.stored_state import state_problem
 from panoptic_common.checkpoint.weight_names import (
     backbone_prefix,
     class_table_difference,
@@ -209,6 +210,10 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
     def _load_checkpointable(self, key: str, state: dict, path: str) -> None:
         """Load the optimizer's state, say, or explain why it does not fit."""
+        if problem := state_problem(state, self.checkpointables[key]):
+            raise CheckpointError(
+                f"the {key} of {path} is damaged or forged: {problem}" + advice_on_neighbours(path)
+            )
         self._require_finite({key: state}, path)
         try:
             self.checkpointables[key].load_state_dict(state)

@@ -107,6 +107,26 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
         CheckpointError: the file is missing, damaged, unsafe, or holds no weights.
     """
     path = os.fspath(path)
+    try:
+        contents = _read_contents(path, allow_unsafe)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): see to its permissions"
+        ) from error
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{path} is too big for the memory of this machine ({os.path.getsize(path)} bytes): is "
+            "it a file of weights?"
+        ) from error
+    for name in contents["model"]:
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path} is no file of weights: one of them is called {name!r}")
+    return contents
+
+
+def _read_contents(path: str, allow_unsafe: bool) -> dict[str, Any]:
+    """Read a file by its ending; "model" of the result is a dict unless the file is our own."""
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no file of weights {path}")
     if path.endswith(".pkl"):
@@ -120,7 +140,7 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
     if not isinstance(contents, dict) or not contents:
         raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
     if path.endswith(".pyth"):  # pycls
-        if "model_state" not in contents:
+        if not isinstance(contents.get("model_state"), dict):
             raise CheckpointError(f"{path} has no 'model_state', as files of pycls have")
         return {"model": contents["model_state"], "matching_heuristics": True}
     if is_own(contents):
@@ -230,5 +250,7 @@ def _as_zoo_format(path: str, contents: Any) -> dict[str, Any]:
     if isinstance(contents.get("model"), dict):
         return contents
     blobs = contents.get("blobs", contents)  # detection models of Detectron1 have "blobs"
-    blobs = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+    if not isinstance(blobs, dict):
+        raise CheckpointError(f"{path} holds no dict of blobs but a {type(blobs).__name__}")
+    blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
     return {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}

@@ -41,7 +41,16 @@ def _is_class_table(value: Any) -> bool:
         and isinstance(entry.get("name"), str)
         and isinstance(entry.get("isthing"), int)
         and entry["isthing"] in (0, 1)
+        and _is_colour(entry.get("color", [0, 0, 0]))
         for entry in value
+    )
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(type(channel) is int and 0 <= channel <= 255 for channel in value)
     )
 
 

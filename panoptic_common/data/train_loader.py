@@ -18,6 +18,7 @@ For one total batch size the stream does not even depend on the number of ranks.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -194,7 +195,7 @@ class TrainLoader:
             yield batch[self.rank * share : (self.rank + 1) * share]
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        yield from DataLoader(
+        loader = DataLoader(
             _MappedSamples(self.records, self.mapper, self.seed),
             batch_sampler=_Reiterable(self._own_samples),
             num_workers=self.num_workers,
@@ -204,6 +205,19 @@ class TrainLoader:
             # resumed run would do that at another iteration than the uninterrupted one.
             generator=torch.Generator().manual_seed(self.seed),
         )
+        batches = iter(loader)
+        # At the end of the program multiprocessing ends workers by SIGTERM and then awaits them.
+        # These ignore it, so they are told before; functions registered last are called first.
+        shut_down = getattr(batches, "_shutdown_workers", None)
+        if shut_down is None:  # no workers
+            yield from batches
+            return
+        atexit.register(shut_down)
+        try:
+            yield from batches
+        finally:
+            atexit.unregister(shut_down)
+            shut_down()
 
 
 class _Reiterable:

@@ -49,6 +49,18 @@ class Item(NamedTuple):
 
 ITEMS = {
     "kills": Item("kill -9 of a training, then --resume", "kills", 30),
+    "signals": Item("SIGTERM and SIGINT to a training", "signals", 26),
+    "background": Item("SIGKILL and SIGHUP to a training", "signals", 7, "run_background"),
+    "interrupts": Item("SIGTERM and Ctrl-C to the others", "programs", 20, "run_interrupts"),
+    "disks": Item("A full disk under each writer", "programs", 21, "run_disks"),
+    "datasets": Item("Hostile data sets", "datasets", 400),
+    "checkpoints": Item("Damaged and forged checkpoints, five ways in", "checkpoints", 300),
+    "pickles": Item("Mutated pickles", "machine", 5000, "run_pickles"),
+    "batches": Item("Degenerate batches", "batches", 200),
+    "runs": Item("Two runs at once", "runs", 4),
+    "load": Item("Training beside other work", "machine", 3, "run_load"),
+    "solves": Item("Memory of the solver", "machine", 6000, "run_solves"),
+    "inferences": Item("Memory of inference", "machine", 400, "run_inferences"),
 }
 
 

@@ -36,7 +36,9 @@ def run(count: int, seed: int, folder: Path) -> Outcome:
     for case in range(count):
         system, processes = ("unified", "cops")[case % 2], 1 + case // 2 % 2
         writing = case // 4 % 2 == 0
-        name = f"{case} ({system}, {processes} process(es), {'saving' if writing else 'any moment'})"
+        name = (
+            f"{case} ({system}, {processes} process(es), {'saving' if writing else 'any moment'})"
+        )
         if (system, processes) not in whole:
             whole[system, processes] = reference(folder, system, processes)
         try:
