@@ -2,6 +2,7 @@
 #   make demo                     train on synthetic scenes, print the PQ table, draw a sheet
 #   make test                     lint, types, all tests with their coverage
 #   make test ARGS=tests/cops     a part of the tests, without
+#   make endurance                kills, signals, full disks, forged files: an hour or more
 #   make demo PYTHON=python3.12   with another interpreter
 #   make demo SETUP=--system-site-packages    with your own torch and Detectron2
 
@@ -16,10 +17,10 @@ COVERAGE ?= $(if $(ARGS),,--cov)
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest bench doctor wheel clean
+.PHONY: help setup demo test lint types pytest endurance bench doctor wheel clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## the virtual environment only (does nothing where it is complete)
 	@$(PYTHON) tools/setup_environment.py $(SETUP)
@@ -44,6 +45,9 @@ lint: setup  ## style and format
 	@echo "== lint"
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
+
+endurance: setup  ## kills, signals, full disks, forged files (docs/reliability.md)
+	@$(VENV)/python tests/support/endurance.py all $(ARGS)
 
 bench: setup  ## time and memory of the model's parts
 	@$(VENV)/python tools/studies/benchmark.py $(ARGS)

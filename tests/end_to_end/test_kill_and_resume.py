@@ -2,7 +2,8 @@
 
 The training runs in children of a fork server that has everything imported, so that a kill costs
 little. The moments come from a seeded generator; those that matter most, inside the writing of a
-checkpoint, are also hit one by one in tests/panoptic_common/checkpoint/test_damage.py.
+checkpoint, are also hit one by one in tests/panoptic_common/checkpoint/test_damage.py. The programs
+themselves are killed in test_endurance.py.
 """
 
 from __future__ import annotations
@@ -13,26 +14,15 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from dataset_factory import make_coco_panoptic
 from detectron2.engine import HookBase
-from project import ROOT
-from tiny_system import (
-    UNIFIED_OPTIONS,
-    TinyTrainer,
-    forget_tiny,
-    register_tiny,
-    register_tiny_again,
-    tiny_config,
-)
+from tiny_runs import assert_identical
+from tiny_system import TinyTrainer, forget_tiny, register_tiny, register_tiny_again, tiny_config
 
 NUM_ITERATIONS, PERIOD, NUM_KILLS = 60, 3, 5
 
@@ -121,24 +111,10 @@ def test_killed_at_random_moments(tmp_path, server):
     assert exit_code(server, str(tmp_path), str(killed), True, None) == 0
     a, b = (torch.load(f / "model_final.pth", weights_only=True) for f in (whole, killed))
     assert a["iteration"] == b["iteration"] == NUM_ITERATIONS - 1 and a["seed"] == b["seed"] == 11
-    assert flatten(a["model"]) == flatten(b["model"])
-    assert flatten(a["optimizer"]) == flatten(b["optimizer"])
-    assert flatten(a["scheduler"]) == flatten(b["scheduler"])
+    for key in ("model", "optimizer", "scheduler"):
+        assert_identical(a[key], b[key], key)
     assert not list(killed.glob(".*.tmp"))
     assert logged_once(whole) == logged_once(killed)
-
-
-def flatten(value, where: str = "") -> dict:
-    """{"a.b": bytes of the tensor, or value}: equal only if equal bit for bit."""
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    elif isinstance(value, torch.Tensor):
-        return {where: (str(value.dtype), tuple(value.shape), value.numpy().tobytes())}
-    else:
-        return {where: value}
-    return {k: v for key, x in items for k, v in flatten(x, f"{where}.{key}").items()}
 
 
 def logged_once(out: Path) -> float:
@@ -150,44 +126,3 @@ def logged_once(out: Path) -> float:
     steps = [line for line in lines if "total_loss" in line]
     assert len({line["iteration"] for line in steps}) == len(steps)
     return steps[-1]["lr"]
-
-
-def test_the_program_itself_killed_and_resumed(tmp_path):
-    """tools/train_net.py with the Unified system, killed while it saves its second checkpoint."""
-    paths = make_coco_panoptic(tmp_path, num_images=4)
-    command = [
-        *(sys.executable, str(ROOT / "tools/train_net.py"), "--resume"),
-        *("--config-file", str(ROOT / "configs/unified/scenes/D2.yaml")),
-        *("--register", "street", paths.images, paths.panoptic_json, paths.panoptic_png),
-        *UNIFIED_OPTIONS,
-        *("DATASETS.TRAIN", "('street',)", "DATASETS.TEST", "()"),
-        *("SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def start(out: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, "OUTPUT_DIR", str(out)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    undisturbed, process = start(whole), start(killed)
-    for line in process.stdout:
-        if f"Saving checkpoint to {killed / 'model_0000003.pth'}" in line:
-            process.kill()
-            break
-    process.stdout.close()
-    assert process.wait(60) == -signal.SIGKILL
-    pointer = (killed / "last_checkpoint").read_text()
-    assert re.fullmatch(r"model_000000[13]\.pth", pointer)
-    for process in (undisturbed, start(killed)):
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-    assert f"{pointer} to resume" in output
-    a, b = (torch.load(f / "model_final.pth", weights_only=True) for f in (whole, killed))
-    assert flatten(a["model"]) == flatten(b["model"])
-    assert flatten(a["optimizer"]) == flatten(b["optimizer"])

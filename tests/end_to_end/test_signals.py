@@ -17,7 +17,7 @@ from trials.signals import Case, try_training
 @pytest.mark.parametrize(
     "case",
     [
-        Case("foreground", 1, signal.SIGTERM, "launcher"),
+        Case("foreground", 1, signal.SIGTERM, "group", loaders=2),
         Case("foreground", 1, signal.SIGINT, "group"),
         Case("script &", 2, signal.SIGTERM, "launcher"),
         Case("script &", 2, signal.SIGKILL, "launcher"),

@@ -49,7 +49,7 @@ class Item(NamedTuple):
 
 ITEMS = {
     "kills": Item("kill -9 of a training, then --resume", "kills", 30),
-    "signals": Item("SIGTERM and SIGINT to a training", "signals", 26),
+    "signals": Item("SIGTERM and SIGINT to a training", "signals", 30),
     "background": Item("SIGKILL and SIGHUP to a training", "signals", 7, "run_background"),
     "interrupts": Item("SIGTERM and Ctrl-C to the others", "programs", 20, "run_interrupts"),
     "disks": Item("A full disk under each writer", "programs", 21, "run_disks"),

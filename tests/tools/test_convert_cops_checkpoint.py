@@ -171,7 +171,7 @@ def test_files_that_run_code_are_refused(tool, tmp_path, stub):
 
 
 def test_our_own_checkpoint_is_refused(tool, tmp_path, stub):
-    ours = {"model": stub, "class_table": [], "config": "", "iteration": 1, "seed": 0}
+    ours = {"model": stub, "class_table": [], "config": "VERSION: 2", "iteration": 1, "seed": 0}
     assert "is a checkpoint of this project already" in fails(tool, tmp_path, ours)
 
 

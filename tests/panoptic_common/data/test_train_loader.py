@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from programs import run_program
 
 from panoptic_common.data.train_loader import TrainLoader, sample_batches, scoped_seed
 
@@ -87,3 +88,17 @@ def test_loader_refuses_what_it_cannot_share():
         make_loader(world_size=3)
     with pytest.raises(ValueError, match="no image"):
         TrainLoader([], noisy_mapper, total_batch_size=1, seed=0)
+
+
+HELD = """
+import panoptic_common.compat
+from panoptic_common.data.train_loader import TrainLoader
+batches = iter(TrainLoader([{}] * 4, dict, total_batch_size=2, seed=0, num_workers=2))
+next(batches)
+"""
+
+
+def test_a_program_ends_though_its_workers_ignore_the_signal_that_would_end_them():
+    """The iterator lives to the end of the program, as that of a training that a signal ends."""
+    done = run_program("-c", HELD)  # TimeoutExpired after 120 s, if it waits for them
+    assert done.returncode == 0 and done.stderr == ""

@@ -158,3 +158,8 @@ def wait_for(place: Path, process: subprocess.Popen, seconds: float = 150) -> No
         assert process.poll() is None, f"ended with status {process.returncode} before {place}"
         assert time.monotonic() < end, f"{place} did not come within {seconds:.0f} s"
         time.sleep(0.05)
+
+
+def patience(seconds: float) -> float:
+    """Seconds that stand for so many of an idle machine, by the load per core of the last minute."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

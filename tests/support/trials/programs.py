@@ -24,6 +24,7 @@ from trials.processes import (
     ENVIRONMENT,
     LISTENING,
     marked,
+    patience,
     started,
     train_command,
     train_words,
@@ -31,7 +32,7 @@ from trials.processes import (
 )
 
 MEANS = {
-    "interrupts": "ends within 30 s with status 143 or 130, without a traceback; no process, no "
+    "interrupts": "ends within 30 s, times the load per core, with status 143 or 130, without a traceback; no process, no "
     "temporary folder and nothing half-written is left",
     "disks": "a status other than 0, one sentence that says the disk is full, no traceback, and "
     "nothing half-written under its final name",
@@ -121,6 +122,7 @@ def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
             [
                 *(tool("train_net.py"), "--eval-only", *train_words(inputs["data"], out, 1)),
                 *("DATASETS.TEST", "('many',)", "MODEL.WEIGHTS", weights),
+                *("DATALOADER.NUM_WORKERS", "2"),
             ],
             lambda out: any((out / "inference").rglob("*.png")),
         ),
@@ -180,14 +182,15 @@ def interrupt(
         time.sleep(draw.uniform(0, 0.2))
         if process.poll() is not None:
             return None if process.returncode == 0 else f"status {process.returncode} by itself"
+        limit = patience(SECONDS)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
         try:
-            status = process.wait(timeout=SECONDS)
+            status = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            return f"still alive after {SECONDS:.0f} s"
+            return f"still alive after {limit:.0f} s"
         left = [] if wait_for_end(out, 5) else marked(out)
         if left:
             return f"processes {left} are left"
