@@ -161,5 +161,5 @@ def wait_for(place: Path, process: subprocess.Popen, seconds: float = 150) -> No
 
 
 def patience(seconds: float) -> float:
-    """Seconds that stand for so many of an idle machine, by the load per core of the last minute."""
+    """Seconds that stand for so many of an idle machine, by the last minute's load per core."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -32,8 +32,8 @@ from trials.processes import (
 )
 
 MEANS = {
-    "interrupts": "ends within 30 s, times the load per core, with status 143 or 130, without a traceback; no process, no "
-    "temporary folder and nothing half-written is left",
+    "interrupts": "ends within 30 s, times the load per core, with status 143 or 130, without a "
+    "traceback; no process, no temporary folder and nothing half-written is left",
     "disks": "a status other than 0, one sentence that says the disk is full, no traceback, and "
     "nothing half-written under its final name",
 }
