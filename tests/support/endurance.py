@@ -16,6 +16,7 @@ import argparse
 import importlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -115,6 +116,8 @@ def main(words: list[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(words)
     torch.set_num_threads(1)
+    # What is being tried would go on without end if this program died of it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if options.item == "table":
         rows = json.loads(options.results.read_text())
         drawn = table({name: rows[name] for name in ITEMS if name in rows})

@@ -14,6 +14,7 @@ from tiny_runs import assert_identical
 
 from trials.outcome import Outcome
 from trials.processes import (
+    patience,
     started,
     train_command,
     train_words,
@@ -64,7 +65,7 @@ def finish(words: list[str], processes: int, resume: bool) -> None:
     out = Path(words[words.index("OUTPUT_DIR") + 1])
     log = out.with_name(f"{out.name}.txt")
     with started(train_command(words, processes, resume), log, out) as process:
-        status = process.wait(timeout=300)
+        status = process.wait(timeout=patience(300))
     assert status == 0, f"status {status}: {log.read_text()[-600:]}"
 
 
@@ -102,8 +103,8 @@ def kill_and_resume(
         time.sleep(delay)
         if process.poll() is None:
             os.kill(victims[victim % len(victims)], signal.SIGKILL)
-        process.wait(timeout=60)
-        assert wait_for_end(out, 30), "processes are left after the kill"
+        process.wait(timeout=patience(60))
+        assert wait_for_end(out, patience(30)), "processes are left after the kill"
     torn = any(out.glob(".model_*.tmp"))
     finish(words, processes, resume=True)
     compare(out, whole)

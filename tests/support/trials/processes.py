@@ -147,12 +147,13 @@ def wait_for_end(mark: Path, seconds: float) -> bool:
     return True
 
 
-def wait_for(place: Path, process: subprocess.Popen, seconds: float = 150) -> None:
+def wait_for(place: Path, process: subprocess.Popen) -> None:
     """Wait until a file is there.
 
     Raises:
-        AssertionError: the process ended, or nothing came in that time.
+        AssertionError: the process ended, or nothing came in 150 s, times the load per core.
     """
+    seconds = patience(150)
     end = time.monotonic() + seconds
     while not place.exists():
         assert process.poll() is None, f"ended with status {process.returncode} before {place}"

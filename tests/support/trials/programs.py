@@ -177,11 +177,11 @@ def interrupt(
     temporary.mkdir()
     listening = [sys.executable, "-c", LISTENING, sys.executable, *words]
     with started(listening, log, out, TMPDIR=str(temporary)) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + patience(120)
         # A second of processor time is more than the imports of the one that writes nothing.
         while process.poll() is None and not (program.begun(out) and worked(out) > 1.0):
             if time.monotonic() > end:
-                return "has not begun after 120 s"
+                return "has not begun"
             time.sleep(0.1)
         time.sleep(draw.uniform(0, 0.2))
         if process.poll() is not None:
@@ -195,7 +195,7 @@ def interrupt(
             status = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
             return f"still alive after {limit:.0f} s"
-        left = [] if wait_for_end(out, 5) else marked(out)
+        left = [] if wait_for_end(out, patience(5)) else marked(out)
         if left:
             return f"processes {left} are left"
     said = log.read_text(errors="replace")
@@ -303,7 +303,9 @@ def on_small_disk(
     )
     numbers = [str(room + 16384), str(out), str(inputs["city"]), str(place)]
     command = ["unshare", "-rm", "sh", "-c", script, "sh", *numbers, sys.executable, *words]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(300)
+    )
     return done.returncode, done.stdout + done.stderr
 
 

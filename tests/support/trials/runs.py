@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trials.kills import compare
 from trials.outcome import Outcome
-from trials.processes import started, train_command, train_words, wait_for
+from trials.processes import patience, started, train_command, train_words, wait_for
 
 MEANS = (
     "one folder: the second run is refused with status 2 and one sentence, and the first ends as "
@@ -39,7 +39,7 @@ def words(system: str, out: Path, iterations: int = NUM_ITERATIONS) -> list[str]
 def ended(processes: list, logs: list[Path]) -> None:
     """Wait for runs that must end well."""
     for process, log in zip(processes, logs, strict=True):
-        status = process.wait(timeout=300)
+        status = process.wait(timeout=patience(300))
         assert status == 0, f"status {status}: {log.read_text(errors='replace')[-500:]}"
 
 
@@ -55,13 +55,13 @@ def in_one_folder(system: str, folder: Path) -> None:
     with started(train_command(words(system, shared, 10**6)), log, shared) as first:
         wait_for(shared / "last_checkpoint", first)
         with started(command, refused, folder / "second") as second:
-            status = second.wait(timeout=200)
+            status = second.wait(timeout=patience(200))
         said = refused.read_text(errors="replace")
         assert status == 2 and "Traceback" not in said, f"status {status}: {said[-500:]}"
         assert "still works in" in said.strip().splitlines()[-1], said[-500:]
         assert first.poll() is None, "the first run ended"
         first.terminate()
-        assert first.wait(timeout=60) == 143, "the first run did not end in good order"
+        assert first.wait(timeout=patience(60)) == 143, "the first run did not end in good order"
     with started(command, folder / "third.txt", folder / "third") as third:
         ended([third], [folder / "third.txt"])
     compare(shared, alone)
