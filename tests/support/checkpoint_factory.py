@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,3 +65,12 @@ def saved_run(folder: Path, iterations=(9, 19)) -> tuple[PanopticCheckpointer, t
             model.backbone[0].bias.fill_(iteration)
         checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
     return checkpointer, optimizer
+
+
+def change_entry(path: Path, *keys: Any, value: Any) -> None:
+    """Set contents[key][key]... of a file of torch."""
+    contents = node = torch.load(path, weights_only=True)
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    torch.save(contents, path)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def run(count: int, seed: int, folder: Path) -> Outcome:
             torn = kill_and_resume(
                 folder / f"kill{case}", whole[system, processes], system, processes, writing, draw
             )
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             outcome.record(name, str(error))
         else:
             outcome.record(name, None, "in the middle of a file" if torn else "between files")

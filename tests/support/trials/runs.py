@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from trials.kills import compare
@@ -24,7 +25,7 @@ def run(count: int, seed: int, folder: Path) -> Outcome:
         name = f"{case} {system}, {'one folder' if one_folder else 'two runs of 2 processes'}"
         try:
             attempt(system, folder / str(case))
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             outcome.record(name, str(error))
         else:
             outcome.record(name, None, "in one folder" if one_folder else "at once")
