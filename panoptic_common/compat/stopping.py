@@ -7,7 +7,10 @@ Standard library only.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -84,6 +87,23 @@ def leave_signals_to_the_parent(*_: object) -> None:
     """Ignore both signals in a worker of a data loader: the training that needs it gets them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@functools.cache
+def end_workers_at_exit() -> None:
+    """See that workers which ignore SIGTERM end with this program, whatever still holds them.
+
+    Python sends them SIGTERM at its end, and then waits for them.
+    """
+    atexit.register(_kill_daemons)
+
+
+def _kill_daemons() -> None:
+    """Kill the daemonic children; torch would call that the failure of a worker."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def die_with(parent: int) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from panoptic_common.compat.amp_trainer import AMPTrainer
 from panoptic_common.compat.engine import apply_to_engine
+from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
 
 import numpy as np
 import torch
@@ -195,7 +196,7 @@ class PanopticTrainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         """Build a loader of a data set: each image once, shared among the processes."""
         records = load_panoptic(dataset_name)
-        return build_detection_test_loader(
+        loader = build_detection_test_loader(
             records,
             mapper=PanopticDatasetMapper.from_config(
                 cfg, False, cls.build_test_target_function(cfg)
@@ -203,6 +204,11 @@ class PanopticTrainer(DefaultTrainer):
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
+        # Ctrl-C reaches all processes of a terminal; a worker that ended by it would look like a
+        # failure of this one.
+        loader.worker_init_fn = leave_signals_to_the_parent
+        end_workers_at_exit()
+        return loader
 
     @classmethod
     def build_evaluator(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
-from programs import read_strictly
+from programs import read_strictly, run_program
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyPanoptic, TinyTrainer, tiny_config
 
@@ -111,3 +113,28 @@ def test_damaged_image_is_named(tiny_root):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"panoptic_tiny.*\.png"):
         train(tiny_config(tiny_root))
+
+
+def test_workers_of_an_evaluation_leave_signals_to_it(tiny_root):
+    """A terminal sends Ctrl-C to all of them."""
+    cfg = tiny_config(tiny_root, "DATALOADER.NUM_WORKERS", 1)
+    batches = iter(TinyTrainer.build_test_loader(cfg, "tiny"))
+    next(batches)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(batches._workers[0].pid, number)
+    assert len(list(batches)) == 4
+
+
+HELD = """
+from torch.utils.data import DataLoader
+from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
+end_workers_at_exit()
+batches = iter(DataLoader(range(9), num_workers=1, worker_init_fn=leave_signals_to_the_parent))
+next(batches)
+raise RuntimeError("an error that nobody expects")
+"""
+
+
+def test_a_program_that_fails_does_not_wait_for_its_workers():
+    done = run_program("-c", HELD)  # TimeoutExpired after 120 s, if it does
+    assert done.returncode == 1 and "nobody expects" in done.stderr
