@@ -198,8 +198,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
                 "give it as MODEL.WEIGHTS, without --resume, to start from its weights"
             )
         self._load_weights(contents, path, purpose)
-        wanted = self.checkpointables if checkpointables is None else checkpointables
-        for key in wanted:
+        for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in contents:
                 self._load_checkpointable(key, contents.pop(key), path)
             elif key == "grad_scaler":
@@ -211,9 +210,8 @@ class PanopticCheckpointer(DetectionCheckpointer):
     def _load_checkpointable(self, key: str, state: dict, path: str) -> None:
         """Load the optimizer's state, say, or explain why it does not fit."""
         if problem := state_problem(state, self.checkpointables[key]):
-            raise CheckpointError(
-                f"the {key} of {path} is damaged or forged: {problem}" + advice_on_neighbours(path)
-            )
+            advice = advice_on_neighbours(path)
+            raise CheckpointError(f"the {key} of {path} is damaged or forged: {problem}{advice}")
         self._require_finite({key: state}, path)
         try:
             self.checkpointables[key].load_state_dict(state)
