@@ -17,8 +17,6 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
-from detectron2_models.numbering import Numbering
-from detectron2_models.targets import TargetFunction
 from torch import nn
 
 from panoptic_common.coco.overlaps import class_confusion, class_iou, count_overlaps, mean_ious
@@ -30,6 +28,8 @@ from panoptic_common.data.segment_truth import IGNORE_CLASS
 from panoptic_common.data.train_loader import TrainLoader, seed_everything
 from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.evaluation.truth import PanopticTruth, segment_classes
+from panoptic_common.external.numbering import Numbering
+from panoptic_common.external.targets import TargetFunction
 from panoptic_common.modeling.network_input import normalised_batch
 from panoptic_tools.studies.library.paths import ROOT
 from unified_panoptic.modeling.semantic_head import FeatureDecoder, SemanticHead, subsample
