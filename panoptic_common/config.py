@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat
+from panoptic_common.compat.config_input import Options, as_sections, as_words, require_tuples
 
 import yaml
 from detectron2.config import CfgNode as CN
@@ -32,7 +32,6 @@ from panoptic_common.data.catalog import (
 )
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
-Options = Mapping[str, Any] | Sequence[str]
 # What adds further keys to a config, in place.
 Extension = Callable[[CN], object]
 
@@ -124,7 +123,7 @@ def read_config(
         ValueError: the system is unknown, or a key or value does not fit; says where.
         FileNotFoundError: there is no such file.
     """
-    words = _as_words(options)
+    words = as_words(options)
     if isinstance(config, CN):
         source, content = "the config", config
     else:
@@ -141,12 +140,12 @@ def read_config(
         add_system_config(cfg, architecture, systems)
         for extend in extensions:
             extend(cfg)
-        content = _as_sections(content, cfg)
+        content = as_sections(content, cfg)
         if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
             raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
         cfg.merge_from_other_cfg(content)
         source = "the options"
-        _require_tuples(cfg, words)
+        require_tuples(cfg, words)
         cfg.merge_from_list(words)
         _require_numbering(cfg, systems)
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
@@ -214,29 +213,6 @@ def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, dict[Any, Any]]:
     return place, content
 
 
-def _as_sections(content: Mapping[Any, Any], cfg: CN, above: str = "") -> CN:
-    """Turn the contents of a YAML file into a config; "MODEL:" alone is an empty section.
-
-    Raises:
-        ValueError: a key is no text or has no value, or a section is none.
-    """
-    sections = CN()
-    for key, value in content.items():
-        name = f"{above}{key}"
-        if not isinstance(key, str):
-            raise ValueError(f"the key {name} is no text: put it in quotes")
-        node = cfg.get(key)
-        if isinstance(node, CN):
-            if not isinstance(value, dict | None):
-                raise ValueError(f"{name} is a section of keys, but holds {value!r}")
-            sections[key] = _as_sections(value or {}, node, f"{name}.")
-        elif value is None and node is not None:
-            raise ValueError(f"{name} has no value: give it one, or leave it out")
-        else:
-            sections[key] = CN(value) if isinstance(value, dict) else value
-    return sections
-
-
 def find_config(path: str | os.PathLike[str]) -> Path:
     """Find a config file: the path itself, or else the config of this project that it names.
 
@@ -255,27 +231,6 @@ def find_config(path: str | os.PathLike[str]) -> Path:
         if not path.is_absolute() and shipped.is_file():
             return shipped
     raise FileNotFoundError(f"there is no config file {path}")
-
-
-def _as_words(options: Options) -> list[str]:
-    """List options as yacs wants them: key, value, key, value, ..."""
-    if isinstance(options, Mapping):
-        return [word for key, value in options.items() for word in (key, str(value))]
-    words = [str(word) for word in options]
-    if len(words) % 2:
-        raise ValueError(f"options are pairs of key and value, but {words[-1]!r} is alone")
-    return words
-
-
-def _require_tuples(cfg: CN, words: Sequence[str]) -> None:
-    """Raise ValueError for a lone name where a config has a tuple: its comma is forgotten."""
-    for key, value in zip(words[::2], words[1::2], strict=True):
-        node: Any = cfg
-        for name in key.split("."):
-            node = node.get(name) if isinstance(node, CN) else None
-        decoded = CN._decode_cfg_value(value)
-        if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
-            raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
 
 
 def add_panoptic_config(cfg: CN) -> None:

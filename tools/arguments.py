@@ -112,6 +112,15 @@ def output_folder(text: str) -> Path:
     return path
 
 
+def pixel(text: str) -> tuple[float, float]:
+    """Take the place X,Y of a pixel."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y, such as 250,120") from None
+    return x, y
+
+
 # ------------------------------------------------------------------------------------- options
 
 

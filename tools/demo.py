@@ -45,11 +45,12 @@ from panoptic_common.inference.panels import CONTACT_SHEET, LEAST_SCORE
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.video import VideoReader, VideoWriter, Window
 from panoptic_tools.arguments import (
-    Parser,
     add_import_options,
     add_register_option,
     add_unsafe_option,
+    make_parser,
     output_folder,
+    pixel,
     refuse,
     require_at_least,
     require_pairs,
@@ -60,12 +61,7 @@ PERIOD = 3.0  # seconds between two reports of progress; what is done sooner sho
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, and refuse what cannot go together."""
-    summary, *details = __doc__.split("\n\n")
-    parser = Parser(
-        description=summary,
-        epilog="\n\n".join(details),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
     add("--checkpoint", required=True, help="file of weights")
@@ -78,7 +74,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     text = "comma-separated: image, panoptic, semantic, boxes, contact_sheet, and those of the "
     text += "model's system (default panoptic,boxes; with --affinity affinity too)"
     add("--panels", default="", help=text)
-    add("--affinity", type=_pixel, metavar="X,Y", help="pixel whose instance affinity to paint")
+    add("--affinity", type=pixel, metavar="X,Y", help="pixel whose instance affinity to paint")
     text = "least score of a detection, 0 to 1 (default: that of the config in the panoptic map, "
     add("--score-threshold", type=float, help=f"{text}{LEAST_SCORE} for boxes)")
     add("--json", action="store_true", help="write the results in COCO's panoptic format too")
@@ -101,14 +97,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if not options.output and (options.json or CONTACT_SHEET in options.panels):
         parser.error("--json and the panel contact_sheet need a folder: --output")
     return options
-
-
-def _pixel(text: str) -> tuple[float, float]:
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y, such as 250,120") from None
-    return x, y
 
 
 class Demo:

@@ -25,11 +25,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 # First, and at the top level: spawned processes import this file before anything else.
@@ -46,6 +44,7 @@ from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.endings import ending, refusing
+from panoptic_common.engine.log_sharing import share_log
 from panoptic_common.engine.run_folder import hold_folder
 from panoptic_common.engine.scaling import (
     require_equal_shares,
@@ -140,29 +139,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if changed:
         logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")
     return cfg
-
-
-def share_log(name: str) -> None:
-    """Send the messages of a package to where Detectron2's go."""
-    package_logger = logging.getLogger(name)
-    package_logger.setLevel(logging.DEBUG)
-    package_logger.handlers = list(logging.getLogger("detectron2").handlers)
-    for handler in package_logger.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            vars(handler)["handleError"] = partial(give_up_log, handler)
-
-
-def give_up_log(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
-    """Say once that a log cannot be written, where Python would print a traceback per message."""
-    error = sys.exc_info()[1]
-    if not isinstance(error, OSError):
-        logging.StreamHandler.handleError(handler, record)
-        return
-    name = getattr(handler.stream, "name", "the log")
-    print(f"train_net.py: {name} cannot be written to any more ({error})", file=sys.stderr)
-    # What is still in the buffer, and what comes, goes nowhere: else the end would fail as well.
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), handler.stream.fileno())
 
 
 def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:

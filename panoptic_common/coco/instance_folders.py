@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from panoptic_common.coco.annotations import IMAGE_SUFFIXES
+from panoptic_common.coco.dataset_files import IMAGE_SUFFIXES
 
 LABEL_FOLDERS = ("masks", "labels")
 # What programs put behind the name of an image to name its label image.

@@ -1,0 +1,61 @@
+"""What yacs takes without a word, and what it needs another form of: contents and options.
+
+None of it knows a key of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode as CN
+
+Options = Mapping[str, Any] | Sequence[str]
+
+
+def as_sections(content: Mapping[Any, Any], cfg: CN, above: str = "") -> CN:
+    """Turn the contents of a YAML file into a config; "MODEL:" alone is an empty section.
+
+    Raises:
+        ValueError: a key is no text or has no value, or a section is none.
+    """
+    sections = CN()
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if not isinstance(key, str):
+            raise ValueError(f"the key {name} is no text: put it in quotes")
+        node = cfg.get(key)
+        if isinstance(node, CN):
+            if not isinstance(value, dict | None):
+                raise ValueError(f"{name} is a section of keys, but holds {value!r}")
+            sections[key] = as_sections(value or {}, node, f"{name}.")
+        elif value is None and node is not None:
+            raise ValueError(f"{name} has no value: give it one, or leave it out")
+        else:
+            sections[key] = CN(value) if isinstance(value, dict) else value
+    return sections
+
+
+def as_words(options: Options) -> list[str]:
+    """List options as yacs wants them: key, value, key, value, ...
+
+    Raises:
+        ValueError: a key or a value is alone.
+    """
+    if isinstance(options, Mapping):
+        return [word for key, value in options.items() for word in (key, str(value))]
+    words = [str(word) for word in options]
+    if len(words) % 2:
+        raise ValueError(f"options are pairs of key and value, but {words[-1]!r} is alone")
+    return words
+
+
+def require_tuples(cfg: CN, words: Sequence[str]) -> None:
+    """Raise ValueError for a lone name where a config has a tuple: its comma is forgotten."""
+    for key, value in zip(words[::2], words[1::2], strict=True):
+        node: Any = cfg
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, CN) else None
+        decoded = CN._decode_cfg_value(value)
+        if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
+            raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
