@@ -223,8 +223,7 @@ def compare_programs(options: argparse.Namespace) -> tuple[list[list[str]], floa
     """Run whole programs in turn.
 
     Returns:
-        A row per program, and the largest difference between their PQ. Boundary PQ is not compared:
-        vernier's is another measure (docs/benchmark.md).
+        A row per program, and the largest difference of PQ among those that must agree.
     """
     drawn = min(quality_programs.DISTINCT, max(options.whole))
     images = draw_images(options.sizes[0], drawn, options)
@@ -246,7 +245,7 @@ def compare_programs(options: argparse.Namespace) -> tuple[list[list[str]], floa
                     for times, program in zip(seconds, programs, strict=True):
                         spent, quality = quality_programs.measure(program, folder, workers)
                         times.append(spent)
-                        found += [] if program.boundary else [quality]
+                        found += [quality] if program.compared else []
                     difference = max(difference, *(abs(value - found[0]) for value in found), 0.0)
                 for row, times in zip(rows, seconds, strict=True):
                     row.append(quality_programs.spread(times))

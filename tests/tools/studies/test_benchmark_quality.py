@@ -31,7 +31,7 @@ def test_programs_that_disagree_end_with_status_1(monkeypatch, capsys):
     options = [*SMALL, "--whole", "2", "--workers", "1", "--repeats", "1"]
     assert benchmark_quality.main(options) == 1
     assert "the numbers differ" in capsys.readouterr().err
-    # The third one is boundary PQ, which is another number.
+    # The third one is with boundary PQ, which is another number.
     qualities = iter([0.5, 0.5, 0.1])
     assert benchmark_quality.main(options) == 0
 

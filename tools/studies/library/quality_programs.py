@@ -27,13 +27,13 @@ class Program(NamedTuple):
     Attributes:
         name: in the table.
         command: its words, given the folder and the number of workers.
-        boundary: whether it computes boundary PQ.
+        compared: whether its PQ must be that of the others; vernier's and boundary PQ are not.
         search_path: a folder in which it finds a library that its environment lacks.
     """
 
     name: str
     command: Callable[[Path, int], list[str]]
-    boundary: bool = False
+    compared: bool = True
     search_path: Path | None = None
 
 
@@ -99,7 +99,7 @@ def programs(peers: str | None, scratch: Path) -> list[Program]:
     found = [
         Program("panopticapi", peer(sys.executable, "panopticapi")),
         Program("ours", ours("own")),
-        Program("ours: PQ and boundary PQ", ours("own", "--boundary-ratio", ratio), True),
+        Program("ours: PQ and boundary PQ", ours("own", "--boundary-ratio", ratio), False),
     ]
     if peers:
         where = "import hotcoco; print(hotcoco.__path__[0])"
@@ -108,8 +108,8 @@ def programs(peers: str | None, scratch: Path) -> list[Program]:
         found += [
             Program("ours, --engine hotcoco", ours("hotcoco"), search_path=scratch),
             Program("hotcoco", peer(peers, "hotcoco")),
-            Program("vernier", peer(peers, "vernier")),
-            Program("vernier: boundary PQ", peer(peers, "vernier", "--boundary"), True),
+            Program("vernier", peer(peers, "vernier"), False),
+            Program("vernier: boundary PQ", peer(peers, "vernier", "--boundary"), False),
         ]
     return found
 
