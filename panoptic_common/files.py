@@ -35,9 +35,9 @@ def write_atomically(
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    file: _WatchedFile | None = None
+    refused: list[OSError] = []
     try:
-        with io.BufferedWriter(file := _WatchedFile(temporary, "wb")) as buffered:
+        with io.BufferedWriter(_WatchedFile(temporary, refused)) as buffered:
             write(buffered)
             buffered.flush()
             if flush:  # or the rename could reach the disk before the contents
@@ -46,28 +46,27 @@ def write_atomically(
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        failure: OSError | None = None
-        if isinstance(error, OSError):
-            failure = error
-        elif file is not None:
-            failure = file.failure
-        if failure is None:
+        failure = refused[0] if refused else error
+        own = (None, os.fspath(temporary))
+        if not isinstance(failure, OSError) or failure.errno is None or failure.filename not in own:
             raise
-        raise type(failure)(failure.errno, failure.strerror, os.fspath(path)) from error
+        raise OSError(failure.errno, failure.strerror, os.fspath(path)) from error
     if flush:
         _sync_folder(path.parent)
 
 
 class _WatchedFile(io.FileIO):
-    """Remembers why the disk refused, which libraries such as torch replace by words of theirs."""
+    """Notes why the disk refused, which libraries such as torch replace by words of their own."""
 
-    failure: OSError | None = None
+    def __init__(self, path: Path, refused: list[OSError]) -> None:
+        super().__init__(path, "wb")
+        self._refused = refused
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError as error:
-            self.failure = error
+            self._refused.append(error)
             raise
 
 
@@ -92,7 +91,7 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         finally:
             trial.unlink(missing_ok=True)
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
+        raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:

@@ -88,13 +88,13 @@ def temporary_folder() -> Path | None:
 @contextlib.contextmanager
 def _numba_folder(folder: Path) -> Iterator[None]:
     """Let Numba keep what is decorated in the block in a folder, and nothing else."""
-    settings: Any = numba.config  # whose names exist at run time only
-    before = settings.CACHE_DIR
-    settings.CACHE_DIR = str(folder)
+    settings = vars(numba.config)
+    before = settings["CACHE_DIR"]
+    settings["CACHE_DIR"] = str(folder)
     try:
         yield
     finally:
-        settings.CACHE_DIR = before
+        settings["CACHE_DIR"] = before
 
 
 def _survive_the_disk(store: Any) -> None:

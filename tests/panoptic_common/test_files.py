@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from programs import read_strictly
 
-from panoptic_common.files import remove_temporary_files, write_atomically, write_json
+from panoptic_common.files import (
+    remove_temporary_files,
+    require_writable,
+    write_atomically,
+    write_json,
+)
 
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
@@ -24,6 +29,45 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file", fill_up)
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_disks_own_words_are_told_with_the_files_name(tmp_path: Path) -> None:
+    """Libraries replace them: the limit on the length of files ends a write as a full disk does."""
+    resource = pytest.importorskip("resource")
+
+    def write(file):
+        try:
+            file.write(bytes(2000))
+            file.flush()
+        except OSError:
+            raise RuntimeError("unexpected position 0 vs 2000") from None
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_atomically(tmp_path / "file", write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "file") and os.listdir(tmp_path) == []
+
+
+def test_errors_of_what_is_written_keep_their_words(tmp_path: Path) -> None:
+    def read_another(file):
+        file.write((tmp_path / "absent").read_bytes())
+
+    with pytest.raises(FileNotFoundError, match="absent"):
+        write_atomically(tmp_path / "file", read_another)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new/folder")
+    assert os.listdir(tmp_path / "new/folder") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/out") as caught:
+        require_writable(tmp_path / "file/out")
+    assert caught.value.filename == str(tmp_path / "file/out")
 
 
 def test_a_kill_leaves_the_old_file_and_a_part_that_can_be_removed(tmp_path: Path) -> None:
