@@ -14,10 +14,13 @@ import argparse
 import logging
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from panoptic_common.files import write_atomically
 from panoptic_common.scenes.storage import (
     CLASSES,
     Scene,
@@ -92,6 +95,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
+def _format_of(path: Path) -> str:
+    """Return Pillow's name of the format that the ending of a file names."""
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    if image_format is None:
+        raise ValueError(f"{path}: {path.suffix!r} is the ending of no image format")
+    return image_format
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write a split, draw a sheet, or both; return the exit status."""
     parsed = parse_args(arguments)
@@ -107,15 +118,16 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{paths.panoptic_json}: {parsed.number} scenes, {seconds:.1f} s")
             rate = 60 * parsed.number / seconds
             print(f"{rate:.0f} scenes per minute, {parsed.workers} process(es)")
+        if parsed.contact_sheet is not None:
+            count = min(parsed.number, _SHEET_LIMIT)
+            seeds = [scene_seed(parsed.seed, parsed.split, index) for index in range(count)]
+            columns = 2 if parsed.width <= 400 else 1
+            sheet = contact_sheet([make_scene(seed, config) for seed in seeds], columns)
+            save = partial(Image.fromarray(sheet).save, format=_format_of(parsed.contact_sheet))
+            write_atomically(parsed.contact_sheet, save)
+            print(f"{parsed.contact_sheet}: {count} scenes")
     except (ValueError, OSError) as error:
         return refuse(__file__, error)
-    if parsed.contact_sheet is not None:
-        count = min(parsed.number, _SHEET_LIMIT)
-        seeds = [scene_seed(parsed.seed, parsed.split, index) for index in range(count)]
-        columns = 2 if parsed.width <= 400 else 1
-        sheet = contact_sheet([make_scene(seed, config) for seed in seeds], columns)
-        Image.fromarray(sheet).save(parsed.contact_sheet)
-        print(f"{parsed.contact_sheet}: {count} scenes")
     return 0
 
 

@@ -24,6 +24,7 @@ import math
 import os
 import resource
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ OUTPUT = "train_net.txt"
 PROCESSOR_TIME = "processor_time.txt"
 # What `stop` waits: a training saves its state before it ends (`panoptic_common.compat.stopping`).
 SECONDS_TO_STOP = 40.0
+LEAST_SPACE = 2**20  # bytes; with less on its disk a training has failed for that
 
 
 class TrainingFailed(RuntimeError):
@@ -166,6 +168,11 @@ class TrainingRun:
         if status is None:
             return True
         self._process = None
+        if status != 0 and shutil.disk_usage(self.output_dir).free < LEAST_SPACE:
+            # Its log is cut before the sentence that says so.
+            raise TrainingFailed(
+                f"the disk of {self.output_dir} is full: free some, and the same command goes on"
+            )
         if status != 0:
             raise TrainingFailed(
                 f"{self.output_dir.name}: train_net.py ended with status {status}; the end of "

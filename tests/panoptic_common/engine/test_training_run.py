@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -172,6 +173,18 @@ def test_failures_show_the_end_of_the_log(make_run):
     with pytest.raises(TrainingFailed, match=r"status 1(.|\n)*boom at 1"):
         wait(run)
     assert run.finished() is None
+
+
+def test_a_full_disk_is_told_where_the_log_has_no_room_for_it(make_run, monkeypatch):
+    run = make_run({"FAIL_AT": 1})
+    run.start()
+    monkeypatch.setattr(
+        training_run.shutil,
+        "disk_usage",
+        lambda _: SimpleNamespace(free=training_run.LEAST_SPACE - 1),
+    )
+    with pytest.raises(TrainingFailed, match=r"^the disk of .* is full"):
+        wait(run)
 
 
 def test_success_without_results_is_a_failure(make_run):
