@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from panoptic_common.files import write_json
 
 HEADERS = ("item", "tried", "survived", "survived means", "command", "seconds")
@@ -59,18 +57,13 @@ def store(path: Path, item: str, row: dict[str, Any]) -> None:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Draw the rows of the JSON file as the table of docs/reliability.md."""
-    lines = [
-        (
-            row["title"],
-            row["tried"],
-            row["survived"],
-            row["means"] + (f" ({row['counts']})" if row["counts"] else ""),
-            f"`{row['command']}`",
-            round(row["seconds"]),
-        )
-        for row in rows.values()
-    ]
-    return tabulate(lines, HEADERS, tablefmt="pipe", disable_numparse=True)
+    lines = [HEADERS, ("---",) * len(HEADERS)]
+    for row in rows.values():
+        means = row["means"] + (f" ({row['counts']})" if row["counts"] else "")
+        command = f"`{row['command']}`"
+        figures = str(row["tried"]), str(row["survived"])
+        lines.append((row["title"], *figures, means, command, f"{row['seconds']:.0f}"))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def replace_table(page: Path, drawn: str) -> None:
