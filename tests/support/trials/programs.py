@@ -41,6 +41,7 @@ MEANS = {
 SECONDS = 30.0
 # How often each program is ended per signal; a full disk comes at a random share of what is needed.
 LEAST_ROOM, MOST_ROOM = 0.02, 0.9
+SMALL = 32768  # bytes
 
 
 class Program(NamedTuple):
@@ -238,7 +239,8 @@ def run_disks(count: int, seed: int, folder: Path) -> Outcome:
     for case in range(count):
         index = case % len(writers)
         writer, share = writers[index], draw.uniform(LEAST_ROOM, MOST_ROOM)
-        room = max(4096, int(share * needs[index]))
+        # Of a file or two nothing fits at all: the disk is filled before.
+        room = int(share * needs[index]) if needs[index] > SMALL else 0
         place = folder / f"full{case}"
         status, said = on_small_disk(with_many(writer, inputs), inputs, out, place, room)
         problem = None
@@ -272,7 +274,7 @@ def need(writer: Program, inputs: dict[str, Path], out: Path, place: Path) -> in
     status, said = on_small_disk(with_many(writer, inputs), inputs, out, place, 1 << 30)
     if status != 0:
         raise RuntimeError(f"{writer.name} fails with room enough: {said[-500:]}")
-    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    size = sum(512 * path.stat().st_blocks for path in place.rglob("*") if path.is_file())
     shutil.rmtree(place)
     return size
 
@@ -287,7 +289,7 @@ def on_small_disk(
         inputs: where the Cityscapes tree lies, which has room beside.
         out: an empty folder; the file system is mounted there.
         place: what was written is copied there, since the mount ends with the program.
-        room: bytes.
+        room: bytes; 0: another file takes all there is.
 
     Returns:
         Status and all that was printed.
@@ -297,11 +299,12 @@ def on_small_disk(
     script = (
         'size=$1; out=$2; city=$3; place=$4; shift 4; mount -t tmpfs -o size=$size none "$out"; '
         'mkdir -p "$out/cityscapes/gtFine"; ln -s "$city/leftImg8bit" "$out/cityscapes/"; '
-        'ln -s "$city/gtFine/val" "$out/cityscapes/gtFine/"; "$@"; status=$?; '
-        'rm "$out/cityscapes/leftImg8bit" "$out/cityscapes/gtFine/val"; '
+        'ln -s "$city/gtFine/val" "$out/cityscapes/gtFine/"; '
+        '[ $size -gt 4096 ] || cat /dev/zero > "$out/filler" 2> /dev/null; "$@"; status=$?; '
+        'rm -f "$out/filler" "$out/cityscapes/leftImg8bit" "$out/cityscapes/gtFine/val"; '
         'cp -r "$out/." "$place"; exit $status'
     )
-    numbers = [str(room + 16384), str(out), str(inputs["city"]), str(place)]
+    numbers = [str(max(4096, room)), str(out), str(inputs["city"]), str(place)]
     command = ["unshare", "-rm", "sh", "-c", script, "sh", *numbers, sys.executable, *words]
     done = subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(300)
