@@ -73,7 +73,8 @@ def solve_amwc(
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together.
         partitionable: (K,) bools, True for classes that may have several clusters.
         method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
-            moves on coarser and coarser graphs (`cops.solver.multilevel`).
+            moves on coarser and coarser graphs (`cops.solver.multilevel`); "auto" = the same with
+            more kinds of moves and as many cycles as gain something, never above "multilevel".
         start: (V,) classes and (V,) clusters from which "multilevel" starts, instead of from single
             nodes, such as `result[:2]` of the image before in a video. The result costs no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
@@ -112,7 +113,7 @@ def solve_mwc(
         node_costs: (V, K), as for `solve_amwc`.
         edges: (E, 2).
         edge_costs: (E,), paid if the ends of the edge have different classes.
-        method: "greedy" or "multilevel".
+        method: "greedy", "multilevel" or "auto".
         start: (V,) classes from which "multilevel" starts, instead of from single nodes.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend

@@ -14,7 +14,7 @@ from cops.solver.greedy.contraction import rebuild_table
 from cops.solver.labelling import Result, finish
 from cops.solver.problem import Problem, Survey
 
-METHODS = ("greedy", "multilevel")
+METHODS = ("greedy", "multilevel", "auto")
 
 
 def check_method(method: str, start: object) -> None:
@@ -56,4 +56,8 @@ def solve_checked(
     from cops.solver.multilevel.graph import contract
 
     announce_compiling(contract)
+    if method == "auto":
+        from cops.solver.multilevel.auto import solve_auto
+
+        return solve_auto(problem, survey, start=start, num_threads=num_threads)
     return solve_multilevel(problem, survey, start=start, refine=refine, num_threads=num_threads)

@@ -62,7 +62,7 @@ def solve_multicut(
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together. +inf:
             the ends must have one cluster (must-link); -inf: two clusters (cannot-link).
         num_nodes: V; by default one more than the largest end of an edge.
-        method: "greedy" or "multilevel", as for `cops.solver.solve_amwc`.
+        method: "greedy", "multilevel" or "auto", as for `cops.solver.solve_amwc`.
         start: (V,) integer labels from which "multilevel" starts, such as those of the image
             before. They need not obey the constraints: the nodes of a must-link take the label of
             the first of them.

@@ -100,7 +100,7 @@ def solve_multilevel(
         cost = energy(*problem[:3], result.node_classes, result.is_cut)
         return result._replace(energy=cost)
     partitionable = problem.partitionable
-    graph, scale = _input_graph(problem, survey, both=refine > 0)
+    graph, scale = input_graph(problem, survey, both=refine > 0)
     # What "all nodes in one cluster" costs at least; unknown until some graph says so.
     together = -np.inf
     if start is None:
@@ -110,7 +110,7 @@ def solve_multilevel(
         sums = small.node_costs.sum(axis=0, dtype=np.float64)
         together = (1.0 - 1e-6) * (taken + sums.min()) / scale
     else:
-        clusters, class_of = _number_start(*start, partitionable)
+        clusters, class_of = number_start(*start, partitionable)
     _refine(graph, partitionable, clusters, class_of, refine)
     classes = class_of[clusters]
     result = finish_best(problem, survey.stencil, graph.best, together, classes, clusters)
@@ -124,7 +124,7 @@ def solve_multilevel(
     return result
 
 
-def _number_start(
+def number_start(
     classes: Labels, clusters: Labels, partitionable: npt.NDArray[np.bool_]
 ) -> tuple[Labels, Labels]:
     """Bring a feasible labelling into the numbers of refine.py: clusters (V,), class_of (K+V,)."""
@@ -159,7 +159,7 @@ def without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]
     return problem._replace(node_costs=finite), survey._replace(largest_node_cost=largest)
 
 
-def _input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, float]:
+def input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, float]:
     """Make the graph of the input and find its scale; it has forward rows only if `both`."""
     scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
     reduced, best = reduce_node_costs(problem.node_costs, scale)
@@ -231,7 +231,7 @@ def _solve_parts(graph, partitionable, parts, num_parts):
 
 
 @jit
-def _solve_again(graph, partitionable, clusters, class_of):
+def solve_again(graph, partitionable, clusters, class_of):
     """Do steps 2 and 3 for the parts into which a labelling falls.
 
     Returns:
@@ -259,16 +259,16 @@ def _refine(
     """Do step 4; the labelling is changed in place."""
     for cycle in range(refine):
         if cycle > 0:
-            others, classes, change = _solve_again(graph, partitionable, clusters, class_of)
-            change -= _improve(graph, partitionable, others, classes)
+            others, classes, change = solve_again(graph, partitionable, clusters, class_of)
+            change -= improve(graph, partitionable, others, classes)
             if change < 0.0:
                 clusters[:], class_of[:] = others, classes
                 continue
-        if _improve(graph, partitionable, clusters, class_of) == 0.0:
+        if improve(graph, partitionable, clusters, class_of) == 0.0:
             break
 
 
-def _improve(
+def improve(
     graph: Graph, partitionable: npt.NDArray[np.bool_], clusters: Labels, class_of: Labels
 ) -> float:
     gain = move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)

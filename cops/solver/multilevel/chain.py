@@ -102,7 +102,7 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
     if num_seeds == 0:
         return 0.0
 
-    chain = _make_chain(graph)
+    chain = make_chain(graph)
     total = 0.0
     visits = 0
     for stage in range(2):
@@ -121,9 +121,9 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
             if target < 0:
                 continue
             number = stage * num_seeds + place
-            _begin_chain(chain, seed, number, wish.lack_same if stage == 0 else wish.lack_any)
+            begin_chain(chain, seed, number, wish.lack_same if stage == 0 else wish.lack_any)
             source = clusters[seed] if one_source else np.int32(-1)
-            gain, links = _grow_chain(
+            gain, links = grow_chain(
                 graph, clusters, class_of, seed, target, source, number, patience, chain, room
             )
             total += gain
@@ -132,7 +132,7 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
 
 
 @jit
-def _make_chain(graph):
+def make_chain(graph):
     """Allocate for a graph; no node is met."""
     num_nodes = graph.node_costs.shape[0]
     row = make_row(graph)
@@ -150,7 +150,7 @@ def _make_chain(graph):
 
 
 @jit_inline
-def _begin_chain(chain, seed, number, lack):
+def begin_chain(chain, seed, number, lack):
     """Let the chain of this number begin with a seed, whose move costs `lack`."""
     chain.met[seed] = number
     chain.stay[seed] = lack
@@ -158,7 +158,7 @@ def _begin_chain(chain, seed, number, lack):
 
 
 @jit
-def _grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, room):
+def grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, room):
     """Grow one chain, and leave in the target what of it gains most; the rest moves back.
 
     Args:

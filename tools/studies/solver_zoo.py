@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Where local moves end above greedy contraction: 5,000 graphs of many shapes and costs.
+
+    python tools/studies/solver_zoo.py
+    python tools/studies/solver_zoo.py --number 500 --solvers multilevel-3 auto --json zoo.json
+    python tools/studies/solver_zoo.py --show star rounded 17
+
+Instance n of a shape and a kind of costs is made from that number alone; --show compares one. The
+table has a row per shape and solver: how many instances end above greedy by more than 1e-5 of
+|energy|, by how much at most, and the recipe of the worst; and how many end below. "multilevel-3"
+has three cycles of refinement. Exit status: 1 if an instance has ended above greedy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from cops.solver import solve_amwc
+from cops.solver.planted import VARIANTS, planted_problem
+from cops.solver.problem import Problem
+
+TOLERANCE = 1e-5
+SHAPES = (
+    *("planted", "star", "clique", "tree", "chain", "power law", "bipartite", "complete"),
+    *("grid", "no attractive edge"),
+)
+SOLVERS: dict[str, dict[str, Any]] = {
+    "multilevel-1": {"method": "multilevel", "refine": 1},
+    "multilevel-3": {"method": "multilevel", "refine": 3},
+    "auto": {"method": "auto"},
+}
+# How costs may look; the first five are those of planted problems.
+COSTS = VARIANTS
+
+
+class Instance(NamedTuple):
+    """A recipe: the same three make the same problem."""
+
+    shape: str
+    costs: str
+    number: int
+
+
+def make_edges(shape: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw the edges (E, 2) of a graph of this shape."""
+    size = int(rng.integers(5, 200))
+    if shape == "complete":
+        size = 200
+    if shape == "star":
+        return np.stack([np.zeros(size - 1, int), np.arange(1, size)], axis=1)
+    if shape in ("clique", "complete"):
+        size = size if shape == "complete" else size // 4 + 3
+        return np.stack(np.triu_indices(size, k=1), axis=1)
+    if shape == "tree":
+        nodes = np.arange(1, size)
+        return np.stack([(rng.random(size - 1) * nodes).astype(int), nodes], axis=1)
+    if shape == "chain":
+        nodes = np.arange(20 * size)
+        return np.stack([nodes[:-1], nodes[1:]], axis=1)
+    if shape == "power law":
+        # Each new node takes ends of edges that are there: preferential attachment.
+        ends = [0, 1]
+        for node in range(2, size):
+            for _ in range(3):
+                ends += [int(ends[rng.integers(len(ends))]), node]
+        pairs = np.array(ends).reshape(-1, 2)
+        return pairs[pairs[:, 0] != pairs[:, 1]]
+    if shape == "bipartite":
+        half = size // 2 + 1
+        pairs = np.stack([rng.integers(0, half, 4 * size), rng.integers(half, size + 2, 4 * size)])
+        return np.unique(pairs.T, axis=0)
+    pairs = rng.integers(0, size, (5 * size, 2))
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+
+
+def make_problem(instance: Instance) -> Problem:
+    """Make the problem of a recipe."""
+    shape, costs, number = instance
+    rng = np.random.default_rng([SHAPES.index(shape), COSTS.index(costs), number])
+    if shape in ("planted", "grid"):
+        height, width = (int(n) for n in rng.integers(6, 28, 2))
+        noise = 6.0 if shape == "planted" else 3.0
+        distances = (1, 3, 8) if shape == "planted" else (1,)
+        return planted_problem(
+            number, height, width, 6, distances, noise=noise, variant=costs, num_things=6
+        )
+    edges = make_edges(shape, rng).astype(np.int32)
+    num_nodes, num_classes = int(edges.max()) + 1, int(rng.integers(1, 6))
+    # White costs are equally often positive and negative; others lean to one side.
+    lean = 0.0 if costs == "white" else rng.normal()
+    edge_costs = rng.normal(lean, 2.0, len(edges))
+    node_costs = rng.normal(0.0, rng.choice([0.3, 2.0, 8.0]), (num_nodes, num_classes))
+    if shape == "no attractive edge":
+        edge_costs = -np.abs(edge_costs)
+    if costs == "rounded":
+        edge_costs, node_costs = np.round(edge_costs), np.round(node_costs)
+    elif costs == "signs":
+        edge_costs, node_costs = np.sign(edge_costs), np.sign(node_costs)
+    elif costs == "zeroed":
+        edge_costs[rng.random(len(edges)) < 0.3] = 0.0
+        node_costs[rng.random(num_nodes) < 0.3] = 0.0
+    partitionable = rng.random(num_classes) < rng.choice([0.3, 0.7, 1.0])
+    return Problem(
+        node_costs.astype(np.float32), edges, edge_costs.astype(np.float32), partitionable
+    )
+
+
+def instances(total: int) -> Iterator[Instance]:
+    """List so many recipes, as many of each shape and kind of costs."""
+    kinds = [(shape, costs) for shape in SHAPES for costs in COSTS]
+    for n in range(total):
+        yield Instance(*kinds[n % len(kinds)], n // len(kinds))
+
+
+def excess(instance: Instance, names: list[str]) -> list[float]:
+    """Return by how much each of the solvers ends above greedy, in parts of |energy|."""
+    problem = make_problem(instance)
+    greedy = solve_amwc(*problem).energy
+    found = [solve_amwc(*problem, **SOLVERS[name]).energy for name in names]
+    return [(energy - greedy) / max(abs(greedy), 1e-12) for energy in found]
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Solve all instances, and sum up by shape and solver."""
+    found: dict[tuple[str, str], list[tuple[float, Instance]]] = {}
+    for done, instance in enumerate(instances(options.number)):
+        for name, value in zip(options.solvers, excess(instance, options.solvers), strict=True):
+            found.setdefault((instance.shape, name), []).append((value, instance))
+        if (done + 1) % 500 == 0:
+            print(f"{done + 1} of {options.number}", file=sys.stderr, flush=True)
+    rows = []
+    for (shape, name), values in sorted(found.items()):
+        worst, recipe = max(values)
+        rows.append(
+            {
+                "shape": shape,
+                "solver": name,
+                "instances": len(values),
+                "above": sum(value > TOLERANCE for value, _ in values),
+                "at most, %": f"{100.0 * max(worst, 0.0):.4f}",
+                "worst": f"{recipe.costs} {recipe.number}" if worst > TOLERANCE else "",
+                "below": sum(value < -TOLERANCE for value, _ in values),
+            }
+        )
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 1 if an instance has ended above greedy."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=5000, help="of instances")
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--json", type=Path, help="write the table here, too")
+    parser.add_argument("--show", nargs=3, metavar=("SHAPE", "COSTS", "NUMBER"))
+    options = parser.parse_args(arguments)
+    if options.show:
+        shape, costs, number = options.show
+        if shape not in SHAPES or costs not in COSTS or not number.isdigit():
+            parser.error(f"--show takes one of {SHAPES}, one of {COSTS}, and a number")
+        values = excess(Instance(shape, costs, int(number)), options.solvers)
+        for name, value in zip(options.solvers, values, strict=True):
+            print(f"{name}: {100.0 * value:+.4f} %")
+        return 0
+    if options.number < 1:
+        parser.error("--number must be 1 or more")
+    rows = run(options)
+    print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 1 if any(row["above"] for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
