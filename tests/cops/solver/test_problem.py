@@ -182,9 +182,9 @@ def test_clusters_are_numbered_by_their_first_nodes_and_stuff_is_joined():
 
 
 def test_methods_and_starts_are_checked():
-    with pytest.raises(ValueError, match="greedy, multilevel, not 'fast'"):
+    with pytest.raises(ValueError, match="greedy, multilevel, auto, not 'fast'"):
         solve_amwc(NODES, EDGES, COSTS, PARTITIONABLE, method="fast")
-    with pytest.raises(ValueError, match="greedy, multilevel, not 'fast'"):
+    with pytest.raises(ValueError, match="greedy, multilevel, auto, not 'fast'"):
         solve_mwc(NODES, EDGES, COSTS, method="fast")
     with pytest.raises(ValueError, match="greedy method has no start"):
         solve_mwc(NODES, EDGES, COSTS, start=[0, 0, 0])
