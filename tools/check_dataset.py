@@ -6,8 +6,8 @@
 
 With a registered name the files are looked for below $DETECTRON2_DATASETS. With --images, --json
 and --png any data set is checked, and the name is only a title. Exit status: 0 if the data set is
-sound, 1 if something is wrong with it (everything is listed), 2 if the command line is, or the data
-set is not there.
+sound, 1 if something is wrong with it (everything is listed). It is 2 if the command line is wrong,
+or the data set is not there.
 """
 
 from __future__ import annotations

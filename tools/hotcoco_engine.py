@@ -2,9 +2,9 @@
 
 hotcoco (https://github.com/derekallman/hotcoco, MIT) reads the PNGs and counts the pixels in
 compiled code. Its sums are those of `panoptic_common.coco.quality` to the last digit. It accepts
-some input that is refused here: a segment that is listed twice, a class that only the truth names,
-PNGs with 16 bits or an alpha channel. It believes a truth whose listed areas are wrong. So all that
-is checked, or left out of what it gets, before it is called. It knows no boundary PQ.
+input that is refused here: a segment that is listed twice, a class that only the truth names, PNGs
+with 16 bits or alpha. It believes a truth whose listed areas are wrong. So all that is checked, or
+left out of what it gets, before it is called. It knows no boundary PQ.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@
     panoptic-solve problem.txt.gz --bound --output labels.txt
     panoptic-solve problem.txt --convert problem.npz
 
-FILE is text in the form of LPMP and RAMA (MULTICUT, or ASYMMETRIC MULTIWAY CUT), the same with
-gzip (.gz), or an .npz archive of the arrays edges, edge_costs and either node_costs and
+FILE is text in the form of LPMP and RAMA (MULTICUT, or ASYMMETRIC MULTIWAY CUT), or the same with
+gzip (.gz). Or it is an .npz archive of the arrays edges, edge_costs and either node_costs and
 partitionable, or num_nodes. A positive cost is paid for cutting an edge: it keeps two nodes
 together.
 
-Prints nodes, edges, classes, clusters, energy and seconds; with --bound also a lower bound of all
+Prints nodes, edges, classes, clusters, energy and seconds. With --bound also a lower bound of all
 energies, and how far above it the result is at most. --output writes one line per node: its
 cluster, or its class and its cluster. Progress goes to stderr. Exit status: 0, or 2 if the file or
 the command is wrong, which one sentence says.

@@ -199,7 +199,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 when weights became NaN, a file of a data set cannot be used, or the
-            disk is full; 2 when the run is refused in a sentence.
+            disk is full. 2 when the run is refused in a sentence.
 
     Raises:
         SystemExit: SIGTERM (143) or SIGINT (130) ended the run in good order.

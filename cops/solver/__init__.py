@@ -72,8 +72,8 @@ def solve_amwc(
         edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together.
         partitionable: (K,) bools, True for classes that may have several clusters.
-        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`); "multilevel" = local
-            moves on coarser and coarser graphs (`cops.solver.multilevel`); "auto" = the same with
+        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`). "multilevel" = local
+            moves on coarser and coarser graphs (`cops.solver.multilevel`). "auto" = the same with
             more kinds of moves and as many cycles as gain something, never above "multilevel".
         start: (V,) classes and (V,) clusters from which "multilevel" starts, instead of from single
             nodes, such as `result[:2]` of the image before in a video. The result costs no more.

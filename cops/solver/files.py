@@ -1,6 +1,6 @@
 """Problems in files: the text forms of LPMP and RAMA, plain or gzipped, and .npz archives.
 
-Two text forms are read and written, both with the sign convention of this solver (a positive cost
+Two text forms are read and written, both with the sign convention of this solver. (A positive cost
 is paid for cutting, so it keeps two nodes together):
 
     MULTICUT                    ASYMMETRIC MULTIWAY CUT

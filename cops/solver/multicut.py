@@ -9,8 +9,8 @@ nothing, so both algorithms apply as they are. What is added here is what an inf
   edges are contracted before anything is solved, so that they hold exactly.
 * -inf, a *cannot-link*: the edge pays everything for being cut, so its ends have two clusters. The
   solvers read a finite cost of -B, with B above twice the sum of all finite magnitudes. Then two
-  clusters with a cannot-link between them have edges of negative sum whatever else joins them, and
-  a labelling that breaks one costs more than all nodes alone, which breaks none.
+  clusters with a cannot-link between them have edges of negative sum whatever else joins them. A
+  labelling that breaks one costs more than all nodes alone, which breaks none.
 
 Constraints cost nothing in the energy. Every result is checked against all of them.
 

@@ -1,7 +1,7 @@
 """Kernels that read numbers out of text: millions of lines a second, each wrong one named.
 
 A line is scanned once. A number of at most 15 digits and a small power of ten is its digits times
-or over an exact power, which rounds once, so the result is the nearest float64 (Clinger, "How to
+or over an exact power. That rounds once, so the result is the nearest float64 (Clinger, "How to
 read floating point numbers accurately", 1990). Up to 18 digits over an exact power are divided in
 twice the precision (Dekker, "A floating-point technique for extending the available precision",
 1971), which decides nearly all. The others are only marked, and converted by numpy afterwards.

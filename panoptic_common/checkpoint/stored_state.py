@@ -1,6 +1,6 @@
 """What a resume needs of the stored state of an optimizer, a schedule or a loss scale.
 
-torch loads whatever it is given: momentum of another shape is broadcast without a word, and a text
+torch loads whatever it is given. Momentum of another shape is broadcast without a word, and a text
 where a rate belongs is a traceback deep inside the training.
 """
 

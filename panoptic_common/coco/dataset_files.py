@@ -76,11 +76,12 @@ def why_missing(path: str) -> str:
 class ImageFinder:
     """Finder of the file of an image, from what the JSON says about it.
 
-    In this order: the name in `images` below the folder; the same name in a subfolder; an image
-    with the stem of the panoptic PNG (COCO's `000000142238.png` belongs to `000000142238.jpg`); a
-    image called `<image id>_leftImg8bit` (Cityscapes' own converter writes a file name into the
-    JSON that does not exist). Folders are listed, not probed file by file, which matters on network
-    file systems; the subfolders are listed only if a name does not lead to a file directly.
+    These names are tried in order. First the name in `images` below the folder, then the same name
+    in a subfolder. Next an image with the stem of the panoptic PNG (COCO's `000000142238.png`
+    belongs to `000000142238.jpg`). At last an image called `<image id>_leftImg8bit` (Cityscapes'
+    own converter writes a file name into the JSON that does not exist). Folders are listed, not
+    probed file by file, which matters on network file systems. The subfolders are listed only if a
+    name does not lead to a file directly.
 
     Args:
         images: folder of the images.

@@ -39,8 +39,8 @@ def pair_annotations(
         extra: how many predictions are of images that the truth does not have.
 
     Raises:
-        ValueError, OSError: a file cannot be read, or an image has no prediction, or two, or one
-            that is named as that of another image, or a category that the truth does not know.
+        ValueError, OSError: a file cannot be read, or an image has no prediction, two, or one that
+            is named as that of another image. Also for a category that the truth does not know.
     """
     content = _read_lists(truth, "annotations", "categories")
     true_annotations = content["annotations"]

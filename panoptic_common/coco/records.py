@@ -151,7 +151,7 @@ def try_records(records: Sequence[Mapping[str, Any]], count: int = 8) -> None:
         count: images to look into.
 
     Raises:
-        DataFileError: naming the first file that training would refuse; or saying that no PNG has
+        DataFileError: naming the first file that training would refuse. Or saying that no PNG has
             a pixel of a segment, so that there is nothing to learn.
     """
     count = min(count, len(records))

@@ -4,7 +4,7 @@
     python tools/studies/semantic_branch.py --iterations 300 --seeds 0
     python tools/studies/semantic_branch.py --names "shared" "per level" --seeds 0 1 2
 
-Backbone and FPN, images, optimizer and schedule are those of configs/unified/scenes/D2.yaml; there
+Backbone and FPN, images, optimizer and schedule are those of configs/unified/scenes/D2.yaml. There
 is no detector, so that a branch costs a third of a system and nothing competes with it. Evaluated
 on `scenes_test`: mIoU of stuff, and the PQ of stuff of the map in which pixels of thing classes are
 void. Each training is written to a file when it is done; a repeated command trains what is missing.

@@ -5,7 +5,7 @@
     python tools/studies/warm_start.py --size 128 256 --noise 3 --shift 2 --frames 20
 
 Each frame is a window of one wide planted layout (`cops.solver.planted`), `--shift` columns further
-right than the last, and has fresh noise of its own besides. The labels of the last frame are the
+right than the last. It has fresh noise of its own besides. The labels of the last frame are the
 start of the next, as they are: nothing is shifted to fit. Cold and warm solves of one frame follow
 one another; times are processor time. "gain" is cold's energy minus warm's, in percent of cold's
 magnitude: + means that the start has helped. AMWC has the classes and the edges of the layout,

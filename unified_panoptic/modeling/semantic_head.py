@@ -209,7 +209,7 @@ class SemanticHead(nn.Module):
             raise ValueError(f"predictor_init is {predictor_init!r}: use 'small' or 'msra'")
         self.decoder = decoder
         self.predictor = nn.Conv2d(decoder.out_channels, num_classes, 1)
-        # With AdamW a weight moves by about the learning rate a step, so that from 0.01 it takes
+        # With AdamW a weight moves by about the learning rate per step. So from 0.01 it takes
         # hundreds of steps to logits of some size; until then the backbone learns little of them.
         deviation = 0.01 if predictor_init == "small" else math.sqrt(2 / num_classes)
         nn.init.normal_(self.predictor.weight, std=deviation)

@@ -8,8 +8,8 @@ Three steps, each of which can only raise the bound:
    class there are none; each pass then looks for longer cycles.
 
 After each pass evaluation.py says in float64 what has been proved, and the best of it counts. So
-the bound does not fall with the budget, and it is a bound whatever was rounded on the way: what
-float64 may have rounded itself is taken off.
+the bound does not fall with the budget. It is a bound whatever was rounded on the way: what float64
+may have rounded itself is taken off.
 
 Shapes: V nodes, K classes, E edges.
 """

@@ -1,9 +1,9 @@
 """Cycles with one negative edge: what proves that not everything can be cut as it would like.
 
 A cycle is never cut once. If one of its edges costs less than nothing and all others more, then
-either that edge stays whole or another one is cut: at least the smallest magnitude d among the
-costs is lost. *Packing* the cycle counts d in the bound, and takes it off all its costs: each
-becomes smaller in magnitude by d and keeps its sign (Lange, Karrenbauer, Andres, "Partial
+either that edge stays whole or another one is cut. At least the smallest magnitude d among the
+costs is lost. *Packing* the cycle counts d in the bound, and takes it off all its costs. Each
+becomes smaller in magnitude by d and keeps its sign. (Lange, Karrenbauer, Andres, "Partial
 optimality and fast lower bounds for weighted correlation clustering", ICML 2018).
 
 Cycles are looked for where a known good labelling pays: through negative edges that it leaves

@@ -11,12 +11,12 @@ A feasible labelling has classes x and cuts y. Two kinds of terms may be added t
   so the edge leaves min(0, c' - (max a - min a)) at least.
   Where c' < 0: for classes outside P, both ends' costs rise by a(k) >= 0. The edge pays c' if it is
   cut, and two ends of one class k outside P do not cut it. Cut, it gains a(k) + a(l) with k != l,
-  or two classes in P, so what it must leave is c' - sum of a, whatever is the case, as long as the
-  sum is at most -c'; of what is above, the edge leaves that much less.
+  or two classes in P. So what it must leave is c' - sum of a, whatever is the case, as long as the
+  sum is at most -c'. Of what is above, the edge leaves that much less.
 
-So the sum over nodes of their lowest class cost, plus what the edges leave, is below the cost of
-every labelling, whatever the messages are. All kernels that look for good ones may round as they
-like; only what is here must be right.
+Whatever the messages are, the sum over nodes of their lowest class cost, plus what the edges leave,
+is below the cost of every labelling. All kernels that look for good ones may round as they like;
+only what is here must be right.
 
 Shapes: V nodes, K classes, E edges without parallel ones.
 """

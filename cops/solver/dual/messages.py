@@ -1,16 +1,16 @@
 """Messages along edges: what lets cheap edges tell nodes which classes their neighbours need.
 
 A node pays for its best class only, and what other classes cost more is *slack*. A pass goes over
-the nodes in order; each gives its slack away to the nodes that come after it, in equal shares, so
+the nodes in order. Each gives its slack away to the nodes that come after it, in equal shares, so
 that these know all that nodes before them would pay. The next pass goes back. That is sequential
 message passing (TRW-S: Kolmogorov, "Convergent tree-reweighted message passing", 2006), with a
-node's share 1 / max(edges before, edges behind), so that no pass lowers the bound.
+node's share 1 / max(edges before, edges behind). No pass lowers the bound.
 
 * Along an edge of cost c > 0, class costs move: what has moved may differ by c between classes
   (evaluation.py), so a share w on top of what has moved, a, gives min(a + w, c + min(a + w)).
-* On an edge of cost c < 0, a class k outside P that both ends want may be made dearer at both, by
+* Take an edge of cost c < 0. A class k outside P that both ends want may be made dearer at both, by
   up to -c in sum over the classes. The edge gets back what it has taken for classes that the node
-  does not want, and takes as much of the node's best class as its share of the slack allows.
+  does not want. It takes as much of the node's best class as its share of the slack allows.
 
 Everything here is float32 and may round; evaluation.py says what it is worth.
 

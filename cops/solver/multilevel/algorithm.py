@@ -271,6 +271,14 @@ def _refine(
 def improve(
     graph: Graph, partitionable: npt.NDArray[np.bool_], clusters: Labels, class_of: Labels
 ) -> float:
+    """Make every kind of move once on a graph, in place, and return by how much the cost fell.
+
+    Args:
+        graph: of one level.
+        partitionable: (K,) the classes in P.
+        clusters: (V,) int32; changed.
+        class_of: (K + V,) int32; changed.
+    """
     gain = move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
     budget = chain_budget(graph)
     if partitionable.any():

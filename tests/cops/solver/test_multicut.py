@@ -95,7 +95,7 @@ def test_a_cannot_link_wins_over_any_sum(method):
 
 
 def test_must_links_are_contracted_exactly():
-    """A chain of must-links across an edge that would pay 100 for being cut; costs of both sides
+    """A chain of must-links across an edge that would pay 100 for being cut. Costs of both sides
     add up: node 3 has 2 - 3 < 0 towards the chain, though one edge alone would hold it."""
     edges = [[0, 1], [1, 2], [0, 2], [0, 3], [2, 3]]
     found = solve_multicut(edges, [np.inf, np.inf, -100.0, 2.0, -3.0])

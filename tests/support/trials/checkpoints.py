@@ -1,7 +1,7 @@
 """Forged and damaged checkpoints through every way in: refused in one sentence or loaded right.
 
-The programs themselves run, by their `main`, in a process of its own per way, with little memory;
-one that hangs or dies is started again after the case that did it.
+The programs themselves run, by their `main`, in a process of its own per way, with little memory.
+One that hangs or dies is started again after the case that did it.
 """
 
 from __future__ import annotations

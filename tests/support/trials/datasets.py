@@ -29,7 +29,7 @@ MEANS = (
 )
 REFUSALS = (ValueError, OSError)
 # What the check reports and training takes in its stride: it derives area and box from the PNG, and
-# drops a segment without a pixel; stuff in two pieces is one class to it. That all PNGs are void it
+# drops a segment without a pixel. Stuff in two pieces is one class to it. That all PNGs are void it
 # would know only after reading them all.
 HARMLESS = re.compile(
     r": area \S+ listed|: bbox .* listed|no pixel of the PNG|second segment of stuff category"

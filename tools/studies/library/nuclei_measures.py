@@ -3,8 +3,8 @@
     PQ, SQ, RQ    of the nuclei, over all images together
     AP at t       TP / (TP + FP + FN) of pairs with an IoU above t, as in the 2018 Data Science Bowl
                   (Caicedo et al., Nature Methods 2019). TP, FP and FN are those of each image, of
-                  which the mean is taken; or those of all images together, as in StarDist's
-                  `matching_dataset` by default
+                  which the mean is taken. Or they are those of all images together, as in
+                  StarDist's `matching_dataset` by default
     mean AP       over t = 0.5, 0.55, ... 0.95
 
 It is not COCO's AP: nothing is ranked by score. A pair with an IoU above 1/2 is unique where
