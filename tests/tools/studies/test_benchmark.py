@@ -213,6 +213,7 @@ def test_missing_gpu_is_named(capsys, monkeypatch):
         benchmark.parse_arguments(["--device", "cuda"])
     assert "torch sees no GPU" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SystemExit):
         benchmark.parse_arguments(["--device", "cuda", "--clock", "cpu"])
     assert "--clock cpu does not see" in capsys.readouterr().err
