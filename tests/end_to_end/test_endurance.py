@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import endurance
 import pytest
 from project import ROOT
-from trials import batches, checkpoints, datasets, hostile_datasets, kills, machine, programs
+from trials import batches, checkpoints, datasets, hostile_datasets, kills, machine
 from trials.outcome import BEGIN, END, Outcome, replace_table, store, table
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
@@ -82,22 +80,6 @@ def test_degenerate_batches(tmp_path):
 @linux
 def test_memory_of_inference(tmp_path):
     assert int(machine.call("endurance_worker.py", "infer", "cops", "50", "0")) < machine.KILOBYTES
-
-
-@linux
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode != 0,
-    reason="may not mount a small file system",
-)
-def test_a_full_disk_under_a_checkpoint(tmp_path):
-    inputs = programs.prepare(tmp_path)
-    out = tmp_path / "disk"
-    out.mkdir()
-    writer = programs.further_writers(inputs, out)[0]
-    assert writer.name == "train_net"
-    status, said = programs.on_small_disk(writer.words, inputs, out, tmp_path / "full", 300_000)
-    assert status != 0 and "No space left" in said and "Traceback" not in said
-    assert programs.half_written(tmp_path / "full") is None
 
 
 # ---- the program --------------------------------------------------------------------------------
