@@ -392,6 +392,8 @@ def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
 
     def draw(sample: dict, output: dict) -> np.ndarray:
         image = read_image(sample["file_name"])
+        if "panoptic_seg" not in output:  # a model that is semantic only, or detects only
+            return image
         id_map, segments_info = output["panoptic_seg"]
         return draw_panoptic(image, id_map.cpu(), segments_info, table)
 

@@ -22,6 +22,7 @@ from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.evaluation.truth import PanopticTruth
 from panoptic_common.files import write_atomically
+from panoptic_common.modeling.semantic_map import semantic_map
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class ImageWriter(DatasetEvaluator):
         panels: dict[str, ImageArray | None] = {"image": image}
         panels["truth"] = draw_panoptic(image, true_ids, true_segments, table, scale=scale)
         if "sem_seg" in output:
-            classes = torch.as_tensor(output["sem_seg"]).argmax(dim=0).cpu().numpy()
+            classes = semantic_map(output).cpu().numpy()
             panels["semantic"] = draw_semantic(image, classes, table, scale=scale)
         if "instances" in output:
             panels["boxes"] = self._boxes(image, output["instances"], scale)

@@ -42,8 +42,8 @@ class Prediction:
     """What a model makes of one image, at the image's size, on the CPU.
 
     Attributes:
-        semantic: (H, W) int32 contiguous classes; negative where the model says no more than that
-            it is a thing.
+        semantic: (H, W) int32 contiguous classes; negative where the model gives none, or says no
+            more than that it is a thing.
         id_map: (H, W) int32 segment ids, 0 = void.
         segments_info: one dict per segment: "id", "isthing", "category_id" (contiguous), and for
             things "score".
@@ -229,9 +229,12 @@ class Predictor:
         """Bring what the model makes of one image to the CPU and to the image's size."""
         instances = self._detections(output, image.shape[:2])
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
-        id_map, segments_info = output["panoptic_seg"]
+        # A model that does not give one of them says nothing about any pixel.
+        nothing = torch.zeros(image.shape[:2], dtype=torch.int32)
+        id_map, segments_info = output.get("panoptic_seg", (nothing, []))
+        semantic = semantic_map(output) if "sem_seg" in output else nothing - 1
         return Prediction(
-            semantic=semantic_map(output).to(torch.int32).cpu().numpy(),
+            semantic=semantic.to(torch.int32).cpu().numpy(),
             id_map=id_map.cpu().numpy(),
             segments_info=segments_info,
             boxes=instances.pred_boxes.tensor.float().numpy(),

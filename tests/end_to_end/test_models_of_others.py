@@ -70,11 +70,12 @@ def results(folder) -> dict[str, float]:
 def test_panoptic_fpn_is_trained_evaluated_and_shown(data, tmp_path, capsys):
     out = tmp_path / "out"
     words = [*data, "--config-file", PANOPTIC_FPN]
-    options = [*TINY, *TINY_FPN, "OUTPUT_DIR", str(out)]
+    options = [*TINY, *TINY_FPN, "OUTPUT_DIR", str(out), "TEST.EVAL_VISUALIZE", "1"]
     assert train_net.main([*words, *options]) == 0
     found = results(out)
     assert {"panoptic_seg/PQ", "sem_seg/mIoU_st", "sem_seg/IoU-things", "bbox/AP"} <= set(found)
     assert found["loss_sem_seg"] > 0 and found["loss_mask"] > 0 and "sem_seg/mIoU" not in found
+    assert len(list((out / "images").iterdir())) == 1
     model = torch.load(out / "model_final.pth", weights_only=True)
     # Of the 5 classes 3 are things: one channel for them, and two for stuff.
     assert model["model"]["sem_seg_head.predictor.weight"].shape[0] == 3
@@ -183,8 +184,12 @@ SEMANTIC_ONLY = [
 def test_a_semantic_model_has_semantic_figures_alone(data, tmp_path):
     """Detectron2's SemanticSegmentor with the config of PanopticFPN: no PQ, no AP, and no error."""
     out = tmp_path / "out"
-    options = [*TINY, *TINY_FPN, *SEMANTIC_ONLY, "OUTPUT_DIR", str(out)]
+    options = [*TINY, *TINY_FPN, *SEMANTIC_ONLY, "OUTPUT_DIR", str(out), "VIS_PERIOD", "3"]
     assert train_net.main([*data, "--config-file", PANOPTIC_FPN, *options]) == 0
     found = results(out)
     assert "sem_seg/mIoU" in found and "panoptic_seg/PQ" not in found and "bbox/AP" not in found
+    picture = tmp_path / "image.png"
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(picture)
+    shown = ["--checkpoint", str(out / "model_final.pth"), "--output", str(tmp_path / "shown")]
+    assert demo.main([*shown, "--panels", "semantic,panoptic", str(picture)]) == 0
     assert "The model gives no panoptic_seg: it is not evaluated" in (out / "log.txt").read_text()

@@ -92,7 +92,7 @@ def test_a_checkpoint_carries_its_config_and_classes(checkpoint):
     predictor = Predictor.from_checkpoint(checkpoint, SYSTEMS)
     assert [entry["name"] for entry in predictor.class_table] == ["dark", "bright"]
     assert predictor.meta_architecture == "StubPanoptic" and not predictor.model.training
-    with pytest.raises(ValueError, match=r"model.pth, with the config in it: .*is none of .*COPS"):
+    with pytest.raises(ValueError, match=r"model.pth, with the config in it: .*MODEL.STUB"):
         Predictor.from_checkpoint(checkpoint, {})
     with pytest.raises(ValueError, match="NONSENSE"):
         Predictor.from_checkpoint(checkpoint, SYSTEMS, opts=["MODEL.NONSENSE", "1"])
