@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from panoptic_common.coco.annotations import ImageFinder
+from panoptic_common.coco.dataset_files import ImageFinder
 from panoptic_common.coco.errors import (
     INVENTED,
     KINDS,

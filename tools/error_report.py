@@ -24,7 +24,6 @@ from panoptic_common.coco.overlaps import FloatArray, count_overlaps
 from panoptic_common.coco.paired import image_pq
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.coco.user_files import json_values
 from panoptic_common.files import write_atomically, write_json
 from panoptic_tools.hotcoco_engine import Pair
 
@@ -233,5 +232,5 @@ def write_report(
             for i, image in enumerate(figures.images)
         ],
     }
-    write_json(folder / "errors.json", json_values(content))
+    write_json(folder / "errors.json", content)
     write_atomically(folder / "errors.md", lambda file: file.write(text.encode()))

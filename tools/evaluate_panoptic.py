@@ -8,8 +8,7 @@ PNGs are looked for in the folder with the JSON's name without `.json`, unless -
 panopticapi; an empty group is nan. --errors FOLDER says what PQ is lost to, and draws the worst
 images; --compare JSON says how another prediction of the same images differs
 (docs/howto/errors.md). Exit status: 0 if all images were evaluated, 1 if a prediction is missing or
-wrong (the first such image is named), 2 if the command line
-is.
+wrong (the first such image is named), 2 if the command line is.
 """
 
 from __future__ import annotations

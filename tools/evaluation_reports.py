@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 from panoptic_common.coco.errors import COCO_SIZES
 from panoptic_common.coco.quality import PanopticStatistics
 from panoptic_common.coco.user_files import read_json
+from panoptic_tools.arguments import (
+    Parser,
+    input_file,
+    input_folder,
+    output_folder,
+    require_at_least,
+)
 from panoptic_tools.hotcoco_engine import Pair
 
 if TYPE_CHECKING:
@@ -21,11 +28,13 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what PQ is lost to")
     group.add_argument(
         "--errors",
-        type=Path,
+        type=output_folder,
         metavar="FOLDER",
         help="write what PQ is lost to into a new folder: Markdown, JSON, a sheet per worst image",
     )
-    group.add_argument("--images", type=Path, metavar="DIR", help="the images, for the sheets")
+    group.add_argument(
+        "--images", type=input_folder, metavar="DIR", help="the images, for the sheets"
+    )
     group.add_argument("--worst", type=int, default=10, metavar="N", help="sheets (default 10)")
     group.add_argument(
         "--areas",
@@ -37,38 +46,31 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--compare",
-        type=Path,
+        type=input_file,
         metavar="JSON",
         help="other predictions of the same images, to compare --predictions with, image by image",
     )
-    group.add_argument("--compare-png", type=Path, metavar="DIR")
+    group.add_argument("--compare-png", type=input_folder, metavar="DIR")
     group.add_argument("--seed", type=int, default=0, help="of the resamples of --compare")
 
 
-def check_report_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def check_report_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse, before anything is evaluated, options that could not be followed."""
     if options.images and not options.errors:
         parser.error("--images: the sheets are written with --errors FOLDER only")
-    if options.images and not options.images.is_dir():
-        parser.error(f"--images {options.images}: there is no such folder")
     if options.compare_png and not options.compare:
         parser.error("--compare-png: the predictions themselves are named by --compare JSON")
-    if options.compare:
-        png = _png_folder(options)
-        if not options.compare.is_file() or not png.is_dir():
-            missing = png if options.compare.is_file() else options.compare
-            parser.error(f"--compare {options.compare}: {missing} does not exist (--compare-png)")
+    if options.compare and not _png_folder(options).is_dir():
+        parser.error(
+            f"there is no folder {_png_folder(options)}: name that of the PNGs by --compare-png"
+        )
     if (options.errors or options.compare) and options.boundary_ratio is not None:
         parser.error("--boundary-ratio: --errors and --compare explain PQ, not boundary PQ")
-    if options.worst < 0:
-        parser.error(f"--worst {options.worst}: is no number of sheets")
+    require_at_least(parser, options, 0, "worst", "seed")
     if any(low >= high for low, high in zip([0, *options.areas], options.areas, strict=False)):
         parser.error(f"--areas {options.areas}: must ascend from 1 on")
-    if options.errors and options.errors.exists():
-        if not options.errors.is_dir() or any(options.errors.iterdir()):
-            parser.error(f"--errors {options.errors}: is no new or empty folder")
-    elif options.errors and not options.errors.resolve().parent.is_dir():
-        parser.error(f"--errors {options.errors}: the folder that holds it does not exist")
+    if options.errors and options.errors.exists() and any(options.errors.iterdir()):
+        parser.error(f"--errors {options.errors}: is no new or empty folder")
 
 
 def options_of_other(options: argparse.Namespace) -> argparse.Namespace:
@@ -118,7 +120,7 @@ def make_reports(
     figures = evaluate(tasks)
     text = ""
     if options.errors:
-        options.errors.mkdir(exist_ok=True)
+        options.errors.mkdir(parents=True, exist_ok=True)
         worst = worst_images(figures, options.worst)
         text = report_text(figures, table, worst)
         write_report(options.errors, figures, table, text)

@@ -11,7 +11,6 @@ from tabulate import tabulate
 
 from panoptic_common.coco.errors import KINDS
 from panoptic_common.coco.paired import PairedComparison, compare_paired, image_pq
-from panoptic_common.coco.user_files import json_values
 from panoptic_common.files import write_atomically, write_json
 from panoptic_tools.error_report import ErrorFigures, class_figures, points_by_name
 
@@ -100,5 +99,5 @@ def write_comparison(
             for i, image in enumerate(second.images)
         ],
     }
-    write_json(folder / "comparison.json", json_values(content))
+    write_json(folder / "comparison.json", content)
     write_atomically(folder / "comparison.md", lambda file: file.write(text.encode()))

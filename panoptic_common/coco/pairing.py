@@ -42,11 +42,11 @@ def pair_annotations(
         ValueError, OSError: a file cannot be read, or an image has no prediction, two, or one that
             is named as that of another image. Also for a category that the truth does not know.
     """
-    content = _read_lists(truth, "annotations", "categories")
+    content = read_lists(truth, "annotations", "categories")
     true_annotations = content["annotations"]
     table = build_class_table(content["categories"], str(truth))
     contiguous = {entry["id"]: k for k, entry in enumerate(table)}
-    predicted = _read_lists(predictions, "annotations")["annotations"]
+    predicted = read_lists(predictions, "annotations")["annotations"]
     _require_fields(true_annotations, truth)
     _require_fields(predicted, predictions)
     _require_same_pairs(true_annotations, predicted, predictions)
@@ -70,7 +70,7 @@ def pair_annotations(
     return pairs, table, len(by_id) - len(pairs)
 
 
-def _read_lists(path: Path, *keys: str) -> dict[str, Any]:
+def read_lists(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON object that holds the lists `keys`.
 
     Raises:

@@ -24,8 +24,8 @@ from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 
 # What the check says.
 NOTHING, NOTE, FAULT = "nothing", "note", "fault"
-# What training does: it refuses when the JSON is loaded, when a few files are tried before the
-# start, or when a file is read; it derives or drops what is wrong, as documented; or it trains.
+# What training does. It refuses when the JSON is loaded, when a few files are tried before the
+# start, or when a file is read. It derives or drops what is wrong, as documented; or it trains.
 LOAD, TRY, READ, TREATED, TRAINS = "load", "try", "read", "treated", "trains"
 
 

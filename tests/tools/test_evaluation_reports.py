@@ -123,13 +123,13 @@ def test_a_perfect_prediction_has_no_sheets(coco_paths, perfect, tmp_path):
     ("options", "message"),
     [
         (["--images", "."], "with --errors"),
-        (["--errors", "new", "--images", "nowhere"], "no such folder"),
+        (["--errors", "new", "--images", "nowhere"], "there is no folder nowhere"),
         (["--errors", "."], "no new or empty folder"),
-        (["--errors", "no/new"], "does not exist"),
+        (["--errors", "file/new"], "is a file, no folder"),
         (["--errors", "new", "--boundary-ratio", "0.02"], "not boundary PQ"),
-        (["--errors", "new", "--worst", "-1"], "no number of sheets"),
+        (["--errors", "new", "--worst", "-1"], "--worst must be at least 0"),
         (["--errors", "new", "--areas", "9", "4"], "ascend"),
-        (["--compare", "no.json"], "no.json does not exist"),
+        (["--compare", "no.json"], "there is no file no.json"),
         (["--compare-png", "."], "--compare JSON"),
         (["--engine", "hotcoco", "--errors", "new"], "cannot do what --errors"),
     ],
@@ -138,9 +138,11 @@ def test_wrong_options_end_with_status_2(
     arguments, tmp_path, monkeypatch, capsys, options, message
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as end:
         evaluate_panoptic.main([*arguments, *options])
-    assert end.value.code == 2 and message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 

@@ -134,8 +134,15 @@ def test_a_refusal_is_explained_or_noted(tasks, recorder, monkeypatch, capsys):
     assert "note" not in capsys.readouterr().err
 
 
+def files_of(paths) -> list[str]:
+    """Options that name the truth as its own prediction."""
+    folders = ["--truth-png", str(paths.panoptic_png), "--predictions-png", str(paths.panoptic_png)]
+    json_file = str(paths.panoptic_json)
+    return ["--truth", json_file, "--predictions", json_file, *folders]
+
+
 def test_it_is_chosen_where_it_can_do_what_is_asked(recorder, coco_paths, capsys):
-    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", "p.json"]
+    arguments = files_of(coco_paths)
 
     def engine(*options: str) -> str:
         return evaluate_panoptic.parse_args([*arguments, *options]).engine
@@ -149,7 +156,7 @@ def test_it_is_chosen_where_it_can_do_what_is_asked(recorder, coco_paths, capsys
 
 def test_without_it_the_own_engine_serves(coco_paths, monkeypatch, capsys):
     monkeypatch.setattr(hotcoco_engine.importlib.util, "find_spec", lambda name: None)
-    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", "p.json"]
+    arguments = files_of(coco_paths)
     assert evaluate_panoptic.parse_args(arguments).engine == "own"
     with pytest.raises(SystemExit):
         evaluate_panoptic.parse_args([*arguments, "--engine", "hotcoco"])

@@ -27,6 +27,7 @@ from typing import Any
 
 from panoptic_common.config import load_config
 from panoptic_common.engine.training_run import TrainingRun, with_packages
+from panoptic_tools.arguments import Parser, make_parser, require_at_least, require_pairs
 from panoptic_tools.studies.library.config_runs import (
     config_content,
     prepare_scenes,
@@ -35,13 +36,7 @@ from panoptic_tools.studies.library.config_runs import (
     threads_per_job,
 )
 from panoptic_tools.studies.library.curve_points import CurvePoint, curves_in_markdown, draw_curves
-from panoptic_tools.studies.library.options import (
-    Parser,
-    make_parser,
-    read_config,
-    require_at_least,
-    require_pairs,
-)
+from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT, TRAIN_NET
 from panoptic_tools.studies.library.training_queue import Finished, run_all
 

@@ -26,12 +26,12 @@ from tqdm import tqdm
 from panoptic_common.coco.errors import SegmentError, find_errors
 from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.overlaps import count_overlaps
+from panoptic_common.coco.pairing import read_lists
 from panoptic_common.coco.quality import match_segments
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.coco.user_files import json_values
 from panoptic_common.files import write_json
 from panoptic_tools.error_images import draw_sheet, find_images
-from panoptic_tools.evaluate_panoptic import Task, make_tasks, read_lists
+from panoptic_tools.evaluate_panoptic import Task, make_tasks
 from panoptic_tools.studies.library.nuclei_measures import (
     ImageNuclei,
     list_nuclei,
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.output:
         per_image = {image.name: {"kind": image.kind, "PQ": image.pq} for image, _ in found}
-        write_json(options.output, json_values({"figures": rows, "images": per_image}), indent=2)
+        write_json(options.output, {"figures": rows, "images": per_image}, indent=2)
     return 0
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from panoptic_common.config import load_config
 from panoptic_common.files import write_json
+from panoptic_tools.arguments import make_parser, require_at_least
 from panoptic_tools.studies.library.config_runs import prepare_scenes, say
-from panoptic_tools.studies.library.options import make_parser, require_at_least
 from panoptic_tools.studies.library.seed_tables import plus_minus, spread
 from panoptic_tools.studies.library.semantic_branches import BRANCHES, CONFIG, train_branch
 from panoptic_tools.studies.library.tables import markdown_table

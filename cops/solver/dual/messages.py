@@ -1,8 +1,8 @@
 """Messages along edges: what lets cheap edges tell nodes which classes their neighbours need.
 
 A node pays for its best class only, and what other classes cost more is *slack*. A pass goes over
-the nodes in order. Each gives its slack away to the nodes that come after it, in equal shares, so
-that these know all that nodes before them would pay. The next pass goes back. That is sequential
+the nodes in order. Each gives its slack away to the nodes that come after it, in equal shares. So
+these know all that nodes before them would pay. The next pass goes back. That is sequential
 message passing (TRW-S: Kolmogorov, "Convergent tree-reweighted message passing", 2006), with a
 node's share 1 / max(edges before, edges behind). No pass lowers the bound.
 
