@@ -302,7 +302,7 @@ def test_wheel_holds_packages_configs_and_programs_but_no_studies(wheel: Path) -
         return {
             f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
             for path in (ROOT / folder).rglob(pattern)
-            if "studies" not in path.relative_to(ROOT / folder).parts
+            if not {"studies", "cops_solver"} & {*path.relative_to(ROOT / folder).parts}
         }
 
     expected = ours("configs", "*.yaml", "panoptic_configs") | ours(
@@ -320,7 +320,7 @@ def test_wheel_holds_packages_configs_and_programs_but_no_studies(wheel: Path) -
 def test_console_commands_answer(installed: Path, tmp_path: Path) -> None:
     commands = project_table()["scripts"]
     assert set(commands) == {
-        f"panoptic-{x}" for x in ("train", "demo", "check", "evaluate", "doctor")
+        f"panoptic-{x}" for x in ("train", "demo", "check", "evaluate", "doctor", "solve")
     }
     for number, name in enumerate(sorted(set(commands) - {"panoptic-doctor"})):
         done = run_installed(

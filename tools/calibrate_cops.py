@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import panoptic_common.compat
+
 import numpy as np
 import torch
 from tabulate import tabulate

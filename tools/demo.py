@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch reads it
+import panoptic_common.compat  # sets OMP_WAIT_POLICY before torch reads it
 
 import torch
 from tqdm import tqdm

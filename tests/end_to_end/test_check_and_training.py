@@ -1,7 +1,7 @@
 """`check_dataset` and training agree on what is wrong with a data set, and on what is not.
 
-Each row of `hostile_datasets.MUTATIONS` is built, checked and read as training reads it. Where it is
-accepted, the Unified system is trained on it for one step.
+Each row of `hostile_datasets.MUTATIONS` is built, checked and read as training reads it. Where it
+is accepted, the Unified system is trained on it for one step.
 """
 
 from __future__ import annotations

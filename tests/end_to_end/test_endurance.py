@@ -9,9 +9,13 @@ from pathlib import Path
 
 import endurance
 import pytest
+from detectron2.engine import defaults
 from project import ROOT
+from tiny_system import forget_tiny
 from trials import batches, checkpoints, datasets, hostile_datasets, kills, machine
 from trials.outcome import BEGIN, END, Outcome, replace_table, store, table
+
+from panoptic_common.systems import SYSTEMS
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -67,8 +71,17 @@ def test_a_loader_that_misreads_an_id_is_noticed(tmp_path, monkeypatch):
     assert "ids differ" in outcome.failures[0]
 
 
+@pytest.fixture
+def lent_process(monkeypatch):
+    """What a trial sets in the process that it has for itself is undone for the tests to come."""
+    monkeypatch.setattr(defaults, "collect_env_info", defaults.collect_env_info)
+    monkeypatch.setitem(SYSTEMS, "TinyPanoptic", "tiny_system")
+    yield
+    forget_tiny()
+
+
 @linux
-def test_damaged_and_forged_checkpoints(tmp_path):
+def test_damaged_and_forged_checkpoints(tmp_path, lent_process):
     outcome = checkpoints.run(12, 3, tmp_path)
     assert_survived(outcome, 12 * len(checkpoints.WAYS))
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         (str(checkpoint), *words, "--max-pixels", "100"): "no image of at most 100 pixels",
         (str(checkpoint), *words, "--dataset", "tiny_nucle"): "did you mean 'tiny_nuclei'",
         (str(tmp_path / "absent.pth"),): "absent.pth",
-        (str(other / "model.pth"),): "GeneralizedRCNN",
+        (str(other / "model.pth"),): "NUMBERING",
     }
     for arguments, sentence in cases.items():
         assert calibrate_cops.main(list(arguments)) == 2

@@ -85,7 +85,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--variants", nargs="+", choices=VARIANTS, default=["smooth"])
     add("--seeds", nargs="+", type=int, default=[0])
     add("--load", nargs="+", type=input_file, default=[], help="files of real costs")
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    add("--methods", nargs="+", choices=METHODS, default=["greedy", "multilevel"])
     add("--refine", nargs="+", type=int, help="cycles of multilevel, a row each (default 1)")
     add("--threads", nargs="+", type=int, default=[1])
     add("--repeat", type=int, default=5, help="runs; the median counts")

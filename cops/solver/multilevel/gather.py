@@ -1,8 +1,8 @@
 """Chains into new clusters: what makes several nodes, or clusters, change their class together.
 
-Chains (chain.py) go into a cluster next to the seed. But where a hub would have to take another
-class with most of its neighbours, or three clusters would have to become one of a fourth class, no
-such cluster is there. The first to move pays its class and all its edges, and only with those who
+Chains (chain.py) go into a cluster next to the seed. But a hub may have to take another class with
+most of its neighbours. Or three clusters may have to become one of a fourth class. No such cluster
+is there. The first to move pays its class and all its edges, and only with those who
 follow it gains. Here each node is a seed, and each class a target. That is a new cluster of a class
 in P, or *the* cluster of a class outside P, wherever its nodes are. Growth, and the way back to the
 best sum, are those of chain.py.

@@ -9,7 +9,7 @@ from cops_factory import IS_THING, C, perfect_maps, tiny_config, tiny_model
 from detectron2.utils.events import EventStorage
 
 from cops.modeling.inference import InferenceOptions, SolvedImage
-from cops.modeling.solver_training import area_limits_on_grid
+from cops.modeling.solver_training import area_limits_on_grid, area_unit
 from cops.targets import build_target_function, make_cops_targets
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
@@ -101,8 +101,9 @@ def test_perfect_maps_at_stride_2_give_what_stride_4_cannot() -> None:
 
 def test_area_limits_follow_the_cells() -> None:
     # 32 and 64 pixels: 8 and 16 cells of 2 x 2, 2 and 4 of 4 x 4.
-    assert area_limits_on_grid((True, False), 32, 64, 2) == (8.0, 16.0)
-    assert area_limits_on_grid((True, False), 32, 64, 4) == (2.0, 4.0)
+    for stride, limits in ((2, (8.0, 16.0)), (4, (2.0, 4.0))):
+        _, cell_area = area_unit("cell", stride)
+        assert area_limits_on_grid((True, False), 32, 64, cell_area) == limits
 
 
 @pytest.mark.parametrize(

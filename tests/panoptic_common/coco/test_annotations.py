@@ -49,7 +49,10 @@ def test_missing_file_shows_the_expected_tree(tmp_path: Path) -> None:
         ("[]", "no list 'images'"),
         ('{"images": [], "annotations": {}}', "no list 'annotations'"),
         ('{"images": [], "annotations": []}', "no list 'categories'"),
-        ('{"images": [7], "annotations": [], "categories": []}', r"images\[\] holds 7"),
+        (
+            '{"images": [7], "annotations": [], "categories": []}',
+            r"images\[0\] is 7, but must be an object",
+        ),
     ],
 )
 def test_damaged_or_other_files_are_named(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -69,6 +69,12 @@ def test_a_missing_group_is_nan_and_the_other_is_not(tiny_dataset, coco_paths):
     def make_all_stuff(content):
         for category in content["categories"]:
             category["isthing"] = 0
+        # Stuff has one segment per class and image, crowds aside.
+        for annotation in content["annotations"]:
+            seen = set()
+            for segment in annotation["segments_info"]:
+                segment["iscrowd"] |= segment["category_id"] in seen
+                seen.add(segment["category_id"])
 
     change_json(coco_paths, make_all_stuff)
     name = register("evaluation_all_stuff", coco_paths)

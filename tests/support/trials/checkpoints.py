@@ -209,7 +209,7 @@ def start(way: str, path: Path, place: Path, folder: Path) -> Any:
             ],
         ),
         "convert": (
-            convert_cops_checkpoint.run,
+            convert_cops_checkpoint.main,
             [
                 *(str(path), str(place / "ours.pth"), "--config-file"),
                 str(ROOT / "configs/cops/cityscapes/pretrain.yaml"),

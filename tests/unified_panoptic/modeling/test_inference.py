@@ -276,19 +276,17 @@ def test_options_name_what_is_wrong(changes, message):
         InferenceOptions(**changes)
 
 
-def test_many_detections_never_form_psi_as_a_whole(monkeypatch):
-    """With more channels than features the residual comes in factors; the map is the same."""
-    model = lively_model({"TEST.DETECTIONS_PER_IMAGE": 60})
+def test_a_residual_that_is_too_large_is_kept_as_its_factors(monkeypatch):
+    """Then it is never formed whole; the map is the same."""
+    model = lively_model({"MODEL.UNIFIED.AFFINITY.CHANNELS": 2})  # less than one per stuff class
     image = make_image(0)
     expected = predict(model, [image])[0]["panoptic_seg"]
-    channels = len(model.affinity_head.query.weight)
     assert len(expected[1]) > 3
-    # So few features that any detection is one channel too many.
     formed = []
     monkeypatch.setattr(
         model.panoptic, "forward", lambda *arguments: formed.append(arguments) or 1 / 0
     )
-    monkeypatch.setattr(inference, "len", lambda x: min(len(x), 1), raising=False)
+    monkeypatch.setattr(inference, "MOST_RESIDUAL_VALUES", 0)
     found = predict(model, [image])[0]["panoptic_seg"]
-    assert channels > 1 and not formed
+    assert not formed
     assert (found[0] == expected[0]).float().mean() > 0.999

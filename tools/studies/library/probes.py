@@ -63,6 +63,7 @@ STEPS: tuple[tuple[str, tuple[Callable, ...]], ...] = (
             postprocess.trim_small_stuff,
         ),
     ),
+    ("panoptic/potential and affinity at stride 4", (postprocess.factor_residual,)),
     ("panoptic/argmax at the size of the result", (postprocess.argmax_at_output,)),
     (SEMANTIC_MAP, (resample,)),
     (INSTANCE_MASKS, (detector_postprocess,)),
