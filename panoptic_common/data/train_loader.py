@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +37,11 @@ from torch.utils.data import DataLoader, Dataset
 SHUFFLE, AUGMENTATION, MODEL_STEP, MODEL_INIT = range(4)
 
 Sample = tuple[int, int]  # (position in the stream, index into the data set)
+
+
+# A socket's name has at most 103 bytes (macOS; Linux 107). Python adds 32 to the folder's, for
+# "/pymp-xxxxxxxx/listener-xxxxxxxx".
+LONGEST_TEMPORARY_FOLDER = 70
 
 
 def derive_seed(seed: int, *key: int) -> int:
@@ -124,6 +131,23 @@ def _as_list(samples: list[dict]) -> list[dict]:
     return samples
 
 
+def require_room_for_sockets() -> None:
+    """Refuse a temporary folder whose name is too long for the sockets of loader workers.
+
+    Workers would fail to send what they have loaded, and the training would wait for ever.
+
+    Raises:
+        ValueError: naming the folder, and what to do.
+    """
+    folder = tempfile.gettempdir()
+    length = len(os.fsencode(folder))
+    if os.name == "posix" and length > LONGEST_TEMPORARY_FOLDER:
+        raise ValueError(
+            f"the name of the temporary folder {folder} has {length} characters, more than "
+            f"{LONGEST_TEMPORARY_FOLDER}: set TMPDIR to a shorter one, or DATALOADER.NUM_WORKERS 0"
+        )
+
+
 class TrainLoader:
     """Endless iterable of training batches that can start at any iteration.
 
@@ -156,7 +180,8 @@ class TrainLoader:
             world_size: how many train together.
 
         Raises:
-            ValueError: no image, or a batch that cannot be shared among the ranks.
+            ValueError: no image, a batch that cannot be shared among the ranks, or worker processes
+                that could not send what they load.
         """
         if not len(records):
             raise ValueError("the training set holds no image")
@@ -165,6 +190,8 @@ class TrainLoader:
                 f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which {world_size} processes cannot "
                 f"share equally: make it a multiple of {world_size}"
             )
+        if num_workers:
+            require_room_for_sockets()
         self.records = records
         self.mapper = mapper
         self.total_batch_size = total_batch_size

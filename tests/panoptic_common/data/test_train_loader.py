@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -102,3 +103,12 @@ def test_a_program_ends_though_its_workers_ignore_the_signal_that_would_end_them
     """The iterator lives to the end of the program, as that of a training that a signal ends."""
     done = run_program("-c", HELD)  # TimeoutExpired after 120 s, if it waits for them
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_temporary_folder_with_too_long_a_name_is_refused(tmp_path, monkeypatch):
+    """Workers would fail to bind their sockets, and the training would hang."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+    options = {"total_batch_size": 1, "seed": 0}
+    TrainLoader([{}], noisy_mapper, **options)
+    with pytest.raises(ValueError, match="longlong.*set TMPDIR to a shorter one"):
+        TrainLoader([{}], noisy_mapper, num_workers=1, **options)

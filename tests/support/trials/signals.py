@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -119,8 +120,16 @@ def try_training(case: Case, folder: Path, pause: float = 0.0) -> None:
     Raises:
         AssertionError: it did not end as promised; says how.
     """
-    out, temporary, log = folder / "out", folder / "temporary", folder / "log.txt"
-    temporary.mkdir(parents=True)
+    out, log = folder / "out", folder / "log.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not below `folder`, whose name may be too long for the sockets of loader workers.
+    with tempfile.TemporaryDirectory() as temporary:
+        _try_training(case, folder, out, log, Path(temporary), pause)
+
+
+def _try_training(
+    case: Case, folder: Path, out: Path, log: Path, temporary: Path, pause: float
+) -> None:
     words = train_words(folder / "data", out, 100000)
     words += ["DATALOADER.NUM_WORKERS", str(case.loaders)]
     command = train_command(words, case.processes)
