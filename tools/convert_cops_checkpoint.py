@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import panoptic_common.compat  # noqa: F401
+import panoptic_common.compat
 
 import numpy as np
 import torch

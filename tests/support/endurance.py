@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import panoptic_common.compat  # noqa: F401
+import panoptic_common.compat
 
 import torch
 from project import ROOT

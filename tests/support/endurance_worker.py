@@ -13,7 +13,7 @@ import resource
 import sys
 
 # As the programs do it: what is set for OpenMP must be set before torch is imported.
-import panoptic_common.compat  # noqa: F401
+import panoptic_common.compat
 
 import cops_factory
 import model_factory

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch reads it
+import panoptic_common.compat
 
 import torch
 

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import panoptic_common.compat  # noqa: F401  # sets OMP_WAIT_POLICY before torch reads it
+import panoptic_common.compat
 
 import numpy as np
 import torch
