@@ -76,6 +76,7 @@ def test_a_mode_gives_the_same_pixels_to_training_evaluation_demo_and_check(
     path = tmp_path / "a.tif"
     try:
         _image(mode).save(path)
+        Image.open(path).load()  # Pillow 9.5 cuts its own YCbCr
     except (OSError, KeyError, ValueError):  # a mode that no file has: met in memory only
         path.touch()
         monkeypatch.setattr(image_reading, "open_unlimited", lambda file: _image(mode))
@@ -117,7 +118,7 @@ def test_every_orientation_is_turned_upright(tmp_path: Path, orientation: int) -
         assert read_image_size(path) == upright.shape[:2]
     if orientation > 4:
         with pytest.raises(ImageSizeError, match="5 x 3 .*expected are 3 x 5"):
-            read_image(path, (3, 5))
+            read_image(tmp_path / "a.png", (3, 5))  # Pillow 9.5 writes no EXIF into a TIFF
 
 
 def test_the_transparent_colour_of_deep_grey_is_white() -> None:
