@@ -66,11 +66,11 @@ def test_three_iterations_train_evaluate_and_give_figures(
     }
 
 
+# Unified has no edge costs.
+@pytest.mark.parametrize("trained", ["cops"], indirect=True, scope="module")
 def test_calibration_writes_a_checkpoint_that_the_demo_takes(
     trained: Path, eight: list[str], shared_nuclei: Path, tmp_path: Path
 ) -> None:
-    if "cops" not in trained.name:
-        pytest.skip("Unified has no edge costs")
     calibrated = tmp_path / "calibrated.pth"
     printed = run(
         *("calibrate_cops.py", trained / "model_final.pth", "--out", calibrated, *eight),
