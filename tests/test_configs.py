@@ -139,10 +139,11 @@ def test_table_1_differs_where_it_should(family):
         assert cfgs[first].dump() == cfgs[second].dump()
 
 
-def test_the_peer_on_scenes_is_the_same_but_for_its_semantic_branch_and_merger():
+@pytest.mark.parametrize("data", ["scenes", "nuclei"])
+def test_the_peer_is_the_same_but_for_its_semantic_branch_and_merger(data):
     """Who compares two systems wants to know that nothing else differs."""
-    peer = read_config(ROOT / "configs/peers/scenes/panoptic_fpn.yaml")
-    ours = read_config(ROOT / "configs/unified/scenes/D2.yaml")
+    peer = read_config(ROOT / f"configs/peers/{data}/panoptic_fpn.yaml")
+    ours = read_config(ROOT / f"configs/unified/{data}/D2.yaml")
     limit = ours.MODEL.UNIFIED.INFERENCE.STUFF_AREA_LIMIT
     assert limit == peer.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT
     del ours.MODEL["UNIFIED"]
