@@ -20,9 +20,9 @@ from panoptic_common.coco.errors import (
     find_errors,
     image_costs,
 )
-from panoptic_common.coco.overlaps import FloatArray, count_overlaps
+from panoptic_common.coco.overlaps import FloatArray, Overlaps, count_overlaps
 from panoptic_common.coco.paired import image_pq
-from panoptic_common.coco.quality import PanopticStatistics, match_segments
+from panoptic_common.coco.quality import PanopticStatistics, SegmentMatches, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.files import write_atomically, write_json
 from panoptic_tools.hotcoco_engine import Pair
@@ -58,6 +58,20 @@ def examine(task: Pair) -> ImageErrors:
     Raises:
         ValueError: naming the image.
     """
+    matches, overlaps = match_files(task)
+    errors = find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
+    return ImageErrors(task.image_id, matches.statistics(task.num_classes), errors)
+
+
+def match_files(task: Pair) -> tuple[SegmentMatches, Overlaps]:
+    """Read the two maps of an image and match their segments.
+
+    Returns:
+        The matches, and the overlaps that they come from.
+
+    Raises:
+        ValueError: naming the image.
+    """
     try:
         truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
         overlaps = count_overlaps(truth, prediction)
@@ -71,8 +85,7 @@ def examine(task: Pair) -> ImageErrors:
         )
     except ValueError as error:
         raise ValueError(f"image {task.image_id!r}: {error}") from error
-    errors = find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
-    return ImageErrors(task.image_id, matches.statistics(task.num_classes), errors)
+    return matches, overlaps
 
 
 def add_up(

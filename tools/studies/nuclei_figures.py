@@ -25,12 +25,10 @@ from tqdm import tqdm
 
 from panoptic_common.coco.errors import SegmentError, find_errors
 from panoptic_common.coco.image_reading import read_image
-from panoptic_common.coco.overlaps import count_overlaps
 from panoptic_common.coco.pairing import read_lists
-from panoptic_common.coco.quality import match_segments
-from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.files import write_json
 from panoptic_tools.error_images import draw_sheet, find_images
+from panoptic_tools.error_report import match_files
 from panoptic_tools.evaluate_panoptic import Task, make_tasks
 from panoptic_tools.studies.library.nuclei_measures import (
     ImageNuclei,
@@ -62,16 +60,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def examine(task: Task, category: int, image_file: str) -> tuple[ImageNuclei, list[SegmentError]]:
     """Match one image; returns its nuclei, and its errors for the sheets."""
-    truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
-    overlaps = count_overlaps(truth, prediction)
-    matches = match_segments(
-        truth,
-        task.truth_segments,
-        prediction,
-        task.prediction_segments,
-        task.num_classes,
-        overlaps=overlaps,
-    )
+    matches, overlaps = match_files(task)
     image = ImageNuclei(Path(image_file).name, microscopy_of(read_image(image_file)))
     image.nuclei = list_nuclei(matches, category, overlaps.areas())
     return image, find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
