@@ -17,7 +17,7 @@ COVERAGE ?= $(if $(ARGS),,--cov)
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest endurance bench doctor wheel clean
+.PHONY: help setup demo test lint types pytest endurance bench doctor docs wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: setup  ## time and memory of the model's parts
 
 doctor: setup  ## versions, work-arounds in effect, and whether all would run
 	@$(VENV)/python tools/doctor.py
+
+docs: setup  ## the documentation as a site, in output/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/python -m mkdocs build --strict
 
 # From a clean build folder: what a former build left there would go into the wheel.
 wheel: setup  ## the wheel, in dist

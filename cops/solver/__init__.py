@@ -6,18 +6,19 @@ over all ways to give each node a class and to divide the nodes into clusters of
 class that is not "partitionable" has one cluster at most. A cost is *paid*: a positive edge cost
 keeps two nodes together. `docs/solver.md` introduces the problem and the algorithms.
 
-Example: four nodes in a row, two classes; class 0 may have many clusters, class 1 has one. All like
-class 0, but the edge in the middle pays for being cut.
+Examples:
+    Four nodes in a row, two classes; class 0 may have many clusters, class 1 has one. All like
+    class 0, but the edge in the middle pays for being cut.
 
->>> import numpy as np
->>> result = solve_amwc(
-...     node_costs=[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]],
-...     edges=[[0, 1], [1, 2], [2, 3]],
-...     edge_costs=[2.0, -1.0, 2.0],
-...     partitionable=[True, False],
-... )
->>> result.node_classes.tolist(), result.node_clusters.tolist(), result.energy
-([0, 0, 0, 0], [0, 0, 1, 1], -1.0)
+    >>> import numpy as np
+    >>> result = solve_amwc(
+    ...     node_costs=[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]],
+    ...     edges=[[0, 1], [1, 2], [2, 3]],
+    ...     edge_costs=[2.0, -1.0, 2.0],
+    ...     partitionable=[True, False],
+    ... )
+    >>> result.node_classes.tolist(), result.node_clusters.tolist(), result.energy
+    ([0, 0, 0, 0], [0, 0, 1, 1], -1.0)
 """
 
 from __future__ import annotations

@@ -73,11 +73,12 @@ def solve_multicut(
         ValueError, TypeError: an argument is malformed, the method is unknown or takes no start, or
             a cannot-link contradicts must-links; the message names the edge.
 
-    Example: a square of friends with one that must stay out.
+    Examples:
+        A square of friends with one that must stay out.
 
-    >>> found = solve_multicut([[0, 1], [1, 2], [2, 3], [0, 3]], [1.0, 2.0, 1.5, -np.inf])
-    >>> found.labels.tolist(), found.energy
-    ([0, 1, 1, 1], 1.0)
+        >>> found = solve_multicut([[0, 1], [1, 2], [2, 3], [0, 3]], [1.0, 2.0, 1.5, -np.inf])
+        >>> found.labels.tolist(), found.energy
+        ([0, 1, 1, 1], 1.0)
     """
     check_method(method, start)
 
