@@ -5,9 +5,11 @@
 #   make endurance                kills, signals, full disks, forged files: an hour or more
 #   make demo PYTHON=python3.12   with another interpreter
 #   make demo SETUP=--system-site-packages    with your own torch and Detectron2
+#   make demo TORCH=cpu           torch without CUDA's libraries, from PyTorch's own index
 
 PYTHON ?= python3
 SETUP ?=
+TORCH ?= default
 # Number of test processes, each with one thread.
 JOBS ?= 2
 # Which lines the tests run, and a floor for their share ([tool.coverage] in pyproject.toml). A part
@@ -23,7 +25,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## the virtual environment only (does nothing where it is complete)
-	@$(PYTHON) tools/setup_environment.py $(SETUP)
+	@$(PYTHON) tools/setup_environment.py --torch $(TORCH) $(SETUP)
 
 demo: setup  ## train, evaluate and draw on synthetic scenes
 	@$(VENV)/python tools/quickstart.py $(ARGS)

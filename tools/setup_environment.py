@@ -4,6 +4,7 @@
     python3 tools/setup_environment.py              # fills .venv next to setup.py
     python3 tools/setup_environment.py --system-site-packages
                                                     # .venv sees your own torch and Detectron2
+    python3 tools/setup_environment.py --torch cpu  # torch without CUDA's libraries
 
 It needs Python's standard library only, says what it does, and can be repeated: nothing happens if
 all is done. An environment whose making was interrupted is made anew, as pip takes half-written
@@ -37,6 +38,7 @@ from borrowed_packages import (
 )
 from borrowed_records import is_outdated, unpack
 from setup_commands import ROOT, ask, importable, only_one, pip, python_of, run, say
+from setup_torch import CPU_INDEX, install_torch, refuse_cuda_build
 
 # In the environment: what it was made from, or {} while it is being written.
 STAMP = "panoptic-setup.json"
@@ -88,7 +90,9 @@ def is_done(environment: Path) -> bool:
     return done and importable(python_of(environment), "detectron2")
 
 
-def set_up(environment: Path, system_site_packages: bool, archive_url: str) -> None:
+def set_up(
+    environment: Path, system_site_packages: bool, archive_url: str, torch_index: str | None
+) -> None:
     """Make the environment, or bring a finished one up to date."""
     before = read_stamp(environment)
     if before is None and environment.exists() and any(environment.iterdir()):
@@ -106,7 +110,7 @@ def set_up(environment: Path, system_site_packages: bool, archive_url: str) -> N
     try:
         if before is None:
             make_environment(environment, system_site_packages)
-        fill(python_of(environment), archive_url)
+        fill(python_of(environment), archive_url, torch_index)
     except SetupError:
         # pip fails before it replaces anything: without a network the old environment still works.
         write_stamp(environment, before or {})
@@ -139,10 +143,9 @@ def make_environment(environment: Path, system_site_packages: bool) -> None:
         ) from error
 
 
-def fill(python: Path, archive_url: str) -> None:
+def fill(python: Path, archive_url: str, torch_index: str | None) -> None:
     """Install all packages; a step does nothing where its result is there."""
-    say("installing torch and torchvision (the largest part: minutes, some GB)")
-    run(pip(python, "install", "torch>=2.4", "torchvision>=0.19"), "installing torch")
+    install_torch(python, torch_index)
     say("installing the project and the tools of its tests")
     needs = () if importable(python, "detectron2") else DETECTRON2.requires
     own = ("--editable", ".[dev,safetensors]")
@@ -197,18 +200,31 @@ def main() -> int:
         metavar="URL",
         help="where upstream's archive lies, such as file:///... (default: %(default)s)",
     )
+    parser.add_argument(
+        "--torch",
+        choices=("default", "cpu"),
+        default="default",
+        help="cpu: the build without CUDA, from --cpu-index",
+    )
+    parser.add_argument(
+        "--cpu-index", default=CPU_INDEX, metavar="URL", help="default: %(default)s"
+    )
     options = parser.parse_args()
     if sys.version_info < MINIMUM_PYTHON:
         wanted = ".".join(map(str, MINIMUM_PYTHON))
         print(f"Python {wanted} or newer is needed; try `make PYTHON=python{wanted}`.")
         return 1
     environment = options.venv.absolute()
-    if is_done(environment):
-        return 0
+    index = options.cpu_index if options.torch == "cpu" else None
     try:
+        if index is not None:
+            refuse_cuda_build(python_of(environment))
+        if is_done(environment):
+            return 0
         with only_one(environment.with_name(f"{environment.name}.lock")):
             if not is_done(environment):  # the one we waited for may have done it all
-                set_up(environment, options.system_site_packages, options.detectron2_archive)
+                archive = options.detectron2_archive
+                set_up(environment, options.system_site_packages, archive, index)
     except (SetupError, OSError) as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1

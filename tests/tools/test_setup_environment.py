@@ -17,6 +17,7 @@ from project import ROOT
 from setup_programs import load_tool
 
 commands = load_tool("setup_commands")
+setup_torch = load_tool("setup_torch")
 setup_environment = load_tool("setup_environment")
 SetupError = commands.SetupError
 
@@ -49,6 +50,7 @@ def environment(tmp_path: Path) -> Path:
 def steps(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     stand_in = Steps(environment)
     monkeypatch.setattr(setup_environment, "run", stand_in.run)
+    monkeypatch.setattr(setup_torch, "run", stand_in.run)
     monkeypatch.setattr(setup_environment, "unpack_borrowed", stand_in.unpack)
     monkeypatch.setattr(setup_environment, "importable", lambda *_: True)
     # The stand-in environment has no pip, by which the real program knows a whole one.
@@ -135,14 +137,14 @@ def test_failed_update_keeps_the_finished_environment(
 KILLED = """
 import os, signal, sys, venv
 sys.path.insert(0, {tools!r})
-import setup_environment
+import setup_environment, setup_torch
 def run(command, what):
     if what == "making it":
         venv.create({environment!r}, with_pip=False, symlinks=True)
     else:
         open({environment!r} + "/half-written", "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
-setup_environment.run = run
+setup_environment.run = setup_torch.run = run
 sys.argv = ["setup_environment.py", "--venv", {environment!r}]
 setup_environment.main()
 """
@@ -250,3 +252,44 @@ def test_it_needs_the_standard_library_only() -> None:
     code += f"runpy.run_path({program!r})"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# ----------------------------------------------------------------------------------- torch
+
+
+def test_torch_without_cuda_comes_from_the_index_that_is_given(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An index that cannot be reached is a sentence that says how to go on."""
+    commands_run: list[list[str]] = []
+
+    def run(command: list[str], what: str) -> None:
+        commands_run.append(command)
+        steps.run(command, what)
+
+    monkeypatch.setattr(setup_torch, "run", run)
+    monkeypatch.setattr(setup_torch, "importable", lambda *_: False)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--torch", "cpu", "--cpu-index", "file:///none"])
+    steps.failing = "installing torch"
+    assert setup_environment.main() == 1
+    assert "leave TORCH=cpu out" in capsys.readouterr().err
+    steps.failing = ""
+    assert setup_environment.main() == 0
+    expected = ["install", "--index-url", "file:///none", "torch>=2.4", "torchvision>=0.19"]
+    assert commands_run[-1][-5:] == expected
+
+
+def test_a_torch_with_cuda_is_not_taken_for_one_without(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the environment is complete, when nothing would be done otherwise."""
+    assert setup_environment.main() == 0
+    steps.ran.clear()
+    monkeypatch.setattr(setup_torch, "importable", lambda *_: True)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--torch", "cpu"])
+    monkeypatch.setattr(setup_torch, "ask", lambda *_: "12.6")
+    assert setup_environment.main() == 1
+    assert "a torch with CUDA 12.6 already" in capsys.readouterr().err
+    monkeypatch.setattr(setup_torch, "ask", lambda *_: "None")
+    assert setup_environment.main() == 0
+    assert steps.ran == []
