@@ -35,7 +35,7 @@ from panoptic_common.compat.devices import require_device
 from panoptic_common.compat.launch import count_workers, launch, leads
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
@@ -44,10 +44,10 @@ from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.config import find_config, load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.endings import ending, refusing
-from panoptic_common.engine.log_sharing import share_log
+from panoptic_common.engine.log_sharing import set_up_log
 from panoptic_common.engine.run_folder import hold_folder
 from panoptic_common.engine.scaling import (
-    require_equal_shares,
+    require_trainable,
     scale_to_workers,
     scaling_sentence,
     use_cpu_without_cuda,
@@ -82,6 +82,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar="N",
         help="train with N processes on the CPU of each machine (gloo) instead of on GPUs",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show environment, config and model, too, which the log file has in any case",
     )
     add_unsafe_option(parser)
     add_register_option(parser)
@@ -125,20 +130,24 @@ def build_config(args: argparse.Namespace, need_files: bool = False) -> CfgNode:
     return cfg
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Set up logging, OUTPUT_DIR and seeds as Detectron2 does; returns the complete config."""
+def setup(args: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
+    """Set up logging, OUTPUT_DIR and seeds as Detectron2 does.
+
+    Returns:
+        The complete config as it trains, and before it was scaled to the number of processes.
+    """
+    asked = build_config(args)
     # Scaled here, so that the config in the log and in OUTPUT_DIR is that which trains.
-    cfg = scale_to_workers(build_config(args), comm.get_world_size())
+    cfg = scale_to_workers(asked, comm.get_world_size()).clone()
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
     if args.config_file:
         args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
-    default_setup(cfg, args)
-    for name in ("panoptic_common", *SYSTEMS.values(), OTHERS):
-        share_log(name)
+    names = ("panoptic_common", *SYSTEMS.values(), OTHERS)
+    set_up_log(cfg, args, names, args.verbose)
     if changed:
         logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")
-    return cfg
+    return cfg, asked
 
 
 def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
@@ -169,11 +178,11 @@ def evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
 
 def work(args: argparse.Namespace) -> dict[str, Any] | None:
     """Do what each process does: train, or evaluate."""
-    cfg = setup(args)
+    cfg, asked = setup(args)
     if args.eval_only:
         return evaluate(cfg, args)
     with refusing():
-        trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint)
+        trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint, asked=asked)
         trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 
@@ -188,7 +197,7 @@ def check(args: argparse.Namespace) -> CfgNode:
     workers = count_workers(args.num_gpus, args.num_machines, args.num_processes)
     if not args.eval_only:
         scaled = scale_to_workers(cfg, workers)
-        require_equal_shares(scaled, workers)
+        require_trainable(scaled, workers)
         if leads(args.machine_rank) and (sentence := scaling_sentence(cfg, scaled)):
             print(f"train_net.py: {sentence}", file=sys.stderr)
     return cfg

@@ -108,6 +108,7 @@ class _Source:
 
 _SOURCES: dict[str, _Source] = {}
 _CLASS_TABLES: dict[str, list[dict[str, Any]]] = {}
+_COUNTS: dict[str, tuple[int, int]] = {}  # images and segments of what was read so far
 
 
 # ------------------------------------------------------------------------------- registering
@@ -161,7 +162,7 @@ def _register(name: str, source: _Source, replace: bool = False) -> None:
 
 def _forget(name: str) -> None:
     """Remove a name from the catalogs, so that metadata of another data set cannot remain."""
-    for catalog in (DatasetCatalog, MetadataCatalog, _SOURCES, _CLASS_TABLES):
+    for catalog in (DatasetCatalog, MetadataCatalog, _SOURCES, _CLASS_TABLES, _COUNTS):
         catalog.pop(name, None)
 
 
@@ -304,6 +305,17 @@ def class_table(name: str) -> list[dict[str, Any]]:
     return [{**entry, "color": list(entry["color"])} for entry in _CLASS_TABLES[name]]
 
 
+def count_segments(name: str) -> tuple[int, int]:
+    """Return the number of images and of segments of a data set; reads it if nobody has yet.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_panoptic`.
+    """
+    if name not in _COUNTS:
+        load_panoptic(name)
+    return _COUNTS[name]
+
+
 def dataset_paths(name: str) -> PanopticPaths:
     """Return where a data set lies, after making it if it is made on first use.
 
@@ -328,7 +340,8 @@ def _source(name: str) -> _Source:
     near = difflib.get_close_matches(name, _SOURCES, n=1)
     raise ValueError(
         f"unknown data set {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; registered:"
-        f" {', '.join(sorted(_SOURCES)) or 'none'}. Call register_builtin() or register_panoptic()"
+        f" {', '.join(sorted(_SOURCES)) or 'none'}. Programs take one of your own by --register"
+        f" {name} IMAGES JSON PNGS, Python by panoptic_common.data.catalog.register_panoptic"
     )
 
 
@@ -374,6 +387,7 @@ def _load(name: str) -> list[dict[str, Any]]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}\n{source.hint}".rstrip()) from None
     _fill_metadata(name, table)
+    _COUNTS[name] = len(records), sum(len(record["segments_info"]) for record in records)
     logger.info(
         "%s: %d images, %d classes, from %s", name, len(records), len(table), paths.panoptic_json
     )

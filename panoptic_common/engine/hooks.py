@@ -1,4 +1,4 @@
-"""What happens around each training step: seeding, checkpoints, the best model, images."""
+"""What happens around each training step: seeding, checkpoints, the best model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-import numpy as np
-import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -138,50 +134,3 @@ class BestCheckpoint(HookBase):
         self.checkpointer.save(
             BEST_NAME, tag=False, iteration=iteration, metric=self.metric, value=value
         )
-
-
-class PredictionImages(HookBase):
-    """Show in TensorBoard what the model makes of a few fixed images, every `period` steps.
-
-    To be registered in the main process only; the other processes wait for it at the next step.
-    """
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        make_samples: Callable[[], Iterable[dict]],
-        draw: Callable[[dict, dict], np.ndarray],
-        period: int,
-    ) -> None:
-        """Prepare to draw.
-
-        Args:
-            model: not wrapped for several processes.
-            make_samples: gives the inputs of the images; called at the first use.
-            draw: (input, output of the model) -> (H, W, 3) uint8 RGB.
-            period: in iterations.
-        """
-        self.model = model
-        self.make_samples = make_samples
-        self.draw = draw
-        self.period = period
-        self._samples: Sequence[dict] | None = None
-
-    def after_step(self) -> None:
-        """Draw if this iteration is one of those."""
-        if (self.trainer.iter + 1) % self.period == 0:
-            self.show(self.trainer.storage)
-
-    def show(self, storage: Any) -> None:
-        """Put one image per sample into an event storage."""
-        if self._samples is None:
-            self._samples = list(self.make_samples())
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for number, sample in enumerate(self._samples):
-                    image = self.draw(sample, self.model([sample])[0])
-                    storage.put_image(f"prediction/{number}", image.transpose(2, 0, 1))
-        finally:
-            self.model.train(training)

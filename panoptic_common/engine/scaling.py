@@ -19,11 +19,17 @@ def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
         num_workers: processes that train together, 1 or more.
 
     Raises:
-        ValueError: the batch cannot be shared by the reference number of processes.
+        ValueError: the batch cannot be shared by the reference number of processes, or that is
+            negative.
     """
     reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference == 0 or reference == num_workers:
         return cfg
+    if reference < 0:
+        raise ValueError(
+            f"SOLVER.REFERENCE_WORLD_SIZE is {reference}: give a number of processes, or 0 to "
+            "scale nothing"
+        )
     if cfg.SOLVER.IMS_PER_BATCH % reference:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of "
@@ -41,9 +47,20 @@ def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
     return scaled
 
 
-def require_equal_shares(cfg: CfgNode, num_workers: int) -> None:
-    """Raise ValueError if the batch of a config cannot be shared equally by the processes."""
-    batch = cfg.SOLVER.IMS_PER_BATCH
+def require_trainable(cfg: CfgNode, num_workers: int) -> None:
+    """Refuse a schedule that no number of processes, or not this one, can train.
+
+    Args:
+        cfg: as it is to be trained, scaled.
+        num_workers: processes that train together.
+
+    Raises:
+        ValueError: there is no iteration, or the processes cannot share the batch equally.
+    """
+    solver = cfg.SOLVER
+    if solver.MAX_ITER < 1:
+        raise ValueError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}: train for 1 iteration or more")
+    batch = solver.IMS_PER_BATCH
     if batch < 1 or batch % num_workers:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {batch}, which {num_workers} processes cannot share "

@@ -36,22 +36,21 @@ from detectron2.utils.events import EventWriter, JSONWriter
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.coco.image_reading import read_image
 from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
-from panoptic_common.drawing.overlays import draw_panoptic
+from panoptic_common.engine.announcement import announce
 from panoptic_common.engine.disk_space import checkpoint_bytes, require_space
 from panoptic_common.engine.divergence import explain
 from panoptic_common.engine.endings import explain_disk, without_traceback
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
-    PredictionImages,
     SeedEveryStep,
 )
 from panoptic_common.engine.metrics_writer import MetricsWriter
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
+from panoptic_common.engine.prediction_images import NUM_IMAGES, PredictionImages, draw_prediction
 from panoptic_common.engine.resuming import (
     Hyperparameters,
     config_differences,
@@ -66,19 +65,20 @@ from panoptic_common.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
 
-NUM_IMAGES = 3  # of the first test set, drawn every VIS_PERIOD iterations
-
 
 class PanopticTrainer(DefaultTrainer):
     """Trains and evaluates one system; a subclass gives its `build_target_function`."""
 
-    def __init__(self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False) -> None:
+    def __init__(
+        self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False, asked: CfgNode | None = None
+    ) -> None:
         """Build all parts of a training.
 
         Args:
             cfg: a complete config (see `panoptic_common.config.load_config`). A SEED of -1
                 draws one, which is logged, stored in the checkpoints, and used again at a resume.
             allow_unsafe_checkpoint: read pickles that could run code.
+            asked: the config before it was scaled, for the log; None: `cfg`.
 
         Raises:
             ValueError: the config contradicts itself, its data sets or the number of processes.
@@ -86,6 +86,7 @@ class PanopticTrainer(DefaultTrainer):
         # Not DefaultTrainer's: it would make Detectron2's checkpointer and loader.
         TrainerBase.__init__(self)
         apply_to_engine()
+        self.asked = cfg if asked is None else asked
         cfg = scale_to_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         self.start_iter = 0
@@ -339,9 +340,21 @@ class PanopticTrainer(DefaultTrainer):
         if comm.is_main_process():
             size = checkpoint_bytes(self.checkpointer.model, self._trainer.optimizer)
             require_space(self.cfg.OUTPUT_DIR, size, self._num_checkpoints())
+            logger.info("This run:\n%s", self._announcement())
         with without_traceback():
             super().train()
         return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
+
+    def _announcement(self) -> str:
+        """Say what the run is about to do."""
+        return announce(
+            self.cfg,
+            asked=self.asked,
+            seed=self.seed,
+            start_iter=self.start_iter,
+            workers=comm.get_world_size(),
+            train_images=len(self.data_loader.records),
+        )
 
     def _num_checkpoints(self) -> int:
         """Count the checkpoints that the rest of the run will leave."""
@@ -381,20 +394,3 @@ class PanopticTrainer(DefaultTrainer):
             if known is None:
                 raise
             raise known from error
-
-
-def draw_prediction(table: list[dict]) -> Callable[[dict, dict], np.ndarray]:
-    """Make the function (input, output of the model) -> image of `hooks.PredictionImages`.
-
-    Args:
-        table: class table.
-    """
-
-    def draw(sample: dict, output: dict) -> np.ndarray:
-        image = read_image(sample["file_name"])
-        if "panoptic_seg" not in output:  # a model that is semantic only, or detects only
-            return image
-        id_map, segments_info = output["panoptic_seg"]
-        return draw_panoptic(image, id_map.cpu(), segments_info, table)
-
-    return draw
