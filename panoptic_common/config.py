@@ -287,6 +287,9 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.SOLVER.LR_MULTIPLIERS = []
     # SOLVER.LR_SCHEDULER_NAME may also be "WarmupPolyLR": BASE_LR (1 - t / T) to this power.
     cfg.SOLVER.POLY_POWER = 0.9
+    # Parts in which a process takes its images of a step, one after another, to need less memory.
+    # The loss is the mean of the parts'; docs/howto/longer_trainings.md says when that is the same.
+    cfg.SOLVER.ACCUMULATE = 1
     # Checkpoints to keep besides the final one; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
     # ---- evaluation -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Shapes: N images; K classes; D distances; h, w cells of the grid.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from cops.layers.perturbation import SolverSettings
 from cops.losses.panoptic_quality import AREA_SLOPE, PanopticQualityLoss, true_statistics
 from cops.losses.separate import SeparateLosses
 from cops.targets import GRID_STRIDE, CopsTarget
+
+logger = logging.getLogger(__name__)
 
 
 class SolverTraining(nn.Module):
@@ -58,6 +61,12 @@ class SolverTraining(nn.Module):
         """Read MODEL.COPS.TRAINING, SOLVER, BACKWARD, LOSS, and the area limits of INFERENCE."""
         node = cfg.MODEL.COPS
         is_thing = tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING)
+        if cfg.SOLVER.ACCUMULATE > 1 and node.TRAINING == "surrogate":
+            logger.warning(
+                "SOLVER.ACCUMULATE is %d: the panoptic quality that is trained is the mean of that "
+                "of the parts, not that of the batch, as it is a ratio of sums.",
+                cfg.SOLVER.ACCUMULATE,
+            )
         settings = SolverSettings(
             partitionable=is_thing,
             distances=tuple(node.DISTANCES),

@@ -1,21 +1,27 @@
-"""Automatic mixed precision by ``torch.amp``, on CUDA and on the CPU.
+"""The training step: automatic mixed precision by ``torch.amp``, and batches taken in parts.
 
-Detectron2's class of the same name asserts CUDA and builds on ``torch.cuda.amp``, which torch has
+Detectron2's ``AMPTrainer`` asserts CUDA and builds on ``torch.cuda.amp``, which torch has
 deprecated. `panoptic_common.compat.engine.apply_to_engine` puts this one in its place, so that
 ``SOLVER.AMP.ENABLED`` selects it in ``DefaultTrainer``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from panoptic_common.compat.devices import device_type
 
 import torch
 from detectron2.engine.train_loop import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +33,16 @@ class AMPTrainer(SimpleTrainer):
     optimizer's own ``step`` may clip gradients (Detectron2 wraps it so). The scaler divides
     the gradients by its scale before it calls ``step``, hence the clipping sees true values.
 
+    With `parts` above 1 the images of a step go through the network in so many equal parts, one
+    after another, and the optimizer steps once. The gradient is that of the mean of the parts'
+    losses. This is what so many processes would give, and takes the memory of one part.
+
     Args:
         model: returns a dict of losses in training mode; may be wrapped in DDP.
         data_loader: an iterable of batches.
         optimizer: updates the parameters of ``model``.
+        mixed: whether the network runs in mixed precision.
+        parts: of a batch, which is a list of images then.
     """
 
     def __init__(
@@ -38,36 +50,68 @@ class AMPTrainer(SimpleTrainer):
         model: nn.Module,
         data_loader: Any,
         optimizer: torch.optim.Optimizer,
+        *,
+        mixed: bool = True,
+        parts: int = 1,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.device_type = device_type(model)
         on_cuda = self.device_type == "cuda"
+        self.mixed = mixed
+        self.parts = parts
         # The CPU has no fast float16.
         self.precision = torch.float16 if on_cuda else torch.bfloat16
         # bfloat16 has the exponent range of float32, so only float16 needs loss scaling. A
         # disabled scaler passes everything through.
-        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=on_cuda)
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=mixed and on_cuda)
 
     def run_step(self) -> None:
-        """Run one iteration: forward under autocast, backward, step."""
+        """Run one iteration: forward and backward of each part, step."""
         if not self.model.training:
             raise RuntimeError("the model was switched to evaluation mode during training")
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        with torch.autocast(self.device_type, dtype=self.precision):
+        self.optimizer.zero_grad()
+        parts = [data] if self.parts == 1 else _split(data, self.parts)
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            with self._gradients_stay_here(number < len(parts)):
+                losses.append(self._forward_and_backward(part))
+        if hasattr(self, "after_backward"):  # a hook point of Detectron2 main
+            self.after_backward()
+        self._write_metrics(_mean(losses), data_time)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _forward_and_backward(self, data: Any) -> dict[str, torch.Tensor]:
+        """Add the gradient of a part's share of the loss; returns the losses of that part."""
+        with torch.autocast(self.device_type, dtype=self.precision, enabled=self.mixed):
             losses = self.model(data)
             if isinstance(losses, torch.Tensor):
                 losses = {"total_loss": losses}
             total = sum(losses.values())
-        self.optimizer.zero_grad()
+        if self.parts > 1:
+            total = total / self.parts
         self.grad_scaler.scale(total).backward()
-        if hasattr(self, "after_backward"):  # a hook point of Detectron2 main
-            self.after_backward()
-        self._write_metrics(losses, data_time)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _gradients_stay_here(self, more_to_come: bool) -> AbstractContextManager[Any]:
+        """Let processes exchange gradients only after the last part of a batch."""
+        if more_to_come and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _write_metrics(
+        self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = ""
+    ) -> None:
+        """Write what Detectron2 does, and the name of a loss that is the only one."""
+        super()._write_metrics(loss_dict, data_time, prefix)
+        if len(loss_dict) == 1 and comm.is_main_process():
+            (name,) = loss_dict
+            storage = get_event_storage()
+            storage.put_scalar(name, storage.latest()[f"{prefix}total_loss"][0])
 
     def state_dict(self) -> dict[str, Any]:
         """Add the loss scale to the state, without which a resumed run would differ."""
@@ -85,3 +129,18 @@ class AMPTrainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         else:
             logger.warning("The checkpoint was saved without loss scaling: a fresh scale.")
+
+
+def _split(batch: list[Any], parts: int) -> list[list[Any]]:
+    """Cut a batch into parts of equal size, in order."""
+    size, rest = divmod(len(batch), parts)
+    if rest or not size:
+        raise ValueError(f"a batch of {len(batch)} images cannot be cut into {parts} equal parts")
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
+def _mean(losses: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the mean of each loss over the parts, all of which have the same losses."""
+    if len(losses) == 1:
+        return losses[0]
+    return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}

@@ -93,7 +93,9 @@ def _batch(cfg: CfgNode, asked: CfgNode, workers: int) -> str:
     """Say how many images a step has, and who takes how many of them."""
     batch = cfg.SOLVER.IMS_PER_BATCH
     share = "1 process" if workers == 1 else f"{workers} processes, {batch // workers} each"
-    return f"{batch} images{_asked(cfg, asked, 'IMS_PER_BATCH')}; {share}"
+    parts = cfg.SOLVER.ACCUMULATE
+    more = f"; {parts} parts of {batch // workers // parts}" if parts > 1 else ""
+    return f"{batch} images{_asked(cfg, asked, 'IMS_PER_BATCH')}; {share}{more}"
 
 
 def _rate(cfg: CfgNode, asked: CfgNode) -> str:

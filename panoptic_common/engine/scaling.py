@@ -66,6 +66,13 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
             f"SOLVER.IMS_PER_BATCH is {batch}, which {num_workers} processes cannot share "
             f"equally: make it a multiple of {num_workers}"
         )
+    parts, share = solver.ACCUMULATE, batch // num_workers
+    if parts < 1 or share % parts:
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {parts}, into which the {share} images that a process has per "
+            f"step cannot be divided equally: make SOLVER.IMS_PER_BATCH {batch} a multiple of "
+            f"{max(parts, 1) * num_workers}, or choose a divisor of {share}"
+        )
 
 
 def scaling_sentence(cfg: CfgNode, scaled: CfgNode) -> str:

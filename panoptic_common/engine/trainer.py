@@ -28,7 +28,7 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, defaults
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, defaults
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -59,7 +59,7 @@ from panoptic_common.engine.resuming import (
     require_same_optimizer,
 )
 from panoptic_common.engine.run_folder import METRICS, put_earlier_run_aside
-from panoptic_common.engine.scaling import scale_to_workers
+from panoptic_common.engine.scaling import require_trainable, scale_to_workers
 from panoptic_common.engine.stop_hook import StopAtSignal
 from panoptic_common.evaluation.build import build_evaluator
 
@@ -88,6 +88,7 @@ class PanopticTrainer(DefaultTrainer):
         apply_to_engine()
         self.asked = cfg if asked is None else asked
         cfg = scale_to_workers(cfg, comm.get_world_size())
+        require_trainable(cfg, comm.get_world_size())
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -100,11 +101,14 @@ class PanopticTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         wrapped = defaults.create_ddp_model(model, broadcast_buffers=False)
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_class(wrapped, data_loader, optimizer)
+        self._trainer = AMPTrainer(
+            *(wrapped, data_loader, optimizer),
+            mixed=cfg.SOLVER.AMP.ENABLED,
+            parts=cfg.SOLVER.ACCUMULATE,
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        scaler = getattr(self._trainer, "grad_scaler", None)
-        scaled = {"grad_scaler": scaler} if scaler is not None and scaler.is_enabled() else {}
+        scaler = self._trainer.grad_scaler
+        scaled = {"grad_scaler": scaler} if scaler.is_enabled() else {}
         self.checkpointer = PanopticCheckpointer(
             model,
             cfg.OUTPUT_DIR,

@@ -149,6 +149,21 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
     assert (tmp_path / "out/log.txt.rank1").is_file()
 
 
+def test_the_first_screen_says_what_the_run_will_do(words, tmp_path, capsys):
+    """Detectron2's dumps of environment, config and model are in the log file alone."""
+    words = set_option(words, "SOLVER.MAX_ITER", "2")
+    assert train_net.main(words) == 0
+    screen = capsys.readouterr().out.partition("Starting training")[0]
+    assert len(screen.splitlines()) < 30
+    assert "train on       tiny: 4 images, 28 segments" in screen
+    log = (tmp_path / "out/log.txt").read_text()
+    for dump in ("Environment info:", "Running with full config:", "TinyPanoptic(\n"):
+        assert dump in log and dump not in screen
+    assert "tiny: 4 images, 28 segments" in log
+    assert train_net.main(["--verbose", *words]) == 0
+    assert "Running with full config:" in capsys.readouterr().out
+
+
 # ---- what it refuses ----------------------------------------------------------------------------
 
 
@@ -159,6 +174,7 @@ def test_two_cpu_processes_train_evaluate_and_resume(tmp_path):
         ("MODEL.ROI_HEADS.NUM_CLASSES", "80", "is 80, but the data set has 3 thing classes"),
         ("DATASETS.TEST", "('scenes_val',)", "different class tables"),
         ("DATASETS.TRAIN", "('tinny',)", "unknown data set 'tinny'"),
+        ("DATASETS.TRAIN", "('mine',)", "by --register mine IMAGES JSON PNGS"),
         ("DATASETS.TRAIN", "()", "DATASETS.TRAIN is empty"),
         ("MODEL.META_ARCHITECTURE", "PanopticFPM", "not registered with Detectron2"),
         (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_system import tiny_config
 
-from panoptic_common.engine.scaling import scale_to_workers, use_cpu_without_cuda
+from panoptic_common.engine.scaling import require_trainable, scale_to_workers, use_cpu_without_cuda
 
 
 def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
@@ -48,3 +48,23 @@ def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg = tiny_config(Path(tiny_root), "MODEL.DEVICE", "cuda")
     assert not use_cpu_without_cuda(cfg) and cfg.MODEL.DEVICE == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("SOLVER.MAX_ITER", 0), "MAX_ITER is 0: train for 1 iteration or more"),
+        (("SOLVER.IMS_PER_BATCH", 3), "is 3, which 2 processes cannot share equally"),
+        # 4 images for 2 processes are 2 each, which are no 4 parts.
+        (("SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATE", 4), "IMS_PER_BATCH 4 a multiple of 8"),
+        (("SOLVER.ACCUMULATE", 0), "SOLVER.ACCUMULATE is 0"),
+    ],
+)
+def test_schedules_that_cannot_be_trained_are_refused(tiny_root, opts, message):
+    with pytest.raises(ValueError, match=message):
+        require_trainable(tiny_config(tiny_root, *opts), 2)
+
+
+def test_a_negative_number_of_processes_is_refused(tiny_root):
+    with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is -1: give a number"):
+        scale_to_workers(tiny_config(tiny_root, "SOLVER.REFERENCE_WORLD_SIZE", -1), 1)
