@@ -21,19 +21,21 @@ and all masks got in, 1 if something was left out, 2 if nothing could be made.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from panoptic_common.coco.instance_folders import InstanceSample, find_samples
-from panoptic_common.coco.instance_samples import PreparedSample, categories, prepare_sample
-from panoptic_common.coco.segment_ids import write_id_map
-from panoptic_common.files import write_json
+from panoptic_common.coco.instance_samples import categories, prepare_sample
+from panoptic_common.coco.splits import (
+    PreparedSample,
+    Totals,
+    refuse_existing,
+    split_of,
+    write_split,
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -65,86 +67,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def split_of(name: str, val_share: float) -> str:
-    """Return "train" or "val", the same for a name in every run and on every machine."""
-    return "val" if zlib.crc32(name.encode()) / 2**32 < val_share else "train"
-
-
-class Totals:
-    """What was found and what got in, over all splits."""
-
-    def __init__(self) -> None:
-        self.images = self.instances = self.overlap_pixels = 0
-        self.problems: list[str] = []
-        self.notes: list[str] = []
-
-    def add(self, sample: PreparedSample) -> None:
-        """Count a sample that got in."""
-        self.images += 1
-        self.instances += sample.num_instances
-        self.overlap_pixels += sample.overlap_pixels
-
-
-def write_split(
-    out: Path, split: str, samples: list[InstanceSample], options: argparse.Namespace, total: Totals
-) -> None:
-    """Write one split into a temporary folder, and move it into place when it is whole."""
-    records: list[PreparedSample] = []
-    with tempfile.TemporaryDirectory(dir=out, prefix=".preparing_") as temporary:
-        images, pngs = Path(temporary) / split, Path(temporary) / f"panoptic_{split}"
-        images.mkdir()
-        pngs.mkdir()
-        for image_id, sample in enumerate(
-            tqdm(samples, unit="image", desc=split, mininterval=0.1 if sys.stderr.isatty() else 30),
-            start=1,
-        ):
-            prepared = prepare_sample(sample, image_id)
-            total.notes += prepared.notes
-            total.problems += prepared.problems
-            if prepared.id_map is None or (prepared.problems and not options.keep_incomplete):
-                total.problems.append(f"{sample.image}: left out")
-                continue
-            prepared.write_image(images)
-            write_id_map(pngs / f"{sample.name}.png", prepared.id_map)
-            prepared.id_map = None  # 400 maps of a megapixel need not stay in memory
-            total.add(prepared)
-            records.append(prepared)
-        if records:
-            content = {
-                "images": [record.image_entry for record in records],
-                "annotations": [record.annotation for record in records],
-                "categories": categories(options.thing),
-            }
-            publish(out, split, Path(temporary), content)
-
-
-def publish(out: Path, split: str, temporary: Path, content: dict) -> None:
-    """Move a finished split into place, the JSON last: where it is, the split is complete."""
-    json_file = out / f"panoptic_{split}.json"
-    json_file.unlink(missing_ok=True)
-    for name in (split, f"panoptic_{split}"):
-        if (out / name).exists():
-            shutil.rmtree(out / name)
-        os.replace(temporary / name, out / name)
-    write_json(json_file, content)
-    print(f"{split}: {len(content['images'])} images, {json_file}")
-
-
-def refuse_existing(out: Path, splits: list[str], force: bool) -> None:
-    """Refuse to replace what is there, unless it is a split of ours and --force is given.
-
-    Raises:
-        FileExistsError: naming it.
-    """
-    for split in splits:
-        made = (out / f"panoptic_{split}.json").is_file()
-        for path in (out / split, out / f"panoptic_{split}"):
-            if path.exists() and not (made and force):
-                raise FileExistsError(
-                    f"{path} exists already; --force makes it anew"
-                    if made
-                    else f"{path} exists, but not as a split of this program: choose another --out"
-                )
+def prepare_all(samples: list[InstanceSample], split: str) -> Iterator[PreparedSample]:
+    """Prepare the samples of a split one by one, with a bar."""
+    interval = 0.1 if sys.stderr.isatty() else 30
+    bar = tqdm(samples, unit="image", desc=split, mininterval=interval)
+    return (prepare_sample(sample, image_id) for image_id, sample in enumerate(bar, start=1))
 
 
 def report(total: Totals) -> None:
@@ -174,7 +101,16 @@ def main(arguments: list[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         refuse_existing(options.out, list(splits), options.force)
         for split in sorted(splits):
-            write_split(options.out, split, splits[split], options, total)
+            written = write_split(
+                options.out,
+                split,
+                prepare_all(splits[split], split),
+                categories(options.thing),
+                total,
+                keep_incomplete=options.keep_incomplete,
+            )
+            if written:
+                print(f"{split}: {written} images, {options.out / f'panoptic_{split}.json'}")
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

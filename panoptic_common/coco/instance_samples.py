@@ -8,9 +8,7 @@ Shape shorthand: H, W image size in pixels.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,46 +26,12 @@ from panoptic_common.coco.instance_masks import (
     read_mask,
 )
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
+from panoptic_common.coco.splits import PreparedSample
 
 BACKGROUND, THING = 1, 2  # category ids
 
 # Modes of more than 8 bits, which cameras of microscopes use only a part of.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-
-
-@dataclass
-class PreparedSample:
-    """What became of a sample.
-
-    Attributes:
-        source: the sample.
-        id_map: (H, W) int32 segment ids; None if image or labels cannot be used.
-        image_entry: its entry in the `images` of the JSON.
-        annotation: its entry in the `annotations`.
-        num_instances: how many instances the map holds.
-        overlap_pixels: pixels that more than one mask claimed, counted per mask that lost them.
-        problems: one sentence per file that could not be used.
-        notes: one sentence per thing that was decided.
-        pixels: (H, W) uint8, what is written instead of an image of more than 8 bits.
-    """
-
-    source: InstanceSample
-    id_map: IntMap | None = None
-    image_entry: dict[str, Any] = field(default_factory=dict)
-    annotation: dict[str, Any] = field(default_factory=dict)
-    num_instances: int = 0
-    overlap_pixels: int = 0
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    pixels: npt.NDArray[np.uint8] | None = None
-
-    def write_image(self, folder: Path) -> None:
-        """Copy the image byte for byte, or write the 8-bit version of a deep one."""
-        target = folder / self.image_entry["file_name"]
-        if self.pixels is None:
-            shutil.copyfile(self.source.image, target)
-        else:
-            Image.fromarray(self.pixels).save(target)
 
 
 def categories(thing: str) -> list[dict[str, Any]]:
@@ -87,7 +51,7 @@ def prepare_sample(sample: InstanceSample, image_id: int) -> PreparedSample:
         sample: the files.
         image_id: its id in the JSON.
     """
-    result = PreparedSample(sample)
+    result = PreparedSample(sample.name, sample.image)
     file_name = sample.name + sample.image.suffix
     try:
         size = read_image(sample.image).shape[:2]  # decoded: damage inside shows now
@@ -105,21 +69,11 @@ def prepare_sample(sample: InstanceSample, image_id: int) -> PreparedSample:
     present, index = np.unique(labels, return_inverse=True)
     # Background is 1; the k-th label, whatever its number, is 1 + k.
     first = 0 if present[0] == 0 else 1
-    result.id_map = (index.reshape(size) + 1 + first).astype(np.int32)
+    id_map = (index.reshape(size) + 1 + first).astype(np.int32)
     result.num_instances = len(present) - (present[0] == 0)
     if not result.num_instances:
         result.notes.append(f"{sample.image}: no instance in it")
-    result.image_entry = {
-        "id": image_id,
-        "file_name": file_name,
-        "height": size[0],
-        "width": size[1],
-    }
-    result.annotation = {
-        "image_id": image_id,
-        "file_name": f"{sample.name}.png",
-        "segments_info": _segments(result.id_map),
-    }
+    result.describe(image_id, id_map, _segments(id_map), file_name)
     return result
 
 
