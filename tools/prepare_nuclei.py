@@ -74,19 +74,6 @@ def prepare_all(samples: list[InstanceSample], split: str) -> Iterator[PreparedS
     return (prepare_sample(sample, image_id) for image_id, sample in enumerate(bar, start=1))
 
 
-def report(total: Totals) -> None:
-    """Print what was decided, what is wrong, and the counts."""
-    for note in total.notes:
-        print(f"note: {note}")
-    for problem in total.problems:
-        print(f"problem: {problem}")
-    print(
-        f"{total.images} images with {total.instances} instances;"
-        f" {total.overlap_pixels} pixels were claimed more than once;"
-        f" {len(total.problems)} problems"
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Prepare a folder and return the exit status."""
     options = parse_args(arguments)
@@ -114,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    report(total)
+    print("\n".join(total.lines()))
     if not total.images:
         print("error: no image could be prepared", file=sys.stderr)
         return 2

@@ -106,6 +106,16 @@ class Totals:
         self.instances += sample.num_instances
         self.overlap_pixels += sample.overlap_pixels
 
+    def lines(self) -> list[str]:
+        """Say what was decided, what is wrong, and the counts."""
+        return [
+            *(f"note: {note}" for note in self.notes),
+            *(f"problem: {problem}" for problem in self.problems),
+            f"{self.images} images with {self.instances} instances;"
+            f" {self.overlap_pixels} pixels were claimed more than once;"
+            f" {len(self.problems)} problems",
+        ]
+
 
 def split_of(name: str, val_share: float) -> str:
     """Return "train" or "val", the same for a name in every run and on every machine.

@@ -1,0 +1,236 @@
+"""Images with drawn regions, as annotation programs export them, to COCO's panoptic form.
+
+A region is a mask with a class. Regions of a thing class are instances; those of a stuff class
+become one segment per image. Of what several regions claim, stuff gets the least, then crowds, then
+other things; of two alike the later one lies on top. What no region covers is void, which is
+neither trained nor evaluated.
+
+Shape shorthand: H, W image size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panoptic_common.coco.annotations import palette_colour
+from panoptic_common.coco.image_reading import read_image, size_text
+from panoptic_common.coco.segment_ids import update_segments
+from panoptic_common.coco.shapes import BoolMap, Size
+from panoptic_common.coco.splits import IntMap, PreparedSample
+
+
+@dataclass(frozen=True)
+class Region:
+    """One drawn region.
+
+    Attributes:
+        label: name of its class.
+        draw: gives its (H, W) mask; ValueError says what is wrong with it.
+        instance: regions of one label and instance are one thing; None: a thing of its own.
+        crowd: whether it covers several things that are not told apart.
+    """
+
+    label: str
+    draw: Callable[[Size], BoolMap]
+    instance: Hashable | None = None
+    crowd: bool = False
+
+
+@dataclass
+class AnnotatedImage:
+    """An image and what is drawn on it, from the lowest to the topmost.
+
+    Attributes:
+        name: unique in the data set, without suffix.
+        image: its file.
+        size: (H, W) of the image as the annotations have it; None: they do not say.
+        regions: drawn on it.
+        problems: one sentence per shape that is no region.
+    """
+
+    name: str
+    image: Path
+    size: Size | None
+    regions: list[Region] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FoundImages:
+    """What a reader of annotations found.
+
+    Attributes:
+        images: by name.
+        labels: all class names, in the order in which the file lists them, if it does.
+        problems: one sentence per entry that is no image.
+    """
+
+    images: list[AnnotatedImage]
+    labels: list[str]
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Which class names there are, and of which kind.
+
+    Attributes:
+        categories: of the JSON; ids are 1 to K.
+        ignored: names whose regions are void.
+    """
+
+    categories: list[dict[str, Any]]
+    ignored: frozenset[str]
+
+    def category(self, label: str) -> dict[str, Any]:
+        """Return the category of a name that is not ignored."""
+        return next(entry for entry in self.categories if entry["name"] == label)
+
+
+def make_classes(
+    labels: Iterable[str],
+    stuff: Collection[str],
+    things: Collection[str] = (),
+    ignored: Collection[str] = (),
+) -> Classes:
+    """Decide which names are things, and number the classes in the order of `labels`.
+
+    Args:
+        labels: that occur, or may.
+        stuff: names of stuff.
+        things: names of things; (): all that are neither stuff nor ignored.
+        ignored: names that become void.
+
+    Raises:
+        ValueError: a name occurs nowhere, is of two kinds, or of none.
+    """
+    known = list(dict.fromkeys(labels))
+    wanted = [*stuff, *things, *ignored]
+    shown = ", ".join(known) or "none"
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise ValueError(f"the class {twice[0]!r} is named twice among things, stuff and ignored")
+    if not things and (absent := [name for name in wanted if name not in known]):
+        raise ValueError(f"no region is called {absent[0]!r}; the labels are: {shown}")
+    if things and (left := [name for name in known if name not in wanted]):
+        raise ValueError(
+            f"the label {left[0]!r} is neither thing nor stuff: name it, or ignore it; the labels "
+            f"are: {shown}"
+        )
+    # Fixed names give several splits the same classes, whatever occurs in each.
+    names = [*things, *stuff] if things else [name for name in known if name not in ignored]
+    if not names:
+        raise ValueError("no class is left: there is no region, or all labels are ignored")
+    return Classes(
+        [
+            {
+                "id": number,
+                "name": name,
+                "isthing": int(name not in stuff),
+                "color": palette_colour(number - 1),
+            }
+            for number, name in enumerate(names, start=1)
+        ],
+        frozenset(ignored),
+    )
+
+
+def prepare_image(annotated: AnnotatedImage, image_id: int, classes: Classes) -> PreparedSample:
+    """Make the id map of one image; what is wrong with it becomes sentences, never an exception.
+
+    Args:
+        annotated: the image and its regions.
+        image_id: its id in the JSON.
+        classes: all labels of it are among them.
+    """
+    result = PreparedSample(annotated.name, annotated.image, problems=list(annotated.problems))
+    try:
+        size = read_image(annotated.image).shape[:2]  # decoded: damage inside shows now
+    except FileNotFoundError:
+        result.problems.append(f"there is no image {annotated.image}")
+        return result
+    except (OSError, ValueError) as error:
+        result.problems.append(str(error))
+        return result
+    if annotated.size is not None and annotated.size != size:
+        result.problems.append(
+            f"{annotated.image} has {size_text(size)}, its annotations are for "
+            f"{size_text(annotated.size)}"
+        )
+        return result
+    id_map, segments = _compose(annotated, (size[0], size[1]), classes, result)
+    result.num_instances = sum(
+        bool(classes.categories[segment["category_id"] - 1]["isthing"]) for segment in segments
+    )
+    if not segments:
+        result.notes.append(f"{annotated.image}: nothing is drawn on it")
+    result.describe(image_id, id_map, segments, annotated.name + annotated.image.suffix)
+    return result
+
+
+def _compose(
+    annotated: AnnotatedImage, size: Size, classes: Classes, result: PreparedSample
+) -> tuple[IntMap, list[dict[str, Any]]]:
+    """Paint the regions from the lowest to the topmost; returns map and segments."""
+    id_map: IntMap = np.zeros(size, np.int32)
+    segments: dict[Hashable, dict[str, Any]] = {}
+    painted: dict[int, str] = {}
+    for number, region in _bottom_up(annotated.regions, classes):
+        category = classes.category(region.label)
+        name = f"{annotated.image}, shape {number} ({region.label})"
+        try:
+            mask = region.draw(size)
+        except ValueError as error:
+            result.problems.append(f"{name}: {error}")
+            continue
+        key: Hashable = category["id"]
+        if category["isthing"]:
+            own = ("shape", number) if region.instance is None else region.instance
+            key = (category["id"], region.crowd, own)
+        segment = segments.setdefault(
+            key,
+            {
+                "id": len(segments) + 1,
+                "category_id": category["id"],
+                "iscrowd": int(region.crowd and bool(category["isthing"])),
+            },
+        )
+        painted.setdefault(segment["id"], name)
+        if category["isthing"]:
+            result.overlap_pixels += _things_below(id_map[mask], segment["id"], segments, classes)
+        id_map[mask] = segment["id"]
+    kept = update_segments(id_map, list(segments.values()))
+    for hidden in painted.keys() - {segment["id"] for segment in kept}:
+        result.notes.append(f"{painted[hidden]}: no pixel of it is left, others cover it")
+    return id_map, kept
+
+
+def _bottom_up(regions: Sequence[Region], classes: Classes) -> list[tuple[int, Region]]:
+    """Order the regions for painting, each with its number, and leave out what is ignored."""
+
+    def height(numbered: tuple[int, Region]) -> int:
+        region = numbered[1]
+        return 0 if not classes.category(region.label)["isthing"] else 1 if region.crowd else 2
+
+    known = [
+        (number, region)
+        for number, region in enumerate(regions, start=1)
+        if region.label not in classes.ignored
+    ]
+    return sorted(known, key=height)  # stable: later ones of a kind stay on top
+
+
+def _things_below(
+    covered: IntMap, segment_id: int, segments: dict[Hashable, dict[str, Any]], classes: Classes
+) -> int:
+    """Count the pixels that other things lose."""
+    things = [
+        segment["id"]
+        for segment in segments.values()
+        if classes.categories[segment["category_id"] - 1]["isthing"] and segment["id"] != segment_id
+    ]
+    return int(np.isin(covered, things).sum())
