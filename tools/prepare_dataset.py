@@ -19,8 +19,8 @@ trained. Stuff lies below things; of two things the later lies on top, in COCO t
 
 Written are OUT/SPLIT/ with the images, OUT/panoptic_SPLIT/ and OUT/panoptic_SPLIT.json. The splits
 are train and val, by --val-share, or the one that --split names. With --split, name --things and
---stuff as well, so that all splits have the same classes. Exit status: 0 if everything got in, 1 if something was
-left out, 2 if nothing could be made.
+--stuff as well, so that all splits have the same classes. Exit status: 0 if everything got in, 1 if
+something was left out, 2 if nothing could be made.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read CVAT's export "CVAT for images 1.1": one XML file for all images.
 
-Polygons, boxes, ellipses and masks are regions, from the lowest z_order to the highest; shapes of
+Polygons, boxes, ellipses and masks are regions, from the lowest z_order to the highest. Shapes of
 one label and one group_id are parts of one thing. Points, lines and cuboids have no area, and tags
 belong to whole images. Tracks ("CVAT for video") are refused.
 """

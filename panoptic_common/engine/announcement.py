@@ -1,9 +1,9 @@
 """What a run is about to do, in a screenful: data, classes, schedule, rates, device, places.
 
 Whoever starts a training wants to see at once whether it is the one that was meant. Most of it
-stands in the config, but not as it will be: a schedule is scaled to the number of processes, a seed
+stands in the config, but not as it will be. A schedule is scaled to the number of processes, a seed
 is drawn, class counts come from the data. Detectron2 tells all of that in hundreds of lines, which
-`log_sharing.quiet_screen` keeps for the log file.
+`log_sharing.set_up_log` keeps for the log file.
 """
 
 from __future__ import annotations
