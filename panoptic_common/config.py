@@ -290,6 +290,9 @@ def add_panoptic_config(cfg: CN) -> None:
     # Parts in which a process takes its images of a step, one after another, to need less memory.
     # The loss is the mean of the parts'; docs/howto/longer_trainings.md says when that is the same.
     cfg.SOLVER.ACCUMULATE = 1
+    # Decay of a moving average of the weights, which is evaluated and saved in their place, such as
+    # 0.999; 0.0: none.
+    cfg.SOLVER.EMA_DECAY = 0.0
     # Checkpoints to keep besides the final one; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
     # ---- evaluation -------------------------------------------------------------------------
@@ -298,6 +301,8 @@ def add_panoptic_config(cfg: CN) -> None:
     # Keep the checkpoint that is best in this result of the evaluations every TEST.EVAL_PERIOD, for
     # example "panoptic_seg/PQ", as model_best.pth; "": keep none.
     cfg.TEST.BEST_METRIC = ""
+    # End the training after so many evaluations in a row without a new best; 0: never.
+    cfg.TEST.EARLY_STOP = 0
     # Also evaluate boundary PQ, with bands of this share of the image's diagonal; 0.0: do not.
     # Boundary IoU's own ratio is 0.02 for COCO; figures of different ratios cannot be compared.
     cfg.TEST.BOUNDARY_RATIO = 0.02

@@ -121,6 +121,18 @@ def pixel(text: str) -> tuple[float, float]:
     return x, y
 
 
+def duration(text: str) -> float:
+    """Take a time such as 90s, 30m, 1.5h or 2d; returns seconds."""
+    factors = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        seconds = float(text[:-1]) * factors[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 90s, 30m, 1.5h or 2d")
+    return seconds
+
+
 # ------------------------------------------------------------------------------------- options
 
 

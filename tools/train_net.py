@@ -59,6 +59,7 @@ from panoptic_tools.arguments import (
     add_import_options,
     add_register_option,
     add_unsafe_option,
+    duration,
     refuse,
 )
 from panoptic_tools.system_trainer import Trainer
@@ -77,17 +78,17 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     # Detectron2's is one port per user: the second run on a machine would die.
     parser.set_defaults(dist_url="auto")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--num-processes",
         type=int,
         metavar="N",
         help="train with N processes on the CPU of each machine (gloo) instead of on GPUs",
     )
-    parser.add_argument(
-        "--verbose",
-        action="store_true",
-        help="show environment, config and model, too, which the log file has in any case",
-    )
+    text = "save and end after TIME, such as 90s, 30m, 1.5h; --resume goes on"
+    add("--max-time", type=duration, metavar="TIME", help=text)
+    text = "show environment, config and model, too, which the log file has in any case"
+    add("--verbose", action="store_true", help=text)
     add_unsafe_option(parser)
     add_register_option(parser)
     add_import_options(parser)

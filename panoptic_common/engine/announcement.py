@@ -115,7 +115,11 @@ def _evaluation(cfg: CfgNode) -> str:
         return "none: DATASETS.TEST is empty"
     text = _period(cfg.TEST.EVAL_PERIOD, "at the end only")
     metric = cfg.TEST.BEST_METRIC
-    return f"{text}; the best by {metric} is kept" if metric else text
+    if metric:
+        text += f"; the best by {metric} is kept"
+    if cfg.TEST.EARLY_STOP:
+        text += f"; ends after {cfg.TEST.EARLY_STOP} without a better one"
+    return f"{text}; of averaged weights" if cfg.SOLVER.EMA_DECAY else text
 
 
 def _weights(cfg: CfgNode, start_iter: int) -> str:

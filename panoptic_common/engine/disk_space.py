@@ -15,20 +15,23 @@ logger = logging.getLogger(__name__)
 _OTHER_FILES = 2**20  # bytes for logs, metrics and config
 
 
-def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def checkpoint_bytes(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, averaged: bool = False
+) -> int:
     """Estimate the size of a checkpoint in bytes, also before the optimizer has any state.
 
     Args:
         model: that trains.
         optimizer: SGD keeps one value per parameter with momentum and none without; Adam and its
             like keep two.
+        averaged: whether an average of the weights is stored beside them.
     """
     if isinstance(optimizer, torch.optim.SGD):
         kept = int(any(group["momentum"] for group in optimizer.param_groups))
     else:
         kept = 2
     trained = (value for group in optimizer.param_groups for value in group["params"])
-    return _bytes(model.state_dict().values()) + kept * _bytes(trained)
+    return (1 + averaged) * _bytes(model.state_dict().values()) + kept * _bytes(trained)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -14,6 +14,7 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_weights_file
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_everything
+from panoptic_common.engine.endings import RunRefused
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class BestCheckpoint(HookBase):
         latest = self.trainer.storage.latest()
         if self.metric not in latest:
             known = sorted(name for name in latest if "/" in name)
-            raise KeyError(f"TEST.BEST_METRIC {self.metric!r} is not among the results {known}")
+            raise RunRefused(f"TEST.BEST_METRIC {self.metric!r} is not among the results {known}")
         value = float(latest[self.metric][0])
         if math.isnan(value) or value <= self.best:
             return

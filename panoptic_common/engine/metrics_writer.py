@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from typing import Any
 
+from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from panoptic_common.files import json_text
@@ -42,3 +43,28 @@ class MetricsWriter(EventWriter):
             file.flush()
             os.fsync(file.fileno())
         self._last_write = max(lines, default=self._last_write)
+
+
+WRITER_PERIOD = 20  # iterations between two writes of Detectron2's hook
+
+
+class WriteEvaluations(HookBase):
+    """Writes after each evaluation, of which else only every 20th iteration's would be kept.
+
+    Must come after the hook that evaluates. In every 20th iteration Detectron2's hook writes,
+    which adds the remaining time before.
+
+    Args:
+        writer: of metrics.json.
+        eval_period: in iterations; 0: there is none but the last, which is written anyway.
+    """
+
+    def __init__(self, writer: MetricsWriter, eval_period: int) -> None:
+        self.writer = writer
+        self.eval_period = eval_period
+
+    def after_step(self) -> None:
+        """Write if the model was evaluated."""
+        done = self.trainer.iter + 1
+        if self.eval_period > 0 and done % self.eval_period == 0 and done % WRITER_PERIOD:
+            self.writer.write()

@@ -55,9 +55,15 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
         num_workers: processes that train together.
 
     Raises:
-        ValueError: there is no iteration, or the processes cannot share the batch equally.
+        ValueError: there is no iteration, or the processes cannot share the batch equally. Also if
+            it is to end early, but nothing tells when.
     """
-    solver = cfg.SOLVER
+    solver, test = cfg.SOLVER, cfg.TEST
+    if test.EARLY_STOP < 0 or (test.EARLY_STOP and not (test.BEST_METRIC and test.EVAL_PERIOD > 0)):
+        raise ValueError(
+            f"TEST.EARLY_STOP is {test.EARLY_STOP}: give a number of evaluations, TEST.BEST_METRIC "
+            'such as "panoptic_seg/PQ", and TEST.EVAL_PERIOD in iterations'
+        )
     if solver.MAX_ITER < 1:
         raise ValueError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}: train for 1 iteration or more")
     batch = solver.IMS_PER_BATCH

@@ -1,8 +1,12 @@
-"""Saving and ending a training after the step in which a signal came."""
+"""Ending a training before its last iteration: at a signal, in time, or as it gets no better."""
 
 from __future__ import annotations
 
 import logging
+import math
+import os
+import time
+from pathlib import Path
 
 from panoptic_common.compat import stopping
 
@@ -13,23 +17,37 @@ from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.engine.training_run import read_metrics
 
 logger = logging.getLogger(__name__)
 
 
-class StopAtSignal(HookBase):
-    """Ends all processes after one and the same step once a signal has reached any of them.
+TIME_IS_UP = 1  # beside the signals 2 and 15, which come first
 
-    Must come after the hook that saves and before that which evaluates, in every process.
+
+class EndOfTraining(BaseException):
+    """Ends the loop of a training in good order; `PanopticTrainer.train` catches it."""
+
+
+class EndOnDemand(HookBase):
+    """Ends all processes after one step, once any has got a signal or its time is up.
+
+    The schedule does not know of the time: the learning rate is where it is at that iteration, and
+    a resume goes on from there. Must come after the hook that saves and before that which
+    evaluates, in every process.
     """
 
-    def __init__(self, checkpointer: PanopticCheckpointer) -> None:
+    def __init__(
+        self, checkpointer: PanopticCheckpointer, max_seconds: float | None = None
+    ) -> None:
         """Prepare to save.
 
         Args:
             checkpointer: writes the file in the main process.
+            max_seconds: from now on; None: as long as it takes.
         """
         self.checkpointer = checkpointer
+        self._deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         self._group: dist.ProcessGroup | None = None
 
     def before_train(self) -> None:
@@ -42,8 +60,9 @@ class StopAtSignal(HookBase):
         stopping.request.deferred = True
 
     def after_step(self) -> None:
-        """Save and end if a signal came."""
-        number = torch.tensor(stopping.request.number or 0)
+        """Save and end if a signal came, or time is up."""
+        late = TIME_IS_UP if time.monotonic() > self._deadline else 0
+        number = torch.tensor(stopping.request.number or late)
         if self._group is not None:
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
         if int(number):
@@ -58,10 +77,14 @@ class StopAtSignal(HookBase):
 
     def _end(self, number: int) -> None:
         """Save the state after this step, and leave."""
-        stopping.request.deferred = False
-        stopping.request.number = number
         iteration = self.trainer.iter
         last = iteration + 1 == self.trainer.max_iter
+        if number == TIME_IS_UP:
+            if not last:
+                self._end_in_time(iteration)
+            return
+        stopping.request.deferred = False
+        stopping.request.number = number
         name = "model_final" if last else f"model_{iteration:07d}"
         if comm.is_main_process():
             self.checkpointer.save(name, iteration=iteration)
@@ -73,6 +96,19 @@ class StopAtSignal(HookBase):
         comm.synchronize()  # whoever ends first would have the others killed
         raise SystemExit(128 + number)
 
+    def _end_in_time(self, iteration: int) -> None:
+        """Save, and leave the loop without an evaluation, for which there is no time."""
+        stopping.request.deferred = False
+        if comm.is_main_process():
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            logger.warning(
+                "Time is up: saved after iteration %d of %d and ending; --resume goes on from "
+                "there.",
+                iteration + 1,
+                self.trainer.max_iter,
+            )
+        raise EndOfTraining
+
     def after_train(self) -> None:
         """End before the evaluation, which follows the last step even if that raised."""
         stopping.request.deferred = False
@@ -83,3 +119,70 @@ class StopAtSignal(HookBase):
             if isinstance(hook, PeriodicWriter):
                 hook.after_train()  # it would write its last lines after the evaluation
         raise SystemExit(128 + number)
+
+
+class EarlyStop(HookBase):
+    """Ends a training after some evaluations in a row without a new best value of a metric.
+
+    It goes by metrics.json, so that a resumed run counts what was before. Must come after the hook
+    that evaluates, in every process.
+    """
+
+    def __init__(
+        self,
+        checkpointer: PanopticCheckpointer,
+        metric: str,
+        patience: int,
+        eval_period: int,
+        metrics: str,
+    ) -> None:
+        """Prepare to watch a metric.
+
+        Args:
+            checkpointer: writes the last state in the main process.
+            metric: name of the result, such as "panoptic_seg/PQ"; more is better.
+            patience: how many evaluations may pass without a new best.
+            eval_period: in iterations.
+            metrics: path of metrics.json.
+        """
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.patience = patience
+        self.eval_period = eval_period
+        self.metrics = metrics
+        self.values: list[float] = []
+
+    def before_train(self) -> None:
+        """Read what the run has reached before it was resumed."""
+        if self.trainer.start_iter > 0 and os.path.isfile(self.metrics):
+            lines = read_metrics(Path(self.metrics))
+            self.values = [line[self.metric] for line in lines if self.metric in line]
+
+    def after_step(self) -> None:
+        """End the run if it was evaluated, and it is time."""
+        done = self.trainer.iter + 1
+        if done % self.eval_period or done >= self.trainer.max_iter:
+            return
+        if comm.is_main_process():
+            self.values.append(float(self.trainer.storage.latest()[self.metric][0]))
+        if comm.all_gather(self._is_time())[0]:
+            self._end()
+
+    def _is_time(self) -> bool:
+        """Tell whether the best value lies `patience` evaluations back; NaN is never the best."""
+        known = [-math.inf if math.isnan(value) else value for value in self.values]
+        return bool(known) and len(known) - 1 - known.index(max(known)) >= self.patience
+
+    def _end(self) -> None:
+        iteration = self.trainer.iter
+        if comm.is_main_process():
+            self.checkpointer.save("model_final", iteration=iteration)
+            logger.warning(
+                "%s has not risen for %d evaluations (TEST.EARLY_STOP): ended after iteration %d. "
+                "model_final.pth is of now, model_best.pth of the best.",
+                self.metric,
+                self.patience,
+                iteration + 1,
+            )
+        comm.synchronize()
+        raise EndOfTraining

@@ -12,7 +12,6 @@ The systems plug in by `build_target_function`; this module knows none.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -20,26 +19,26 @@ from typing import Any
 
 from panoptic_common.compat.amp_trainer import AMPTrainer
 from panoptic_common.compat.engine import apply_to_engine
-from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.data.common import DatasetFromList
-from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, defaults
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter
 
-from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.data.catalog import class_table, load_panoptic
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.engine.announcement import announce
+from panoptic_common.engine.averaging import (
+    AverageWeights,
+    AveragingCheckpointer,
+    build_average,
+)
 from panoptic_common.engine.disk_space import checkpoint_bytes, require_space
 from panoptic_common.engine.divergence import explain
 from panoptic_common.engine.endings import explain_disk, without_traceback
@@ -48,7 +47,8 @@ from panoptic_common.engine.hooks import (
     PeriodicCheckpoint,
     SeedEveryStep,
 )
-from panoptic_common.engine.metrics_writer import MetricsWriter
+from panoptic_common.engine.loaders import test_loader, train_loader
+from panoptic_common.engine.metrics_writer import MetricsWriter, WriteEvaluations
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.engine.prediction_images import NUM_IMAGES, PredictionImages, draw_prediction
 from panoptic_common.engine.resuming import (
@@ -60,7 +60,7 @@ from panoptic_common.engine.resuming import (
 )
 from panoptic_common.engine.run_folder import METRICS, put_earlier_run_aside
 from panoptic_common.engine.scaling import require_trainable, scale_to_workers
-from panoptic_common.engine.stop_hook import StopAtSignal
+from panoptic_common.engine.stop_hook import EarlyStop, EndOfTraining, EndOnDemand
 from panoptic_common.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,11 @@ class PanopticTrainer(DefaultTrainer):
     """Trains and evaluates one system; a subclass gives its `build_target_function`."""
 
     def __init__(
-        self, cfg: CfgNode, allow_unsafe_checkpoint: bool = False, asked: CfgNode | None = None
+        self,
+        cfg: CfgNode,
+        allow_unsafe_checkpoint: bool = False,
+        asked: CfgNode | None = None,
+        max_seconds: float | None = None,
     ) -> None:
         """Build all parts of a training.
 
@@ -79,6 +83,7 @@ class PanopticTrainer(DefaultTrainer):
                 draws one, which is logged, stored in the checkpoints, and used again at a resume.
             allow_unsafe_checkpoint: read pickles that could run code.
             asked: the config before it was scaled, for the log; None: `cfg`.
+            max_seconds: from now on, after which the training saves its state and ends.
 
         Raises:
             ValueError: the config contradicts itself, its data sets or the number of processes.
@@ -109,7 +114,7 @@ class PanopticTrainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         scaler = self._trainer.grad_scaler
         scaled = {"grad_scaler": scaler} if scaler.is_enabled() else {}
-        self.checkpointer = PanopticCheckpointer(
+        self.checkpointer = AveragingCheckpointer(
             model,
             cfg.OUTPUT_DIR,
             cfg=cfg,
@@ -120,6 +125,8 @@ class PanopticTrainer(DefaultTrainer):
             scheduler=self.scheduler,
             **scaled,
         )
+        self.average = self.checkpointer.average = build_average(cfg, model)
+        self.max_seconds = max_seconds
         self._seeding = SeedEveryStep(self.seed)
         self.register_hooks(self.build_hooks())
 
@@ -174,46 +181,12 @@ class PanopticTrainer(DefaultTrainer):
         Raises:
             ValueError: a sampler that cannot be resumed exactly, or an unusable data set.
         """
-        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-            raise ValueError(
-                f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
-                '"TrainingSampler" (every image once per epoch) can be resumed exactly'
-            )
-        records = list(
-            itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
-        )
-        is_landscape = None
-        if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-            is_landscape = [record["width"] > record["height"] for record in records]
-        return TrainLoader(
-            # Keeps the records pickled in one array, which worker processes share.
-            DatasetFromList(records, copy=False),
-            cls.build_train_mapper(cfg),
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            seed=max(cfg.SEED, 0),
-            is_landscape=is_landscape,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            rank=comm.get_rank(),
-            world_size=comm.get_world_size(),
-        )
+        return train_loader(cfg, cls.build_train_mapper(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         """Build a loader of a data set: each image once, shared among the processes."""
-        records = load_panoptic(dataset_name)
-        loader = build_detection_test_loader(
-            records,
-            mapper=PanopticDatasetMapper.from_config(
-                cfg, False, cls.build_test_target_function(cfg)
-            ),
-            sampler=InferenceSampler(len(records)),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
-        # Ctrl-C reaches all processes of a terminal; a worker that ended by it would look like a
-        # failure of this one.
-        loader.worker_init_fn = leave_signals_to_the_parent
-        end_workers_at_exit()
-        return loader
+        return test_loader(cfg, dataset_name, cls.build_test_target_function(cfg))
 
     @classmethod
     def build_evaluator(
@@ -227,19 +200,21 @@ class PanopticTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Build Detectron2's hooks, with ours for seeds, checkpoints, the best model and images."""
         cfg = self.cfg
+        evaluation = detectron2_hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate)
         hooks = [
-            hook
+            evaluation if isinstance(hook, detectron2_hooks.EvalHook) else hook
             for hook in super().build_hooks()
             if hook is not None and not isinstance(hook, detectron2_hooks.PeriodicCheckpointer)
         ]
         hooks.insert(0, self._seeding)
+        if self.average is not None:
+            hooks.insert(1, AverageWeights(self.average))
         # Checkpoints come before the evaluation: should that fail, the model is on the disk.
-        first_evaluation = next(
-            i for i, hook in enumerate(hooks) if isinstance(hook, detectron2_hooks.EvalHook)
-        )
-        hooks.insert(first_evaluation, StopAtSignal(self.checkpointer))
+        first_evaluation = hooks.index(evaluation)
+        hooks.insert(first_evaluation, EndOnDemand(self.checkpointer, self.max_seconds))
+        early = self._build_early_stop()
         if not comm.is_main_process():
-            return hooks
+            return [*hooks, *early]
         hooks.insert(
             first_evaluation,
             PeriodicCheckpoint(
@@ -251,13 +226,32 @@ class PanopticTrainer(DefaultTrainer):
             hooks.append(BestCheckpoint(self.checkpointer, metric, cfg.TEST.EVAL_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
             hooks.append(self._build_images())
-        return [*hooks, writer]
+        evaluations = WriteEvaluations(self._metrics_writer, cfg.TEST.EVAL_PERIOD)
+        return [*hooks, evaluations, *early, writer]
+
+    def _build_early_stop(self) -> list[HookBase]:
+        """Build the hook that ends a run which no longer gets better, if that is wanted."""
+        test = self.cfg.TEST
+        if not test.EARLY_STOP:
+            return []
+        path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
+        return [
+            EarlyStop(self.checkpointer, test.BEST_METRIC, test.EARLY_STOP, test.EVAL_PERIOD, path)
+        ]
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate the weights, or their average."""
+        averaged = contextlib.nullcontext() if self.average is None else self.average.applied()
+        with averaged:
+            self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
         """Build Detectron2's writers, with ours for metrics.json."""
         path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
         writers = [w for w in super().build_writers() if not isinstance(w, JSONWriter)]
-        return [*writers, MetricsWriter(path)]
+        self._metrics_writer = MetricsWriter(path)
+        return [*writers, self._metrics_writer]
 
     def _build_images(self) -> PredictionImages:
         """Build the hook that shows predictions of the first test images."""
@@ -342,10 +336,12 @@ class PanopticTrainer(DefaultTrainer):
             RunRefused: it would be full before the first checkpoint.
         """
         if comm.is_main_process():
-            size = checkpoint_bytes(self.checkpointer.model, self._trainer.optimizer)
+            size = checkpoint_bytes(
+                self.checkpointer.model, self._trainer.optimizer, averaged=self.average is not None
+            )
             require_space(self.cfg.OUTPUT_DIR, size, self._num_checkpoints())
             logger.info("This run:\n%s", self._announcement())
-        with without_traceback():
+        with without_traceback(), contextlib.suppress(EndOfTraining):
             super().train()
         return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,10 @@ INPUT_FILES = {
     "check_dataset": ("tiny --images {folder} --png {folder} --json *",),
     "convert_cops_checkpoint": ("* {folder}/out.pth --config-file cops/cityscapes/full.yaml",),
     "train_net": ("--config-file *",),
+    "prepare_dataset": (
+        "coco * --images {folder} --out {folder}/out",
+        "cvat * --images {folder} --out {folder}/out",
+    ),
     "demo": ("{json} --output {folder}/out --checkpoint *",),
     "studies.benchmark_solver": ("--load *",),
     "studies.compare_backward": ("--config-file *",),
@@ -28,6 +33,7 @@ INPUT_FOLDERS = {
         "tiny --images {folder} --json {json} --png *",
     ),
     "prepare_cityscapes": ("*",),
+    "prepare_dataset": ("coco {json} --images * --out {folder}/out",),
 }
 OUTPUT_FILES = {
     "evaluate_panoptic": ("--truth {json} --predictions {json} --output *",),
@@ -36,6 +42,8 @@ OUTPUT_FILES = {
     "studies.benchmark_solver": ("--json *",),
 }
 OUTPUT_FOLDERS = {
+    "browse_dataset": ("coco_2017_val_panoptic --output *",),
+    "prepare_dataset": ("coco {json} --images {folder} --out *",),
     "make_scenes": ("--output *",),
     "demo": ("{json} --checkpoint {json} --output *",),
     "quickstart": ("--fast --output *", "--fast --scenes *"),
@@ -118,3 +126,16 @@ def test_refusals_are_plain_sentences(error, words, capsys):
     assert arguments.refuse("/somewhere/tools/demo.py", error) == 2
     assert capsys.readouterr().err == f"demo.py: {words}\n"
     assert arguments.refuse("demo.py", error, arguments.FAULTY) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800)]
+)
+def test_durations(text, seconds):
+    assert arguments.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "m", "-1h", "0s", "nanh", "infd", "1 week"])
+def test_what_is_no_duration(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time, such as 90s"):
+        arguments.duration(text)

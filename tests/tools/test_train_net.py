@@ -164,6 +164,22 @@ def test_the_first_screen_says_what_the_run_will_do(words, tmp_path, capsys):
     assert "Running with full config:" in capsys.readouterr().out
 
 
+def test_a_limit_of_time_ends_with_a_checkpoint(words, tmp_path, capsys):
+    """The first step takes longer than a microsecond."""
+    assert train_net.main(["--max-time", "0.000001s", *words]) == 0
+    out = tmp_path / "out"
+    assert (out / "last_checkpoint").read_text() == "model_0000000.pth"
+    assert "saved after iteration 1 of 12" in capsys.readouterr().out
+    assert not (out / "model_final.pth").exists()
+    assert train_net.main(["--resume", *words]) == 0
+    assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 11
+
+
+def test_a_metric_that_is_none_ends_with_one_sentence(refusal, words):
+    words = [*words, "TEST.EVAL_PERIOD", "2", "TEST.BEST_METRIC", "PQ"]
+    assert "TEST.BEST_METRIC 'PQ' is not among the results" in refusal(words)
+
+
 # ---- what it refuses ----------------------------------------------------------------------------
 
 

@@ -1,0 +1,78 @@
+"""Loaders of training and test images, from the config."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+
+from panoptic_common.data.catalog import load_panoptic
+from panoptic_common.data.mapper import PanopticDatasetMapper, TargetFunction
+from panoptic_common.data.train_loader import TrainLoader
+
+
+def train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> TrainLoader:
+    """Build endless batches of augmented training images of all sets in DATASETS.TRAIN.
+
+    Args:
+        cfg: DATASETS, DATALOADER, SOLVER.IMS_PER_BATCH and SEED are read.
+        mapper: record of the data set -> input of the model.
+
+    Raises:
+        ValueError: a sampler that cannot be resumed exactly, or an unusable data set.
+    """
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
+            '"TrainingSampler" (every image once per epoch) can be resumed exactly'
+        )
+    records = list(
+        itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
+    )
+    is_landscape = None
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        is_landscape = [record["width"] > record["height"] for record in records]
+    return TrainLoader(
+        # Keeps the records pickled in one array, which worker processes share.
+        DatasetFromList(records, copy=False),
+        mapper,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=max(cfg.SEED, 0),
+        is_landscape=is_landscape,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+    )
+
+
+def test_loader(
+    cfg: CfgNode, dataset_name: str, make_targets: TargetFunction | None
+) -> torch.utils.data.DataLoader:
+    """Build a loader of a data set: each image once, shared among the processes.
+
+    Args:
+        cfg: INPUT and DATALOADER.NUM_WORKERS are read.
+        dataset_name: registered.
+        make_targets: of test images; None reads no truth.
+    """
+    records = load_panoptic(dataset_name)
+    loader = build_detection_test_loader(
+        records,
+        mapper=PanopticDatasetMapper.from_config(cfg, False, make_targets),
+        sampler=InferenceSampler(len(records)),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    # Ctrl-C reaches all processes of a terminal; a worker that ended by it would look like a
+    # failure of this one.
+    loader.worker_init_fn = leave_signals_to_the_parent
+    end_workers_at_exit()
+    return loader

@@ -1,0 +1,83 @@
+"""docs/tutorials/own_data.md: its blocks are run as they stand, in order, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from project import ROOT
+
+from panoptic_common.engine.training_run import with_packages
+
+PAGE = (ROOT / "docs/tutorials/own_data.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def run_bash(text: str, folder: Path) -> str:
+    """Run shell commands; returns what they print."""
+    environment = {**os.environ, **with_packages(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = os.pathsep.join([str(folder / "bin"), environment["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
+    """Python in one namespace, then all commands in one shell, as a reader types them."""
+    for name in ("tools", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "bin/python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for language, text in BLOCKS:
+        if language == "python":
+            exec(compile(text, "own_data.md", "exec"), namespace)
+        elif language == "yaml":
+            name = re.match(r"# (\S+)\n", text).group(1)
+            (tmp_path / name).write_text(text)
+    said = run_bash("".join(text for language, text in BLOCKS if language == "bash"), tmp_path)
+
+    assert said.count("nothing wrong") == 2
+    assert Image.open("output/look/own_train_1.png").size[0] > 1000
+    assert "train on       own_train: 7 images, 35 segments" in said
+    assert "iterations     4; 1.14 epochs" in said  # 4 x 2 images of 7
+    assert "loss_panoptic_quality: " in said  # COPS through its solver, by name
+    for run in ("trial", "trial_cops", "trial_cops_full"):
+        assert (tmp_path / "output" / run / "model_final.pth").is_file()
+    assert said.count("panoptic_seg of own_val") == 4  # three trainings and --eval-only
+    assert len(list((tmp_path / "output/shown").glob("00*"))) >= 2
+
+
+def test_every_block_is_run():
+    """No language that the test would pass over, and the example that writes files is short."""
+    assert {language for language, _ in BLOCKS} == {"python", "yaml", "bash"}
+    writer = next(text for _, text in BLOCKS if "json.dumps" in text)
+    assert len(writer.splitlines()) <= 25
+
+
+def test_commands_of_the_tables_are_options_that_exist():
+    """Each `prepare_dataset.py ...` of the page is a command line that the program accepts."""
+    from panoptic_tools import prepare_dataset
+
+    commands = re.findall(r"`prepare_dataset\.py ([^`]+)`", PAGE)
+    assert len(commands) == 4
+    for command in commands:
+        words = command.split()
+        assert words[0] in prepare_dataset.KINDS
+        flags = {word for word in words if word.startswith("--")}
+        assert flags <= set(prepare_dataset.parse_args.__globals__["__doc__"].split()) | {"--out"}
