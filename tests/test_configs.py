@@ -135,8 +135,49 @@ def test_table_1_differs_where_it_should(family):
         "D2": (True, True, True, "argmax"),
     }
     for first, second in (("C1", "C2"), ("D1", "D2")):
+        # Evaluated with the weights of the other, into a folder of its own.
+        weights = f"{cfgs[second].OUTPUT_DIR}/model_final.pth"
+        assert weights == cfgs[first].MODEL.WEIGHTS
+        assert cfgs[first].OUTPUT_DIR != cfgs[second].OUTPUT_DIR
         cfgs[first].MODEL.UNIFIED.INFERENCE.METHOD = "argmax"
+        cfgs[first].MODEL.WEIGHTS = cfgs[second].MODEL.WEIGHTS
+        cfgs[first].OUTPUT_DIR = cfgs[second].OUTPUT_DIR
         assert cfgs[first].dump() == cfgs[second].dump()
+
+
+def test_no_two_configs_write_into_one_folder():
+    """Else the results of the one would be taken for those of the other."""
+    folders = [read_config(path).OUTPUT_DIR for path in CONFIGS if not path.stem.startswith("Base")]
+    assert len(set(folders)) == len(folders)
+
+
+def test_the_way_from_coco_to_cityscapes_keeps_all_layers_but_those_of_the_classes():
+    """Table 4, R-101: one decoder depth, so that only class layers have other shapes."""
+    cfgs = [
+        complete(read_config(ROOT / f"configs/unified/{path}.yaml"), *CLASSES[path.split("/")[0]])
+        for path in ("coco/R101", "cityscapes/R101_coco")
+    ]
+    assert f"{cfgs[0].OUTPUT_DIR}/model_final.pth" == cfgs[1].MODEL.WEIGHTS
+    states = []
+    for cfg in cfgs:
+        cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 50, 32  # else alike
+        states.append(build_model(cfg).state_dict())
+    assert states[0].keys() == states[1].keys()
+    differing = {n for n, value in states[0].items() if value.shape != states[1][n].shape}
+    assert {name.rpartition(".")[0] for name in differing} == {
+        "sem_seg_head.predictor",
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+        "roi_heads.mask_head.predictor",
+    }
+
+
+def test_coco_batches_hold_images_of_one_orientation_as_in_detectron2():
+    default = get_cfg().DATALOADER.ASPECT_RATIO_GROUPING
+    assert default is True
+    for path in CONFIGS:
+        if path.parent.name == "coco" and not path.stem.startswith("two_images"):
+            assert default == read_config(path).DATALOADER.ASPECT_RATIO_GROUPING, path
 
 
 @pytest.mark.parametrize("data", ["scenes", "nuclei"])

@@ -6,11 +6,11 @@ has a purpose, and what the purpose needs must be there:
 
 - "resume": our own checkpoint, every parameter, with optimizer and schedule;
 - "evaluate": every parameter, and the class table of the data set;
-- "initialise": at least 90 % of the backbone. Layers that depend on the classes start afresh when
-  their shapes, or the class tables, differ.
+- "initialise": at least 90 % of the backbone. Layers of other shapes start afresh as a whole, and
+  so do those that depend on the classes when the class tables differ.
 
-Parameters that depend on the classes are recognised by their shapes. When two class tables of one
-size differ, they are recognised by their names: a module called ...predictor or ...classifier.
+Parameters that depend on the classes are recognised by their shapes. If two tables of one size
+differ, they are recognised by their names: a module called ...predictor or ...classifier.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from panoptic_common.checkpoint.files import (
     read_weights_file,
 )
 from panoptic_common.checkpoint.finite import NotFiniteError, first_not_finite, named_tensors
+from panoptic_common.checkpoint.fresh_layers import pop_orphans
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.checkpoint.stored_state import state_problem
 from panoptic_common.checkpoint.weight_names import (
@@ -249,11 +250,13 @@ class PanopticCheckpointer(DetectionCheckpointer):
             if name in own and value.shape != own[name].shape
         }
         fitting = {k: v for k, v in weights.items() if k in own and k not in misfits}
+        if purpose == "initialise":
+            pop_orphans(self.model, fitting, misfits)
         unused = [k for k in weights if k not in own and "anchor_generator.cell_anchors" not in k]
         missing = [name for name in own if name not in fitting and not is_counter(name)]
         if purpose == "initialise":
-            missing = self._without_implied(missing, own)
-            self._require_backbone(missing, misfits, unused, own, path)
+            missing = self._without_implied(missing)
+            self._require_backbone(missing, misfits, unused, path)
             self._report(len(own), fitting, missing, misfits, unused, path)
         elif missing:
             raise CheckpointError(
@@ -327,17 +330,14 @@ class PanopticCheckpointer(DetectionCheckpointer):
             listed(dropped),
         )
 
-    def _without_implied(self, missing: list[str], own: dict[str, Any]) -> list[str]:
+    def _without_implied(self, missing: list[str]) -> list[str]:
         """Drop the statistics of frozen batch norm whose scale is there.
 
         Detectron1's files fold the statistics into scale and shift, and Detectron2's frozen layer
         then takes mean 0 and variance 1. A normal batch norm cannot be filled that way.
         """
-        frozen = {
-            name
-            for name, module in self.model.named_modules()
-            if type(module).__name__ == "FrozenBatchNorm2d"
-        }
+        named = self.model.named_modules()
+        frozen = {name for name, m in named if type(m).__name__ == "FrozenBatchNorm2d"}
         gone = set(missing)
 
         def implied(name: str) -> bool:
@@ -352,11 +352,11 @@ class PanopticCheckpointer(DetectionCheckpointer):
         missing: list[str],
         misfits: dict[str, Any],
         unused: list[str],
-        own: dict[str, Any],
         path: str,
     ) -> None:
         """Raise unless the weights fill `BACKBONE_SHARE` of the backbone."""
-        prefix = backbone_prefix(self.model.state_dict())
+        own = self.model.state_dict()
+        prefix = backbone_prefix(own)
         needed = [name for name in own if name.startswith(prefix) and not is_counter(name)]
         lacking = [name for name in missing if name.startswith(prefix)]
         share = 1 - len(lacking) / max(len(needed), 1)

@@ -61,7 +61,7 @@ def build_evaluator(
         )
         for variant in (None, *cfg.TEST.PANOPTIC_VARIANTS)
     ]
-    evaluators.append(SemanticEvaluator(dataset_name, truth=truth))
+    evaluators.append(SemanticEvaluator(dataset_name, output_dir, truth=truth))
     if may_lack:
         evaluators[0] = OptionalEvaluator(evaluators[0], "panoptic_seg")
         evaluators[-1] = OptionalEvaluator(evaluators[-1], "sem_seg")

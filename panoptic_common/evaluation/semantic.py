@@ -6,7 +6,9 @@ Shape shorthand: H, W image size in pixels; K number of classes, numbered 0..K-1
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from panoptic_common.coco.overlaps import class_confusion, class_iou, count_overlaps, mean_ious
+from panoptic_common.evaluation.confusion import confusion_of_kinds, write_confusion
 from panoptic_common.evaluation.truth import (
     PanopticTruth,
     describe,
@@ -37,11 +40,27 @@ class SemanticEvaluator(DatasetEvaluator):
     the classes that occur in the truth. Results, in percent: "mIoU", "mIoU_th", "mIoU_st", "pACC"
     (share of right pixels) and "IoU-<class>". Of an output that knows things only as one class
     there are "mIoU_st", "IoU-things" and the "IoU-<class>" of stuff.
+
+    "things_as_things" and "stuff_as_stuff" are the diagonal of the confusion between the two (Li,
+    Qi, Torr, CVPR 2020, Table G): the share of their pixels that any class of the kind is given.
     """
 
-    def __init__(self, dataset_name: str, *, truth: PanopticTruth | None = None) -> None:
-        """Prepare an evaluation of the model's output "sem_seg" on a registered data set."""
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | os.PathLike[str] | None = None,
+        *,
+        truth: PanopticTruth | None = None,
+    ) -> None:
+        """Prepare an evaluation of the model's output "sem_seg".
+
+        Args:
+            dataset_name: a registered panoptic data set.
+            output_dir: where `confusion.json` and `confusion.png` go; None writes neither.
+            truth: that of `dataset_name`, to share it with other evaluators.
+        """
         self._truth = truth or PanopticTruth(dataset_name)
+        self._output_dir = None if output_dir is None else Path(output_dir)
         self.reset()
 
     def reset(self) -> None:
@@ -111,6 +130,10 @@ class SemanticEvaluator(DatasetEvaluator):
         rows = [list(results.values())]
         table = tabulate(rows, list(results), tablefmt="pipe", floatfmt=".2f", numalign="right")
         logger.info("%s of %s:\n%s", _KEY, self._truth.dataset_name, table)
+        kinds = confusion_of_kinds(confusion, self._truth.is_thing)
+        results["things_as_things"], results["stuff_as_stuff"] = (100 * np.diagonal(kinds)).tolist()
+        if self._output_dir is not None:
+            write_confusion(self._output_dir, confusion, self._truth.table)
         for entry, value in zip(self._truth.table, iou.tolist(), strict=True):
             if not (things_are_one and entry["isthing"]):
                 results[f"IoU-{entry['name']}"] = 100 * value
