@@ -25,7 +25,9 @@ from panoptic_common.checkpoint.weight_names import class_table_difference
 from panoptic_common.data.catalog import (
     DEFAULT_SCENES,
     class_table,
+    has_truth,
     register_builtin,
+    register_images,
     register_panoptic,
     register_scenes,
     require_files,
@@ -41,6 +43,7 @@ def load_config(
     options: Options = (),
     *,
     datasets: Iterable[Sequence[str]] = (),
+    images: Iterable[Sequence[str]] = (),
     table: Sequence[Mapping[str, Any]] | None = None,
     need_train: bool = False,
     only_test: bool = False,
@@ -58,6 +61,7 @@ def load_config(
             file that is not there is looked for among the configs of this project.
         options: keys and values that override the file: a mapping, or words by turns.
         datasets: further data sets, each (name, images, panoptic JSON, folder of PNGs).
+        images: images without truth, each (name, images, JSON with `images`, JSON with classes).
         table: class table to complete the counts from; None: that of the data sets.
         need_train: refuse a config that names no training set.
         only_test: complete from DATASETS.TEST alone, so that the training set need not be there.
@@ -78,8 +82,10 @@ def load_config(
     cfg = read_config(config, options, systems=systems, extensions=extensions)
     register_builtin()
     register_scenes(settings=cfg.DATASETS.SCENES)
-    for name, images, panoptic_json, pngs in datasets:
-        register_panoptic(name, images, panoptic_json, pngs)
+    for dataset in datasets:
+        register_panoptic(*dataset)
+    for image_set in images:
+        register_images(*image_set)
     wrong = [
         name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if not isinstance(name, str)
     ]
@@ -92,7 +98,11 @@ def load_config(
     if table is not None:
         fill_classes(cfg, table)
     else:
-        names = [*([] if only_test else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
+        trained = [] if only_test else [*cfg.DATASETS.TRAIN]
+        for name in trained:
+            if not has_truth(name):
+                raise ValueError(f"DATASETS.TRAIN names {name!r}, which has no truth to train on")
+        names = [*trained, *cfg.DATASETS.TEST]
         if need_files:
             for name in dict.fromkeys(names):
                 require_files(name)

@@ -170,6 +170,19 @@ def add_register_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_images_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--register-images``: a list of (name, images, JSON, classes) for `load_config`."""
+    parser.add_argument(
+        "--register-images",
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("NAME", "IMAGES", "JSON", "CLASSES"),
+        help="register images without truth, which JSON lists, under NAME; CLASSES is a JSON with "
+        "the categories, such as that of the training set; may be repeated",
+    )
+
+
 def add_unsafe_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--allow-unsafe-checkpoint``, for `allow_unsafe` of the readers of weights."""
     parser.add_argument(

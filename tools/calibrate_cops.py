@@ -36,6 +36,7 @@ from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import load_config, stored_config
 from panoptic_common.data.catalog import (
+    has_truth,
     load_panoptic,
     register_builtin,
     register_panoptic,
@@ -90,6 +91,8 @@ def choose_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]
     name = options.dataset or cfg.DATASETS.TRAIN[0]
     if name in cfg.DATASETS.TEST:
         raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
+    if not has_truth(name):
+        raise ValueError(f"{name} has images only, and no truth: name a training set")
     records = [r for r in load_panoptic(name) if r["height"] * r["width"] <= options.max_pixels]
     if not records:
         raise ValueError(f"{name} has no image of at most {options.max_pixels} pixels")

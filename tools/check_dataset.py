@@ -64,9 +64,11 @@ def find_paths(options: argparse.Namespace) -> PanopticPaths:
     """Return where the data set lies. Only a registered name needs Detectron2."""
     if options.json:
         return PanopticPaths(str(options.images), str(options.json), str(options.png))
-    from panoptic_common.data.catalog import dataset_paths, register_builtin
+    from panoptic_common.data.catalog import dataset_paths, has_truth, register_builtin
 
     register_builtin()
+    if not has_truth(options.name):
+        raise ValueError(f"{options.name} has images only, and no annotations to check")
     return dataset_paths(options.name)
 
 

@@ -3,6 +3,7 @@
 
     python tools/prepare_cityscapes.py                      # below $DETECTRON2_DATASETS/cityscapes
     python tools/prepare_cityscapes.py DIR --splits val
+    python tools/prepare_cityscapes.py --splits test        # image_info_test.json, without truth
 
 DIR holds leftImg8bit/ and gtFine/ as they are unpacked from leftImg8bit_trainvaltest.zip and
 gtFine_trainvaltest.zip. The converter of the package cityscapesscripts does the work; it writes
@@ -26,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from panoptic_common.coco.image_reading import open_image, read_image_size
+from panoptic_common.files import write_json
 from panoptic_tools.arguments import FAULTY, input_folder, make_parser, refuse
 
 INSTALL_HINT = (
@@ -61,7 +63,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         default=os.path.join(root, "cityscapes"),
         help="folder with leftImg8bit/ and gtFine/ (default: %(default)s)",
     )
-    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=("train", "val"))
+    choices = ("train", "val", "test")
+    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=choices)
     parser.add_argument("--force", action="store_true", help="make splits anew that exist already")
     return parser.parse_args(arguments)
 
@@ -201,16 +204,43 @@ def prepare_split(folder: Path, split: str, convert: Callable[..., None], force:
     print(f"{split}: wrote {json_file} and {pngs}")
 
 
+def list_test_images(folder: Path, force: bool) -> None:
+    """Write image_info_test.json, which lists the test images; their truth is not public.
+
+    Raises:
+        FileNotFoundError: there are no test images.
+    """
+    json_file = folder / "image_info_test.json"
+    if json_file.is_file() and not force:
+        print(f"test: {json_file} exists already, kept (--force makes it anew)")
+        return
+    root = folder / "leftImg8bit" / "test"
+    images: list[dict[str, object]] = []
+    for path in sorted(root.glob("*/*_leftImg8bit.png")):
+        height, width = read_image_size(path)
+        image_id, name = path.name.removesuffix("_leftImg8bit.png"), path.relative_to(root)
+        size = {"height": height, "width": width}
+        images.append({"id": image_id, "file_name": name.as_posix(), **size})
+    if not images:
+        raise FileNotFoundError(f"no images below {root}")
+    write_json(json_file, {"images": images})
+    print(f"test: wrote {json_file}, with {len(images)} images")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prepare the splits and return the exit status."""
     options = parse_args(arguments)
     try:
-        convert = load_converter()
-        for split in options.splits:
+        if "test" in options.splits:
+            list_test_images(options.folder, options.force)
+        if annotated := [split for split in options.splits if split != "test"]:
+            convert = load_converter()
+        for split in annotated:
             prepare_split(options.folder, split, convert, options.force)
     except (ImportError, OSError, ValueError) as error:
         return refuse(__file__, error, FAULTY)
-    print("Check the result: python tools/check_dataset.py cityscapes_fine_panoptic_val")
+    if annotated:
+        print("Check the result: python tools/check_dataset.py cityscapes_fine_panoptic_val")
     return 0
 
 

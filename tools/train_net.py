@@ -19,6 +19,11 @@ A data set of one's own needs no code:
         --register my_train IMAGES TRAIN.json TRAIN_PNGS \
         --register my_val IMAGES VAL.json VAL_PNGS \
         DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
+
+Images without truth are predicted on, for a test server (docs/howto/test_servers.md):
+
+    python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth \
+        DATASETS.TEST "('coco_2017_test-dev',)"
 """
 
 from __future__ import annotations
@@ -56,6 +61,7 @@ from panoptic_common.external.modules import import_modules
 from panoptic_common.systems import OTHERS, SYSTEMS
 from panoptic_tools.arguments import (
     Parser,
+    add_images_option,
     add_import_options,
     add_register_option,
     add_unsafe_option,
@@ -91,6 +97,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--verbose", action="store_true", help=text)
     add_unsafe_option(parser)
     add_register_option(parser)
+    add_images_option(parser)
     add_import_options(parser)
     args = parser.parse_args(words)
     flags = [word for word in args.opts if word.startswith("--")]
@@ -117,6 +124,7 @@ def build_config(args: argparse.Namespace, need_files: bool = False) -> CfgNode:
         args.config_file,
         args.opts,
         datasets=args.register,
+        images=args.register_images,
         need_train=not args.eval_only,
         only_test=args.eval_only,
         extensions=Trainer.imported.extensions,

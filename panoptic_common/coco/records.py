@@ -147,7 +147,7 @@ def try_records(records: Sequence[Mapping[str, Any]], count: int = 8) -> None:
     Reading all files would take as long as an epoch; a converter's mistake shows in the first ones.
 
     Args:
-        records: of `read_records`.
+        records: of `read_records`, or images without truth.
         count: images to look into.
 
     Raises:
@@ -165,6 +165,8 @@ def try_records(records: Sequence[Mapping[str, Any]], count: int = 8) -> None:
             raise DataFileError(error_text(error)) from error
         if found != size:
             raise DataFileError(image_size_problem(record, found))
+        if "pan_seg_file_name" not in record:
+            continue
         ids = present_ids(read_record_ids(record, size))
         if record["segments_info"]:
             listed.append(record)
@@ -202,8 +204,8 @@ def read_record_ids(record: Mapping[str, Any], size: tuple[int, int]) -> IntArra
     path = record.get("pan_seg_file_name")
     if path is None:
         raise DataFileError(
-            f"image {record.get('image_id')} ({record['file_name']}) has no 'pan_seg_file_name':"
-            " training needs a data set registered with register_panoptic"
+            f"image {record.get('image_id')} ({record['file_name']}) has no truth"
+            " ('pan_seg_file_name'): name a data set that register_panoptic has registered"
         )
     try:
         id_map = read_id_map(path, size)

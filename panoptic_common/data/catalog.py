@@ -27,43 +27,15 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from panoptic_common.coco.annotations import PanopticPaths, build_class_table, read_panoptic_json
+from panoptic_common.coco.image_info import read_class_table, read_image_records
 from panoptic_common.coco.records import read_records, try_records
+from panoptic_common.data.builtin_sets import ANNOTATED, HINTS, TEST_SETS
 
 logger = logging.getLogger(__name__)
 
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
-
-# Detectron2's names and places, below $DETECTRON2_DATASETS: images, JSON, PNGs, evaluator.
-_BUILTIN = (
-    {
-        f"coco_2017_{split}_panoptic": (
-            f"coco/{split}2017",
-            f"coco/annotations/panoptic_{split}2017.json",
-            f"coco/panoptic_{split}2017",
-            "panoptic",
-        )
-        for split in ("train", "val")
-    }
-    | {
-        f"cityscapes_fine_panoptic_{split}": (
-            f"cityscapes/leftImg8bit/{split}",
-            f"cityscapes/gtFine/cityscapes_panoptic_{split}.json",
-            f"cityscapes/gtFine/cityscapes_panoptic_{split}",
-            "cityscapes_panoptic",
-        )
-        for split in ("train", "val")
-    }
-    | {
-        f"nuclei_{split}": (
-            f"nuclei/{split}",
-            f"nuclei/panoptic_{split}.json",
-            f"nuclei/panoptic_{split}",
-            "panoptic",
-        )
-        for split in ("train", "val")
-    }
-)
+WITHOUT_TRUTH = "submission"  # the evaluator_type of images alone
 
 _SCENE_SPLITS = ("train", "val", "test")
 # Sizes in pixels; difficulty from 0 (easy) to 1 (hard).
@@ -77,15 +49,6 @@ DEFAULT_SCENES: Mapping[str, int | float] = {
     "SEED": 0,
 }
 
-_HINTS = {
-    "coco": "COCO: unpack panoptic_annotations_trainval2017.zip and the PNG archives inside it; "
-    "DETECTRON2_DATASETS names the folder above coco/",
-    "cityscapes": "Cityscapes: `python tools/prepare_cityscapes.py` makes the panoptic files; "
-    "DETECTRON2_DATASETS names the folder above cityscapes/",
-    "nuclei": "Nuclei: `python tools/prepare_nuclei.py FOLDER --out .../nuclei` makes the panoptic "
-    "files; DETECTRON2_DATASETS names the folder above nuclei/",
-}
-
 
 @dataclass(frozen=True)
 class _Source:
@@ -96,7 +59,9 @@ class _Source:
         evaluator_type: how it is evaluated.
         hint: one sentence for errors about missing files.
         prepare: called before the files are read; makes them if they are made on first use.
-        make_table: gives the class table without reading files, if that is possible.
+        make_table: gives the class table where the JSON does not, or need not be read for it.
+        submission: how a test server wants the files called; {} stands for the method.
+        classes: file that the classes of images without truth come from.
     """
 
     paths: PanopticPaths
@@ -104,6 +69,8 @@ class _Source:
     hint: str = ""
     prepare: Callable[[], object] | None = field(default=None, compare=False)
     make_table: Callable[[], list[dict[str, Any]]] | None = field(default=None, compare=False)
+    submission: str = "{}"
+    classes: str = ""
 
 
 _SOURCES: dict[str, _Source] = {}
@@ -137,6 +104,38 @@ def register_panoptic(
     _register(name, _Source(paths, evaluator_type))
 
 
+def register_images(
+    name: str,
+    images: str | os.PathLike[str],
+    info_json: str | os.PathLike[str],
+    classes: str | os.PathLike[str],
+) -> None:
+    """Register images without truth, to predict on; repeating it is harmless.
+
+    Args:
+        name: what configs call it, in DATASETS.TEST.
+        images: folder of the images.
+        info_json: "image info" file with the list `images`; other lists in it do not matter.
+        classes: file with panoptic `categories`: those of the training set, mostly its JSON.
+
+    Raises:
+        ValueError: if the name stands for another data set already.
+    """
+    paths = PanopticPaths(os.fspath(images), os.fspath(info_json), "")
+    file = os.fspath(classes)
+    make_table = functools.partial(read_class_table, file)
+    _register(name, _Source(paths, WITHOUT_TRUTH, make_table=make_table, classes=file))
+
+
+def has_truth(name: str) -> bool:
+    """Tell whether a data set has annotations, or images only.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    return _source(name).evaluator_type != WITHOUT_TRUTH
+
+
 def _register(name: str, source: _Source, replace: bool = False) -> None:
     """Enter a data set into Detectron2's catalogs and into ours."""
     if name in DatasetCatalog and not replace:
@@ -155,6 +154,7 @@ def _register(name: str, source: _Source, replace: bool = False) -> None:
         panoptic_root=source.paths.panoptic_png,
         image_root=source.paths.images,
         evaluator_type=source.evaluator_type,
+        submission=source.submission,
         ignore_label=IGNORE_LABEL,
         label_divisor=LABEL_DIVISOR,
     )
@@ -171,7 +171,8 @@ def register_builtin(root: str | os.PathLike[str] | None = None) -> None:
 
     Detectron2's own entries of `coco_2017_{train,val}_panoptic` and
     `cityscapes_fine_panoptic_{train,val}` are replaced: they need further files (semantic maps,
-    instances) and hide part of the metadata. `nuclei_{train,val}` are what `prepare_nuclei` makes.
+    instances) and hide part of the metadata. So is `coco_2017_test-dev`, which has no stuff there.
+    `cityscapes_test` and `nuclei_{train,val}` are what the tools `prepare_...` make.
     `scenes_{train,val,test}` are added with the default settings, unless `register_scenes` has
     registered them below this root.
 
@@ -180,10 +181,17 @@ def register_builtin(root: str | os.PathLike[str] | None = None) -> None:
             environment variable DETECTRON2_DATASETS, or else `datasets`.
     """
     root = builtin_root() if root is None else os.fspath(root)
-    for name, (*relative, evaluator_type) in _BUILTIN.items():
+    sources = {}
+    for name, (*relative, evaluator_type) in ANNOTATED.items():
         paths = PanopticPaths(*(os.path.join(root, path) for path in relative))
-        hint = _HINTS[name.split("_")[0]]
-        source = _Source(paths, evaluator_type, hint)
+        sources[name] = _Source(paths, evaluator_type, HINTS[name.split("_")[0]])
+    for name, test in TEST_SETS.items():
+        paths = PanopticPaths(*(os.path.join(root, path) for path in test[:2]), "")
+        table = functools.partial(build_class_table, test.categories(), "Detectron2")
+        sources[name] = _Source(
+            paths, WITHOUT_TRUTH, test.hint, None, table, submission=test.submission
+        )
+    for name, source in sources.items():
         if _SOURCES.get(name) != source or name not in DatasetCatalog:
             _register(name, source, replace=True)
     scenes = os.path.join(root, "scenes", "")
@@ -261,9 +269,9 @@ def load_panoptic(name: str) -> list[dict[str, Any]]:
         name: a registered name.
 
     Returns:
-        One dict per image: `file_name`, `image_id`, `height`, `width`, `pan_seg_file_name` and
-        `segments_info`, a list of ``{"id", "category_id" (contiguous), "isthing", "iscrowd",
-        "area", "bbox" (x, y, width, height)}``.
+        One dict per image: `file_name`, `image_id`, `height`, `width`. Where there is truth, also
+        `pan_seg_file_name` and `segments_info`, a list of ``{"id", "category_id" (contiguous),
+        "isthing", "iscrowd", "area", "bbox" (x, y, width, height)}``.
 
     Raises:
         ValueError: if the name is unknown or the JSON is wrong; the sentence names the place.
@@ -383,7 +391,11 @@ def _load(name: str) -> list[dict[str, Any]]:
     source = _source(name)
     paths = dataset_paths(name)
     try:
-        table, records = read_records(paths)
+        if source.evaluator_type == WITHOUT_TRUTH and source.make_table is not None:
+            table = source.make_table()
+            records = read_image_records(paths.images, paths.panoptic_json)
+        else:
+            table, records = read_records(paths)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}\n{source.hint}".rstrip()) from None
     _fill_metadata(name, table)

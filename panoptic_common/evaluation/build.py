@@ -9,15 +9,15 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from panoptic_common.data.catalog import has_truth
 from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
 from panoptic_common.evaluation.images import ImageWriter
 from panoptic_common.evaluation.instances import InstanceEvaluator
 from panoptic_common.evaluation.optional import OptionalEvaluator
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
 from panoptic_common.evaluation.semantic import SemanticEvaluator
-from panoptic_common.evaluation.truth import (
-    PanopticTruth,
-)
+from panoptic_common.evaluation.submission import SubmissionWriter
+from panoptic_common.evaluation.truth import PanopticTruth
 
 
 def build_evaluator(
@@ -32,7 +32,7 @@ def build_evaluator(
     They are PQ and mIoU of the panoptic output and of each of TEST.PANOPTIC_VARIANTS, with boundary
     PQ if TEST.BOUNDARY_RATIO asks for it. Then mIoU of the semantic output, box and mask AP. On
     Cityscapes its own measures follow, where cityscapesscripts is installed. Last come the images
-    that TEST.EVAL_VISUALIZE asks for.
+    that TEST.EVAL_VISUALIZE asks for. For images without truth there is the submission instead.
 
     Args:
         cfg: with the keys of `add_panoptic_config`.
@@ -51,6 +51,9 @@ def build_evaluator(
         )
     output_dir = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
     truth = PanopticTruth(dataset_name)
+    if not has_truth(dataset_name):
+        writer = SubmissionWriter(truth, output_dir, cfg.MODEL.META_ARCHITECTURE)
+        return DatasetEvaluators([writer, *_image_writers(cfg, truth)])
     evaluators: list[DatasetEvaluator] = [
         PanopticEvaluator(
             dataset_name,
@@ -72,7 +75,11 @@ def build_evaluator(
     )
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
         evaluators += cityscapes_evaluators(truth)
-    if cfg.TEST.EVAL_VISUALIZE > 0:
-        folder = Path(cfg.OUTPUT_DIR) / "images"
-        evaluators.append(ImageWriter(truth, folder, cfg.TEST.EVAL_VISUALIZE))
-    return DatasetEvaluators(evaluators)
+    return DatasetEvaluators([*evaluators, *_image_writers(cfg, truth)])
+
+
+def _image_writers(cfg: CfgNode, truth: PanopticTruth) -> list[DatasetEvaluator]:
+    """Make what writes the images that TEST.EVAL_VISUALIZE asks for, if any."""
+    if cfg.TEST.EVAL_VISUALIZE <= 0:
+        return []
+    return [ImageWriter(truth, Path(cfg.OUTPUT_DIR) / "images", cfg.TEST.EVAL_VISUALIZE)]

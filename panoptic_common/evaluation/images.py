@@ -1,4 +1,4 @@
-"""Sheets of results written during an evaluation: image, truth, and what the model made of it.
+"""Sheets of results written during an evaluation: image, truth if any, and the model's outputs.
 
 Figures do not say *how* a model fails; a handful of sheets after each evaluation does.
 """
@@ -75,9 +75,11 @@ class ImageWriter(DatasetEvaluator):
         table = self._truth.table
         image = read_image(record["file_name"])
         scale = legible_scale(image, self._panel_width)
-        true_ids, true_segments = self._truth.read(record), record["segments_info"]
+        true_segments = record.get("segments_info", [])
         panels: dict[str, ImageArray | None] = {"image": image}
-        panels["truth"] = draw_panoptic(image, true_ids, true_segments, table, scale=scale)
+        if "pan_seg_file_name" in record:
+            true_ids = self._truth.read(record)
+            panels["truth"] = draw_panoptic(image, true_ids, true_segments, table, scale=scale)
         if "sem_seg" in output:
             classes = semantic_map(output).cpu().numpy()
             panels["semantic"] = draw_semantic(image, classes, table, scale=scale)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -18,7 +20,7 @@ from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.evaluation.truth import PanopticTruth, coco_image
-from panoptic_common.files import write_json
+from panoptic_common.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class PredictionFiles:
         self._truth = truth
         self._json = output_dir / f"{prefix}.json"
         self._folder = output_dir / prefix
-        self._root = MetadataCatalog.get(truth.dataset_name).panoptic_root
+        self._names = _png_names(truth)
         self._annotations: list[dict[str, Any]] = []
 
     def reset(self) -> None:
@@ -53,10 +55,7 @@ class PredictionFiles:
         self, record: Mapping[str, Any], ids: np.ndarray, segments: Sequence[Mapping[str, Any]]
     ) -> None:
         """Write the PNG of one image and remember its JSON entry."""
-        # The name of the true PNG below its root: unlike the image's, it is unique.
-        name = os.path.relpath(record["pan_seg_file_name"], self._root)
-        if name.startswith(".."):
-            name = os.path.basename(name)
+        name = self._names[record["image_id"]]
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_id_map(path, ids)
@@ -70,7 +69,7 @@ class PredictionFiles:
         self._annotations.append(
             {
                 "image_id": record["image_id"],
-                "file_name": Path(name).as_posix(),
+                "file_name": name,
                 "segments_info": listed,
             }
         )
@@ -82,12 +81,15 @@ class PredictionFiles:
         """Write this process's share."""
         write_json(self._part(comm.get_rank()), self._annotations)
 
-    def merge(self, seen: Sequence[Sequence[Any]]) -> None:
+    def merge(self, seen: Sequence[Sequence[Any]]) -> bool:
         """Join the shares into one JSON in the order of the data set, on the main process.
 
         Args:
             seen: the image ids of each process, in its order. A share that differs is of another
                 evaluation, or (several machines without a common folder) not there.
+
+        Returns:
+            Whether all shares were there.
         """
         annotations: dict[Any, dict[str, Any]] = {}
         absent = []
@@ -114,3 +116,48 @@ class PredictionFiles:
         }
         write_json(self._json, content)
         logger.info("Panoptic predictions: %s and %s", self._json, self._folder)
+        return not absent
+
+    def write_zip(self) -> Path:
+        """Pack the JSON and the folder of PNGs as test servers take them, after `merge`.
+
+        Returns:
+            The archive, `<prefix>.zip`. The PNGs of other evaluations, should the folder hold some,
+            stay outside.
+        """
+        listed = json.loads(self._json.read_text())["annotations"]
+        archive = self._json.with_suffix(".zip")
+
+        def pack(file: BinaryIO) -> None:
+            with zipfile.ZipFile(file, "w") as packed:
+                packed.write(self._json, self._json.name, zipfile.ZIP_DEFLATED)
+                for name in (annotation["file_name"] for annotation in listed):
+                    packed.write(self._folder / name, f"{self._folder.name}/{name}")
+
+        write_atomically(archive, pack)
+        logger.info("To be submitted: %s, with %d images", archive, len(listed))
+        return archive
+
+
+def _png_names(truth: PanopticTruth) -> dict[Any, str]:
+    """Choose the name of the PNG of each image, below the folder of predictions; all differ.
+
+    It is that of the true PNG below its root. Without truth it is the image's, below the folder of
+    images only if two would be called alike.
+    """
+    metadata = MetadataCatalog.get(truth.dataset_name)
+    names = {}
+    stems = Counter(Path(record["file_name"]).stem for record in truth.records.values())
+    for image_id, record in truth.records.items():
+        if "pan_seg_file_name" in record:
+            path = record["pan_seg_file_name"]
+            name = os.path.relpath(path, metadata.panoptic_root)
+        else:
+            path = str(Path(record["file_name"]).with_suffix(".png"))
+            name = os.path.relpath(path, metadata.image_root)
+            if stems[Path(path).stem] == 1:
+                name = os.path.basename(path)
+        if name.startswith(".."):
+            name = os.path.basename(path)
+        names[image_id] = Path(name).as_posix()
+    return names

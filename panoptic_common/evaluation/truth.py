@@ -22,7 +22,7 @@ from panoptic_common.data.catalog import class_table, load_panoptic
 
 
 class PanopticTruth:
-    """The truth of one registered panoptic data set.
+    """The truth of one registered data set; of images without truth, the images and classes.
 
     Attributes:
         dataset_name: as registered.

@@ -17,6 +17,7 @@ from project import ROOT
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
 from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.data.catalog import load_panoptic, register_builtin
 from panoptic_common.engine.training_run import with_packages
 from panoptic_tools import prepare_cityscapes
 
@@ -136,3 +137,22 @@ def test_a_split_without_things_is_no_labelids_image(tmp_path) -> None:
         ids = np.asarray(Image.open(path))
         Image.fromarray(np.where(ids == 23, 23, 7).astype(np.uint16)).save(path)
     prepare_cityscapes.require_instance_ids(pairs)
+
+
+def test_test_images_are_listed_without_the_converter(tmp_path, monkeypatch, capsys) -> None:
+    """The truth of the test split is not public, so there is nothing to convert."""
+    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
+    (tree / "leftImg8bit" / "val").rename(tree / "leftImg8bit" / "test")
+    (tree / "gtFine" / "val").rename(tmp_path / "unused")
+    monkeypatch.setattr(prepare_cityscapes, "load_converter", lambda: pytest.fail("not needed"))
+    assert prepare_cityscapes.main([str(tree), "--splits", "test"]) == 0
+    register_builtin(tmp_path)
+    records = load_panoptic("cityscapes_test")
+    assert [record["image_id"] for record in records] == [
+        f"{city}_{number:06d}_000019" for city in ("frankfurt", "lindau") for number in (0, 1)
+    ]
+    assert all((record["height"], record["width"]) == (64, 128) for record in records)
+    assert prepare_cityscapes.main([str(tree), "--splits", "test"]) == 0
+    assert "kept" in capsys.readouterr().out
+    assert prepare_cityscapes.main([str(tmp_path), "--splits", "test"]) == 1
+    assert "no images below" in capsys.readouterr().err

@@ -16,10 +16,13 @@ from panoptic_common.data import catalog as register_datasets
 from panoptic_common.data.catalog import (
     class_table,
     dataset_paths,
+    has_truth,
     load_panoptic,
     register_builtin,
+    register_images,
     register_panoptic,
     register_scenes,
+    require_files,
 )
 
 NAME = "tiny_of_this_test"
@@ -244,6 +247,41 @@ def test_cityscapes_equals_detectron2s_classes_and_finds_its_images(tmp_path: Pa
 
 
 # ----------------------------------------------------------------------------------------- scenes
+
+
+def test_test_sets_have_the_classes_of_their_annotated_splits(tmp_path: Path) -> None:
+    """Detectron2's tables, with which class tables of checkpoints agree: 133 and 19."""
+    make_cityscapes(tmp_path, splits=("val",))
+    register_builtin(tmp_path)
+    found = class_table("cityscapes_test")
+    truth = class_table("cityscapes_fine_panoptic_val")
+    assert [(e["id"], e["name"], e["isthing"]) for e in found] == [
+        (e["id"], e["name"], e["isthing"]) for e in truth
+    ]
+    coco = class_table("coco_2017_test-dev")
+    assert (len(coco), sum(entry["isthing"] for entry in coco)) == (133, 80)
+    assert not has_truth("coco_2017_test-dev") and has_truth("coco_2017_val_panoptic")
+    with pytest.raises(FileNotFoundError, match=r"image_info_test-dev2017\.json\n.*test2017\.zip"):
+        load_panoptic("coco_2017_test-dev")
+    with pytest.raises(FileNotFoundError, match=r"image_info_test\.json\n.*--splits test"):
+        load_panoptic("cityscapes_test")
+
+
+def test_images_without_truth_have_a_name_of_their_own(tiny: PanopticPaths) -> None:
+    arguments = (tiny.images, tiny.panoptic_json, tiny.panoptic_json)
+    register_images("alone", *arguments)
+    register_images("alone", *arguments)  # the same again
+    records = load_panoptic("alone")
+    assert [record["image_id"] for record in records] == [100, 101, 102]
+    assert "segments_info" not in records[0] and not has_truth("alone")
+    assert class_table("alone") == class_table(NAME)
+    require_files("alone")
+    with pytest.raises(ValueError, match="registered already"):
+        register_images("alone", tiny.images, tiny.panoptic_json, "other.json")
+    register_images("damaged", tiny.images, tiny.panoptic_json, tiny.panoptic_json)
+    Path(tiny.images, "000000000100.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="000000000100.jpg"):
+        require_files("damaged")
 
 
 def test_scenes_are_made_at_the_first_use(tmp_path: Path) -> None:
