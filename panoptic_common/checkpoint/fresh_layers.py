@@ -1,8 +1,8 @@
 """Which entries of initial weights make sense only together.
 
 A deformable convolution has learnt its offsets, and a normalisation its statistics, for the outputs
-of one convolution. Where that convolution's own weight does not fit the model and starts afresh,
-what was learnt around it means nothing there, even if its shape happens to fit.
+of one convolution. If that convolution's own weight does not fit the model, it starts afresh. What
+was learnt around it means nothing there then, even if its shape happens to fit.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class SemanticEvaluator(DatasetEvaluator):
     (share of right pixels) and "IoU-<class>". Of an output that knows things only as one class
     there are "mIoU_st", "IoU-things" and the "IoU-<class>" of stuff.
 
-    "things_as_things" and "stuff_as_stuff" are the diagonal of the confusion between the two (Li,
-    Qi, Torr, CVPR 2020, Table G): the share of their pixels that any class of the kind is given.
+    "things_as_things" and "stuff_as_stuff" tell how the two are confused (Li, Qi, Torr, CVPR 2020,
+    Table G). It is the share of the pixels of a kind that get any class of that kind.
     """
 
     def __init__(

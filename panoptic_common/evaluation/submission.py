@@ -1,8 +1,9 @@
 """Predictions on images without truth: nothing is measured, files for a test server are written.
 
-Li, Qi and Torr (CVPR 2020, Tables 4 and 5) and Abbas and Swoboda (NeurIPS 2021, Table 1) report on
-test sets whose truth only the servers of COCO and Cityscapes have. Both take a zip archive with a
-JSON, whose image and category ids are those of the data set, and a folder of PNGs named like it.
+The papers report on test sets whose truth only the servers of COCO and Cityscapes have. Those are
+Tables 4 and 5 of Li, Qi and Torr (CVPR 2020), and Table 1 of Abbas and Swoboda (NeurIPS 2021). Both
+servers take a zip archive of a JSON and a folder of PNGs named like it. Image and category ids are
+those of the data set.
 
 Shape shorthand: H, W image size in pixels.
 """
