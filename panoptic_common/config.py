@@ -32,6 +32,7 @@ from panoptic_common.data.catalog import (
     register_scenes,
     require_files,
 )
+from panoptic_common.data.instance_truth import load_instances
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
 # What adds further keys to a config, in place.
@@ -106,6 +107,7 @@ def load_config(
         if need_files:
             for name in dict.fromkeys(names):
                 require_files(name)
+                load_instances(cfg, name)
         fill_classes(cfg, common_class_table(names))
     check_system_config(cfg, systems)
     return cfg
@@ -280,6 +282,9 @@ def add_panoptic_config(cfg: CN) -> None:
     # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test): HEIGHT and
     # WIDTH in pixels, DIFFICULTY from 0 (easy) to 1 (hard), NUM_TRAIN, NUM_VAL, NUM_TEST, SEED.
     cfg.DATASETS.SCENES = CN(dict(DEFAULT_SCENES))
+    # Pairs (data set, instances JSON): true boxes and masks, in training and for AP, come from the
+    # file. So it was in the papers, on COCO. Of other data sets they follow from the panoptic map.
+    cfg.DATASETS.INSTANCES_JSON = ()
     # ---- classes ----------------------------------------------------------------------------
     cfg.MODEL.PANOPTIC = CN()
     # One bool a contiguous class, K in all; empty: filled from the class table.

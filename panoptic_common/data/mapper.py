@@ -38,6 +38,7 @@ from panoptic_common.coco.segment_ids import (
 )
 from panoptic_common.coco.user_files import error_text
 from panoptic_common.data.augmentations import build_augmentations
+from panoptic_common.data.instance_truth import ANNOTATIONS, augmented_instances
 from panoptic_common.data.intensity import check_format
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class PanopticDatasetMapper:
     """Map from one dict of a panoptic data set to the input of a model.
 
     The result holds `image`, a (3, H, W) uint8 tensor; `file_name`, `image_id` and the original
-    `height` and `width`; and whatever `make_targets` returned.
+    `height` and `width`; and whatever `make_targets` returned. If the record has `annotations`
+    (DATASETS.INSTANCES_JSON), `instances` are made of these.
 
     Args:
         is_train: whether the images are for training; the log says so.
@@ -122,6 +124,9 @@ class PanopticDatasetMapper:
             _refuse_invented_ids(extents.ids, record)
             segments = with_extents(record["segments_info"], extents)
             sample.update(self._targets(id_map, segments, sample))
+            if record.get(ANNOTATIONS) is not None and "instances" in sample:
+                size = (sample["image"].shape[1], sample["image"].shape[2])
+                sample["instances"] = augmented_instances(record[ANNOTATIONS], transforms, size)
         return sample
 
     def _targets(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 
 from panoptic_common.data.catalog import load_panoptic
+from panoptic_common.data.instance_truth import training_records
 from panoptic_common.data.mapper import PanopticDatasetMapper, TargetFunction
 from panoptic_common.data.train_loader import TrainLoader
 
@@ -35,9 +35,7 @@ def train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> Train
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}: only "
             '"TrainingSampler" (every image once per epoch) can be resumed exactly'
         )
-    records = list(
-        itertools.chain.from_iterable(load_panoptic(name) for name in cfg.DATASETS.TRAIN)
-    )
+    records = training_records(cfg)
     is_landscape = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         is_landscape = [record["width"] > record["height"] for record in records]

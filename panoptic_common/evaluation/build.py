@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from panoptic_common.data.catalog import has_truth
+from panoptic_common.data.instance_truth import load_instances
 from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
 from panoptic_common.evaluation.images import ImageWriter
 from panoptic_common.evaluation.instances import InstanceEvaluator
@@ -70,7 +71,11 @@ def build_evaluator(
         evaluators[-1] = OptionalEvaluator(evaluators[-1], "sem_seg")
     evaluators.append(
         InstanceEvaluator(
-            dataset_name, output_dir, truth=truth, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE
+            dataset_name,
+            output_dir,
+            truth=truth,
+            annotations=load_instances(cfg, dataset_name),
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         )
     )
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":

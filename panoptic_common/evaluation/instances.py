@@ -1,9 +1,10 @@
-"""Box and mask AP of the detections, against instances derived from the panoptic truth.
+"""Box and mask AP of the detections, against instances of the panoptic truth or of a file.
 
-COCO's AP needs an instances JSON, which a panoptic data set need not have. It follows from the
-panoptic PNG: every thing segment is an instance, a crowd one stays crowd. So each process encodes
-the true masks of its images along with the predicted ones. When all are done, the main process
-writes `instances_truth.json` and has Detectron2's `COCOEvaluator` score the detections.
+COCO's AP needs an instances JSON, which a panoptic data set need not have. Where
+DATASETS.INSTANCES_JSON names none, it follows from the panoptic PNG: every thing segment is an
+instance, a crowd one stays crowd. So each process encodes the true masks of its images along with
+the predicted ones. When all are done, the main process writes `instances_truth.json` and has
+Detectron2's `COCOEvaluator` score the detections.
 
 Run-length encodings are made here and not by Detectron2. Its conversion of torch masks relies on
 numpy behaviour that numpy 2 warns about and will remove.
@@ -153,6 +154,7 @@ class InstanceEvaluator(DatasetEvaluator):
         output_dir: str | os.PathLike[str] | None = None,
         *,
         truth: PanopticTruth | None = None,
+        annotations: Mapping[Any, list[dict[str, Any]]] | None = None,
         max_detections: int = 100,
     ) -> None:
         """Prepare an evaluation.
@@ -161,12 +163,14 @@ class InstanceEvaluator(DatasetEvaluator):
             dataset_name: a registered panoptic data set.
             output_dir: receives truth and detections in COCO's form.
             truth: of that data set, if it has been read already.
+            annotations: true instances by image, in COCO's form; None derives them from the maps.
             max_detections: how many of an image's best detections count; COCO's AP looks at 100,
                 which is also the least.
         """
         self._truth = truth or PanopticTruth(dataset_name)
         self._max_detections = max(max_detections, 100)
         self._output_dir = output_dir
+        self._given = annotations
         self.reset()
 
     def reset(self) -> None:
@@ -203,9 +207,11 @@ class InstanceEvaluator(DatasetEvaluator):
                 _, segments = output.get("panoptic_seg", (None, None))
                 if segments is None or any(segment["isthing"] for segment in segments):
                     self._lacking.append(describe(record))
-            self._annotations += derive_instances(
-                record, self._truth.read(record), self._truth.table
-            )
+            if self._given is None:
+                id_map = self._truth.read(record)
+                self._annotations += derive_instances(record, id_map, self._truth.table)
+            else:
+                self._annotations += self._given[record["image_id"]]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gather the encodings and score them; to be called on each process.
@@ -254,7 +260,7 @@ class InstanceEvaluator(DatasetEvaluator):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "instances_truth.json"
         # Numbers from 1: COCO's code takes annotation 0 for "no match".
-        numbered = [{"id": n, **item} for n, item in enumerate(annotations, start=1)]
+        numbered = [{**item, "id": n} for n, item in enumerate(annotations, start=1)]
         images = [coco_image(record) for record in self._truth.records.values()]
         things = self._truth.thing_table
         categories = [{"id": entry["id"], "name": entry["name"]} for entry in things]
