@@ -82,6 +82,17 @@ def cityscapes_categories() -> list[dict[str, Any]]:
     return list(CITYSCAPES_CATEGORIES)
 
 
+def known_categories(name: str) -> list[dict[str, Any]] | None:
+    """Return the categories of COCO's and Cityscapes' splits, without a look at any file.
+
+    Args:
+        name: of a data set; of any other one it is None.
+    """
+    if name.startswith("coco_2017_"):
+        return coco_categories()
+    return cityscapes_categories() if name.startswith("cityscapes_") else None
+
+
 TEST_SETS = {
     # https://cocodataset.org/#upload
     "coco_2017_test-dev": TestSet(

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Table 1 of the Unified paper on the synthetic scenes: which part brings what.
+"""Table 1 of the Unified paper on the synthetic scenes, or on any data set: which part brings what.
 
     python tools/studies/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
+    python tools/studies/ablation.py --configs configs/unified/cityscapes --jobs 1 \
+        --test-set cityscapes_fine_panoptic_val
 
 Trains the configs A, B, C2 and D2 of configs/unified/scenes, or any others by --names, with several
 seeds. All have one budget: the same scenes, batch and number of iterations. C1 and D1 are the
 networks of C2 and D2 with the heuristic merger, so they need no training of their own. All are
-evaluated on `scenes_test`, which neither training nor tuning saw, as their config says. They are
+evaluated on --test-set, by default `scenes_test`, which neither training nor tuning saw. They are
 also evaluated with the residual off, P formed at stride 4, and small stuff kept.
 
 Prints, and writes to table.md and table.json of the output folder, mean and spread over the seeds.
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from panoptic_tools.arguments import require_at_least
 from panoptic_tools.studies.library.config_runs import (
     check_study,
-    prepare_scenes,
+    prepare_data,
     run_config,
     run_study,
     say,
@@ -105,7 +107,7 @@ def train(arguments: argparse.Namespace) -> Finished:
                 opts={"TEST.PANOPTIC_VARIANTS": repr(variants_of(cfg))},
                 defaults={"DATALOADER.NUM_WORKERS": 0},
             )
-    prepare_scenes(cfg.DATASETS.SCENES)
+    prepare_data(cfg)
     return run_all(runs, arguments.jobs, say)
 
 

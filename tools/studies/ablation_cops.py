@@ -2,11 +2,14 @@
 """What training through the solver brings, on the synthetic scenes: the whole pipeline, by seed.
 
     python tools/studies/ablation_cops.py --seeds 0 1 2 --jobs 2
+    python tools/studies/ablation_cops.py --configs configs/cops/cityscapes --jobs 1 \
+        --names full full_N1 full_separate --test-set cityscapes_fine_panoptic_val
 
 For each seed, trains the config `pretrain` of configs/cops/scenes. Then it trains every other
 config from these weights, or from random ones if the config names none (`single_stage`). `control`
 goes on with the pre-training losses for as long as the others take, which is what a gain must be
-measured against. All are evaluated on `scenes_test`, which neither training nor tuning saw.
+measured against. All are evaluated on --test-set, by default `scenes_test`, which neither training
+nor tuning saw.
 
 Prints, and writes to table.md and table.json of the output folder, mean and spread over the seeds.
 Also the differences to the control and to the baseline seed by seed. A run that was stopped goes on
@@ -25,7 +28,7 @@ from panoptic_common.engine.training_run import METRICS, TrainingRun, read_metri
 from panoptic_tools.arguments import checked
 from panoptic_tools.studies.library.config_runs import (
     check_study,
-    prepare_scenes,
+    prepare_data,
     run_config,
     run_folder,
     run_study,
@@ -121,7 +124,7 @@ def make_run(arguments: argparse.Namespace, name: str, seed: int) -> TrainingRun
     }
     cfg = run_config(arguments, name)
     iterations = arguments.iterations.get(name, cfg.SOLVER.MAX_ITER)
-    if starts_from_baseline(cfg):
+    if name != BASELINE and starts_from_baseline(cfg):  # that may start from ImageNet's weights
         opts["MODEL.WEIGHTS"] = str(run_folder(arguments, BASELINE, seed) / "model_final.pth")
     return training_run(arguments, name, seed, iterations, opts)
 
@@ -131,7 +134,7 @@ def train(arguments: argparse.Namespace) -> Finished:
     configs = {name: run_config(arguments, name) for name in arguments.names}
     later = [name for name, cfg in configs.items() if starts_from_baseline(cfg)]
     first = [BASELINE, *(name for name in configs if name not in later)]
-    prepare_scenes(run_config(arguments, BASELINE).DATASETS.SCENES)
+    prepare_data(run_config(arguments, BASELINE))
     finished: Finished = {}
     for names in (first, later):
         runs = {(x, s): make_run(arguments, x, s) for s in arguments.seeds for x in names}

@@ -14,11 +14,11 @@ Sections:
     growth    the panoptic submodule against the numbers of pixels and of detections
     training  time and peak memory of a training step
 
-Weights are random; D detections are forced upon the mask head and the panoptic submodule, and
-RPN.POST_NMS_TOPK_TEST proposals upon the box head. A time is a median with the least and the
-greatest value in brackets. The memory of a part is the rise of the tensors' total, scratch space
-included, above its level when the part began. Multiply-adds are those of convolutions and matrix
-products.
+Classes are as many as the config's data set has. Weights are random; D detections are forced upon
+the mask head and the panoptic submodule, and RPN.POST_NMS_TOPK_TEST proposals upon the box head. A
+time is a median with the least and the greatest value in brackets. The memory of a part is the rise
+of the tensors' total, scratch space included, above its level when the part began. Multiply-adds
+are those of convolutions and matrix products.
 """
 
 from __future__ import annotations
@@ -35,12 +35,23 @@ from panoptic_common.compat.devices import require_device
 import torch
 
 from panoptic_common.files import write_json
-from panoptic_tools.arguments import Parser, make_parser, output_file, require_pairs
+from panoptic_tools.arguments import (
+    Parser,
+    checked,
+    make_parser,
+    output_file,
+    require_pairs,
+)
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT
 from panoptic_tools.studies.library.tables import Table, format_table
-from panoptic_tools.studies.library.unified_bench import Bench, build_bench, class_table
+from panoptic_tools.studies.library.unified_bench import (
+    Bench,
+    build_bench,
+    class_counts,
+    class_table,
+)
 from panoptic_tools.studies.library.unified_claims import section_affinity, section_argmax
 from panoptic_tools.studies.library.unified_sections import (
     section_counts,
@@ -69,8 +80,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--size", default=(800, 1300), help="of the input, pixels (default: 800 1300)", **size)
     add("--train-size", help="of a training image (default: as --size)", **size)
     add("--detections", type=int, default=100, metavar="D", help="default: 100")
-    add("--classes", type=int, default=133, metavar="K", help="stuff and things (default: 133)")
-    add("--things", type=int, default=80, metavar="N", help="things among them (default: 80)")
+    add("--classes", type=int, metavar="K", help="stuff and things (default: the config's)")
+    add("--things", type=int, metavar="N", help="things among them (default: the config's)")
     add("--repeat", type=int, default=5, metavar="N", help="runs that count (default: 5)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     busy = "cpu: processor time of all threads, which other programs disturb less (default: wall)"
@@ -86,17 +97,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def check_options(parser: Parser, options: argparse.Namespace) -> None:
-    """End the program with a sentence if its options do not fit together; complete the sizes.
+    """End the program with a sentence if its options do not fit together; complete them.
 
     Args:
         parser: of the program.
-        options: what it has read.
+        options: what it has read; sizes and class counts that are not given are filled in.
     """
     require_pairs(parser, options.opts)
     options.size = tuple(options.size)
     options.train_size = tuple(options.train_size or options.size)
     if min(options.size + options.train_size) < 32:
         parser.error("--size and --train-size must be at least 32 pixels")
+    if (options.classes is None) != (options.things is None):
+        parser.error("--classes and --things belong together")
+    if options.classes is None:
+        counts = checked(parser, lambda: class_counts(options.config_file, options.opts))
+        options.classes, options.things = counts
     for name in ("detections", "things", "repeat", "threads", "pairwise_gib"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be positive")

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from dataset_factory import make_coco_panoptic
 
 from panoptic_tools.studies import ablation
 from panoptic_tools.studies.library import config_runs
@@ -19,9 +20,11 @@ TINY_SCENES = [
 FAKE = """
 import json, os, pathlib, sys
 words = sys.argv[1:]
+if "--register" in words:
+    del words[(place := words.index("--register")) : place + 5]
 opts = dict(zip(words[3::2], words[4::2]))
 out = pathlib.Path(opts["OUTPUT_DIR"])
-assert opts["DATASETS.TEST"] == "('scenes_test',)"
+assert opts["DATASETS.TEST"] == ("('mine',)" if "DATASETS.TRAIN" in opts else "('scenes_test',)")
 config = pathlib.Path(words[1]).stem
 if os.environ.get("FAIL_CONFIG") == config:
     sys.exit("cannot train " + config)
@@ -104,9 +107,22 @@ def test_other_configs_are_compared_with_what_they_vary(tmp_path):
     assert gaps["D2 - control_no_affinity"]["seeds"] == [11]
 
 
+def test_a_data_set_by_name_reaches_the_trainings(tmp_path):
+    """Any registered set instead of the scenes: it is told to train_net.py, and told apart."""
+    paths = make_coco_panoptic(tmp_path, name="mine")
+    register = ["--register", "mine", paths.images, paths.panoptic_json, paths.panoptic_png]
+    sets = ["--train-set", "mine", "--test-set", "mine"]
+    assert ablation.main(words(tmp_path, *register, *sets, "--names", "A", "--seeds", "0")) == 0
+    settings = json.loads((tmp_path / "out/A_seed0/settings.json").read_text())
+    assert settings["opts"]["DATASETS.TRAIN"] == settings["opts"]["DATASETS.TEST"] == "('mine',)"
+    assert settings["flags"] == register
+    assert ablation.main(words(tmp_path, "--names", "A", "--seeds", "0")) == 1  # not the same run
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (["--test-set", "nowhere"], "unknown data set 'nowhere'"),
         (["--names", "E"], "there is no E.yaml"),
         (["--names", "C1"], "name C2"),
         (["--jobs", "0"], "--jobs must be at least 1"),

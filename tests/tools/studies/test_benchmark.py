@@ -187,14 +187,29 @@ def test_other_models_are_measured_too(capsys, changes):
 
 
 @pytest.mark.parametrize(
+    ("config", "counts"),
+    [
+        ("unified/coco/R50", (133, 80)),
+        ("unified/cityscapes/R101_coco", (19, 8)),
+        ("unified/scenes/D2", (14, 7)),
+    ],
+)
+def test_class_counts_are_those_of_the_config(config, counts):
+    """COCO and Cityscapes need not be there: their classes are known."""
+    options = benchmark.parse_arguments(["--config-file", f"{ROOT}/configs/{config}.yaml"])
+    assert (options.classes, options.things) == counts
+
+
+@pytest.mark.parametrize(
     "arguments,message",
     [
+        ("--classes 19", "--classes and --things belong together"),
         ("--size 16 800", "at least 32"),
         ("--train-size 800 8", "at least 32"),
         ("--detections 0", "--detections must be positive"),
         ("--repeat -1", "--repeat must be positive"),
         ("--pairwise-gib 0", "--pairwise-gib must be positive"),
-        ("--things 133", "--things 133 must be less than --classes 133"),
+        ("--classes 133 --things 133", "--things 133 must be less than --classes 133"),
         ("--section speed", "invalid choice"),
         ("--config-file no.yaml", "no.yaml"),
         ("MODEL.NO_SUCH_KEY 1", "NO_SUCH_KEY"),

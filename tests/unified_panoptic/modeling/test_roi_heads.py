@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_factory import tiny_config
+from model_factory import IS_THING, tiny_config
 
 from unified_panoptic.losses.lovasz import lovasz_hinge
 from unified_panoptic.modeling.roi_heads import Detections, UnifiedROIHeads
+from unified_panoptic.targets import make_unified_targets
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
 SIZE = (64, 96)
@@ -237,3 +239,32 @@ def test_lovasz_mask_loss_of_no_region_is_zero_with_a_graph():
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None for p in head.parameters())
+
+
+def test_a_proposal_on_a_crowd_is_background():
+    """As in Detectron2, whose loader drops crowds: docs/choices.md says so of our box losses.
+
+    One proposal lies on a thing, one on a crowd of the same class, one on stuff.
+    """
+    id_map = np.full(SIZE, 7, np.int32)
+    id_map[8:40, 8:40], id_map[8:40, 56:88] = 1, 2
+    segments = [
+        {"id": 1, "category_id": 1, "iscrowd": 0},
+        {"id": 2, "category_id": 1, "iscrowd": 1},
+        {"id": 7, "category_id": 0, "iscrowd": 0},
+    ]
+    truth = make_unified_targets(id_map, segments, IS_THING)["instances"]
+    image = Instances(SIZE)
+    image.proposal_boxes = Boxes(torch.tensor([[8.0, 8, 40, 40], [56, 8, 88, 40], [0, 42, 40, 62]]))
+    image.objectness_logits = torch.zeros(3)
+    heads = make_heads({"MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False})
+    with EventStorage():
+        labelled = heads.label_and_sample_proposals([image], [truth])[0]
+    background = heads.num_classes
+    found = {
+        int(box[0]): int(label)
+        for box, label in zip(
+            labelled.proposal_boxes.tensor.tolist(), labelled.gt_classes.tolist(), strict=True
+        )
+    }
+    assert found == {8: 0, 56: background, 0: background}

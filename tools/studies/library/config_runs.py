@@ -1,8 +1,9 @@
 """Trainings of several configs of a folder with several seeds, as the ablations ask for them.
 
 Each config differs from its base in what it is to show. The programs that compare configs take the
-same options, train on the synthetic scenes, and evaluate on `scenes_test`, which neither training
-nor tuning saw. Here is what they share: the options, the trainings, and the course of the program.
+same options. By default they train on the synthetic scenes, and evaluate on `scenes_test`, which
+neither training nor tuning saw. Here is what they share: the options, the trainings, and the course
+of the program.
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ from detectron2.config import CfgNode
 from panoptic_common.config import load_config
 from panoptic_common.data.catalog import load_panoptic, register_scenes
 from panoptic_common.engine.training_run import TrainingFailed, TrainingRun, with_packages
-from panoptic_tools.arguments import Parser, make_parser, require_at_least, require_pairs
+from panoptic_tools.arguments import (
+    Parser,
+    add_register_option,
+    make_parser,
+    require_at_least,
+    require_pairs,
+)
 from panoptic_tools.studies.library.options import read_config
 from panoptic_tools.studies.library.paths import ROOT, TRAIN_NET
 from panoptic_tools.studies.library.seed_tables import write_tables
 from panoptic_tools.studies.library.training_queue import Finished
+
+SCENES_TEST = "scenes_test"
 
 
 def study_parser(document: str | None, configs: str, names: Sequence[str], output: str) -> Parser:
@@ -43,6 +52,9 @@ def study_parser(document: str | None, configs: str, names: Sequence[str], outpu
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
     add("--jobs", type=int, default=2, help="trainings side by side (default 2)")
     add("--output", default=output, metavar="FOLDER", help=f"default {output}")
+    add("--train-set", metavar="NAME", help="data set to train on; default that of the configs")
+    add("--test-set", default=SCENES_TEST, metavar="NAME", help=f"default {SCENES_TEST}")
+    add_register_option(parser)
     add("--configs", default=str(ROOT / configs), metavar="FOLDER", help=f"default {configs}")
     add("opts", nargs="*", help="config keys and values for all runs, after --")
     return parser
@@ -64,7 +76,8 @@ def check_study(parser: Parser, parsed: argparse.Namespace, names: Sequence[str]
     for name in names:
         if not config_file(parsed, name).is_file():
             parser.error(f"--names: there is no {name}.yaml in {parsed.configs}")
-        read_config(parser, config_file(parsed, name), parsed.opts)
+        words, register = config_words(parsed), parsed.register
+        read_config(parser, config_file(parsed, name), words, datasets=register)
 
 
 def config_file(arguments: argparse.Namespace, name: str) -> Path:
@@ -74,7 +87,22 @@ def config_file(arguments: argparse.Namespace, name: str) -> Path:
 
 def run_config(arguments: argparse.Namespace, name: str) -> CfgNode:
     """Return a config by its name, with the options for all runs."""
-    return load_config(config_file(arguments, name), arguments.opts)
+    file, words = config_file(arguments, name), config_words(arguments)
+    return load_config(file, words, datasets=arguments.register)
+
+
+def config_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the config options for all runs, as words by turns."""
+    pairs = data_sets(arguments)
+    return [*(word for pair in pairs.items() for word in pair), *arguments.opts]
+
+
+def data_sets(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the config options by which a run is trained and tested on the sets that are named."""
+    chosen = {"DATASETS.TEST": f"({arguments.test_set!r},)"}
+    if arguments.train_set:
+        chosen["DATASETS.TRAIN"] = f"({arguments.train_set!r},)"
+    return chosen
 
 
 def run_folder(arguments: argparse.Namespace, name: str, seed: int) -> Path:
@@ -98,7 +126,7 @@ def training_run(
     """Return the training of a config with a seed.
 
     Args:
-        arguments: `configs`, `output`, `jobs` and `opts` of the command line.
+        arguments: of the command line, with the options of `study_parser`.
         name: of the config.
         seed: SEED.
         max_iter: iterations.
@@ -107,7 +135,7 @@ def training_run(
     """
     file = config_file(arguments, name)
     pairs = zip(arguments.opts[::2], arguments.opts[1::2], strict=True)
-    common = {"SEED": seed, "DATASETS.TEST": "('scenes_test',)", **(defaults or {})}
+    common = {"SEED": seed, **data_sets(arguments), **(defaults or {})}
     threads = str(threads_per_job(arguments.jobs))
     return TrainingRun(
         TRAIN_NET,
@@ -118,12 +146,23 @@ def training_run(
         {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **with_packages(ROOT)},
         # A changed config must not be mixed with results of the old one.
         {"config": config_content(file)},
+        [word for entry in arguments.register for word in ("--register", *entry)],
     )
 
 
 def config_content(file: Path) -> dict[str, Any]:
     """Return what a config file and its _BASE_ hold: tells a run from one before a change."""
     return CfgNode.load_yaml_with_base(str(file))
+
+
+def prepare_data(cfg: CfgNode) -> None:
+    """Load the data sets once, before the runs ask for them together; it may make scenes.
+
+    Args:
+        cfg: of `run_config`, which has registered them.
+    """
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        say(f"{name}: {len(load_panoptic(name))} images")
 
 
 def prepare_scenes(settings: Mapping[str, Any]) -> None:
@@ -133,7 +172,7 @@ def prepare_scenes(settings: Mapping[str, Any]) -> None:
         settings: `cfg.DATASETS.SCENES`.
     """
     register_scenes(settings=settings)
-    for name in ("scenes_train", "scenes_test"):
+    for name in ("scenes_train", SCENES_TEST):
         say(f"{name}: {len(load_panoptic(name))} scenes")
 
 

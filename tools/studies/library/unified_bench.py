@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from panoptic_common.config import load_config
+from panoptic_common.config import load_config, read_config
+from panoptic_common.data.builtin_sets import known_categories
+from panoptic_common.data.catalog import class_table as table_of_set
+from panoptic_common.data.catalog import register_builtin, register_scenes
 from panoptic_tools.studies.library.forced_runs import forced_detections, settle_frozen_norms
 from panoptic_tools.studies.library.measure import CLOCKS, Meter, Stopwatch
 from panoptic_tools.studies.library.probes import instrumented
@@ -72,6 +75,28 @@ class Bench:
         with forced_detections(self.model, work), instrumented(self.model, meter.span), meter:
             run()
         return meter.results
+
+
+def class_counts(file: str, opts: Sequence[str]) -> tuple[int, int]:
+    """Return how many classes, and things among them, the training set of a config has.
+
+    Args:
+        file: the config's.
+        opts: keys and values by turns.
+
+    Raises:
+        ValueError, FileNotFoundError: the config is wrong, or its data set is not there.
+    """
+    cfg = read_config(file, opts)
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError(f"{file} names no training set: give --classes and --things")
+    name = cfg.DATASETS.TRAIN[0]
+    categories = known_categories(name)
+    if categories is None:
+        register_builtin()
+        register_scenes(settings=cfg.DATASETS.SCENES)
+        categories = table_of_set(name)
+    return len(categories), sum(bool(entry["isthing"]) for entry in categories)
 
 
 def class_table(options: argparse.Namespace) -> list[dict[str, Any]]:
