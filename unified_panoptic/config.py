@@ -70,6 +70,9 @@ def _add_network_config(node: CN) -> None:
     # The mask loss goes with MODEL.ROI_MASK_HEAD.NAME: "LovaszMaskHead" (A.2) or Detectron2's
     # "MaskRCNNConvUpsampleHead" (BCE); parameter names are the same.
     node.DETECTION = CN()
+    # M from the mask logits z: "sigmoid", or "hinge": clamp((z + 1) / 2, 0, 1). The Lovasz hinge is
+    # content at z = 1 and -1, where a sigmoid is 0.73 and 0.27.
+    node.DETECTION.MASK_PROBABILITY = "sigmoid"
     node.DETECTION.LOSS_WEIGHT = 1.0  # of the RPN, box and mask losses together
     # Detections fed to the panoptic submodule in training: predicted on the fly, or the truth with
     # score 1 (Table H).
@@ -101,9 +104,13 @@ def _add_panoptic_config(node: CN) -> None:
     node.PANOPTIC.LOSS_WEIGHT = 1.0
     node.PANOPTIC.MATCHER = "hungarian"  # Eq. 5; or "greedy" by descending score
     node.PANOPTIC.MATCH_IOU = 0.5  # t
-    # Cross entropy of softmax(tau P). tau = 1 is the literal form; P is at most 1 to 2, so that
-    # form stays nearly flat even for a perfect P. tau never changes the argmax.
+    # "softmax": cross entropy of softmax(tau P). "normalised": of P / sum of P, without tau.
+    node.PANOPTIC.FORM = "softmax"
+    # tau = 1 is the literal form. Psi is at most 1 (variant B) or 2; without a residual beside it
+    # that form stays nearly flat even for a perfect P. tau never changes the argmax.
     node.PANOPTIC.LOGIT_SCALE = 10.0  # tau
+    # Divides LOSS_WEIGHT by tau, so that the gradient at the start is that of tau = 1.
+    node.PANOPTIC.WEIGHT_BY_SCALE = False
 
 
 def _add_inference_config(node: CN) -> None:

@@ -20,6 +20,8 @@ from torchvision.ops import box_iou
 
 IGNORE = -1
 MATCHERS = ("hungarian", "greedy")
+FORMS = ("softmax", "normalised")
+FLOOR = 1e-3  # keeps the logarithm finite where P is 0
 
 
 @dataclass
@@ -144,3 +146,22 @@ def panoptic_cross_entropy(
     """
     logits = (potential.float() * logit_scale)[None]
     return F.cross_entropy(logits, target[None], ignore_index=IGNORE, reduction="sum")
+
+
+def normalised_cross_entropy(potential: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Sum over pixels the cross entropy of P / sum of P, which takes P for what it says it is.
+
+    The paper calls P both probabilities and logits. Where the residual makes P negative it counts
+    as 0, and `FLOOR` is added to each channel. So a channel below 0 that should win has a loss, but
+    no slope of its own: it is the others that are lowered.
+
+    Args:
+        potential: (C, h, w) P.
+        target: (h, w) int64 channel numbers, -1 = ignore.
+
+    Returns:
+        As `panoptic_cross_entropy`.
+    """
+    shares = potential.float().clamp(min=0) + FLOOR
+    logs = shares.log() - shares.sum(dim=0, keepdim=True).log()
+    return F.nll_loss(logs[None], target[None], ignore_index=IGNORE, reduction="sum")

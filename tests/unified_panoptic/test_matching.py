@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from unified_panoptic.matching import (
+    FLOOR,
     match_detections,
+    normalised_cross_entropy,
     panoptic_cross_entropy,
     panoptic_target,
 )
@@ -261,3 +263,31 @@ def test_panoptic_target_equals_a_loop_over_pixels(seed):
             if segment >= 0 and int(classes[segment]) in stuff_ids:
                 expected = 4 + stuff_ids.index(int(classes[segment]))
             assert target[y, x] == expected
+
+
+def test_normalised_loss_in_closed_form():
+    """P / sum P of three channels: 1 of 1.5, 0 of 1.5 and an ignored pixel."""
+    potential = torch.tensor([[[1.0, 0.0, 5.0]], [[0.5, 0.5, 5.0]], [[-2.0, 1.0, 5.0]]])
+    target = torch.tensor([[0, 0, -1]])
+    total = 1.5 + 3 * FLOOR
+    expected = -math.log((1 + FLOOR) / total) - math.log(FLOOR / total)
+    assert float(normalised_cross_entropy(potential, target)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_normalised_loss_of_a_perfect_potential_is_nearly_0_and_softmax_is_not():
+    """153 channels of COCO: log(1 + 152 exp(-1)) = 4.04 by softmax at tau = 1, docs/choices.md."""
+    potential = torch.zeros(153, 1, 1)
+    potential[7] = 1
+    target = torch.tensor([[7]])
+    by_share = float(normalised_cross_entropy(potential, target))
+    assert by_share == pytest.approx(math.log((1 + 153 * FLOOR) / (1 + FLOOR)), rel=1e-5)
+    assert float(panoptic_cross_entropy(potential, target, 1.0)) == pytest.approx(4.04, abs=0.005)
+
+
+def test_normalised_loss_has_the_gradient_of_its_formula():
+    """d/dP_k of -log(P_0 / sum P) is 1 / sum P, minus 1 / P_0 for the right channel."""
+    potential = torch.tensor([0.5, 0.25, 1.0], dtype=torch.float32)[:, None, None].requires_grad_()
+    normalised_cross_entropy(potential, torch.tensor([[0]])).backward()
+    total, right = 1.75 + 3 * FLOOR, 0.5 + FLOOR
+    slopes = [1 / total - 1 / right, 1 / total, 1 / total]
+    assert potential.grad.flatten().tolist() == pytest.approx(slopes, rel=1e-5)

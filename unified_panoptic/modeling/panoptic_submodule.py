@@ -18,9 +18,11 @@ from torch import nn
 
 from unified_panoptic.config import check_config
 from unified_panoptic.matching import (
+    FORMS,
     IGNORE,
     MATCHERS,
     match_detections,
+    normalised_cross_entropy,
     panoptic_cross_entropy,
     panoptic_target,
 )
@@ -47,6 +49,8 @@ class PanopticSubmodule(nn.Module):
         logit_scale: float,
         matcher: str,
         match_iou: float,
+        form: str = "softmax",
+        weight_by_scale: bool = False,
     ) -> None:
         """Build the submodule; it has no parameters.
 
@@ -57,20 +61,25 @@ class PanopticSubmodule(nn.Module):
             logit_scale: tau in the cross entropy of softmax(tau P).
             matcher: see `match_detections`.
             match_iou: t of Eq. 5.
+            form: "softmax", or "normalised" for the cross entropy of P / sum of P.
+            weight_by_scale: divide the factor of the loss by tau.
 
         Raises:
-            ValueError: an unknown matcher, or a tau that is not positive.
+            ValueError: an unknown matcher or form, or a tau that is not positive.
         """
         super().__init__()
         if matcher not in MATCHERS:
             raise ValueError(f"matcher is {matcher!r}: use one of {MATCHERS}")
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}: use one of {FORMS}")
         if not logit_scale > 0:
             # Zero teaches nothing, and a negative factor turns the argmax around.
             raise ValueError(f"logit_scale is {logit_scale}: use more than 0")
         self.potential = potential
         self.stuff_ids = potential.stuff_ids
         self.register_buffer("thing_ids", torch.tensor(thing_ids).long(), persistent=False)
-        self.loss_weight = loss_weight
+        self.form = form
+        self.loss_weight = loss_weight / logit_scale if weight_by_scale else loss_weight
         self.logit_scale = float(logit_scale)
         self.matcher = matcher
         self.match_iou = match_iou
@@ -93,6 +102,8 @@ class PanopticSubmodule(nn.Module):
             "logit_scale": node.PANOPTIC.LOGIT_SCALE,
             "matcher": node.PANOPTIC.MATCHER,
             "match_iou": node.PANOPTIC.MATCH_IOU,
+            "form": node.PANOPTIC.FORM,
+            "weight_by_scale": node.PANOPTIC.WEIGHT_BY_SCALE,
         }
 
     def forward(
@@ -164,7 +175,10 @@ class PanopticSubmodule(nn.Module):
             self.stuff_ids,
         )
         potential = psi if residual is None else psi + residual
-        loss = panoptic_cross_entropy(potential, target, self.logit_scale)
+        if self.form == "normalised":
+            loss = normalised_cross_entropy(potential, target)
+        else:
+            loss = panoptic_cross_entropy(potential, target, self.logit_scale)
         with torch.no_grad():
             magnitude = psi.new_zeros(()) if residual is None else residual.abs().mean()
             counts = psi.new_tensor([len(kept), len(matched), len(things)])

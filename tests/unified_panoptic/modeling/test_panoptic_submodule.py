@@ -218,3 +218,38 @@ def test_numbers_of_classes_from_config():
     assert module.thing_ids.tolist() == list(THING_IDS)
     assert not list(module.parameters())
     assert not module.state_dict()  # nothing that a checkpoint of another model would lack
+
+
+def test_the_weight_divided_by_tau_gives_the_gradient_of_tau_1_at_the_start():
+    """At P = 0 the slope of the cross entropy of softmax(tau P) is tau (p - y)."""
+    case = make_case()
+    slopes = {}
+    for name, changes in {
+        "tau 1": {"PANOPTIC__LOGIT_SCALE": 1.0},
+        "tau 10": {"PANOPTIC__LOGIT_SCALE": 10.0},
+        "divided": {"PANOPTIC__LOGIT_SCALE": 10.0, "PANOPTIC__WEIGHT_BY_SCALE": True},
+    }.items():
+        module = submodule(PANOPTIC__LOSS_WEIGHT=0.5, **changes)
+        semantic, detections, factors, truth, _ = case
+        semantic = torch.full_like(semantic, 1e-6).requires_grad_()
+        nothing = replace(detections, scores=torch.zeros(5), masks=None)
+        loss, _ = module.loss_of_image(semantic, nothing, None, truth)
+        (slopes[name],) = torch.autograd.grad(loss * module.loss_weight, semantic)
+    torch.testing.assert_close(slopes["tau 10"], 10 * slopes["tau 1"], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(slopes["divided"], slopes["tau 1"], rtol=1e-3, atol=1e-6)
+
+
+def test_the_normalised_form_is_its_cross_entropy_and_others_are_refused():
+    semantic, detections, factors, truth, _ = make_case()
+    module = submodule(PANOPTIC__FORM="normalised", PANOPTIC__LOGIT_SCALE=10.0)
+    with_tau, _ = loss_of_image(module, semantic, detections, factors, truth)
+    without, _ = loss_of_image(
+        submodule(PANOPTIC__FORM="normalised", PANOPTIC__LOGIT_SCALE=1.0),
+        *(semantic, detections, factors, truth),
+    )
+    softmax, _ = loss_of_image(submodule(), semantic, detections, factors, truth)
+    assert torch.equal(with_tau, without) and not torch.equal(with_tau, softmax)
+    with_tau.backward()
+    assert all(bool((x.grad != 0).any()) for x in (semantic, detections.scores, *factors))
+    with pytest.raises(ValueError, match="form is 'other'"):
+        submodule(PANOPTIC__FORM="other")

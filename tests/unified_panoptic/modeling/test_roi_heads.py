@@ -12,7 +12,11 @@ from detectron2.utils.events import EventStorage
 from model_factory import IS_THING, tiny_config
 
 from unified_panoptic.losses.lovasz import lovasz_hinge
-from unified_panoptic.modeling.roi_heads import Detections, UnifiedROIHeads
+from unified_panoptic.modeling.roi_heads import (
+    Detections,
+    UnifiedROIHeads,
+    hinge_probability,
+)
 from unified_panoptic.targets import make_unified_targets
 
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
@@ -268,3 +272,43 @@ def test_a_proposal_on_a_crowd_is_background():
         )
     }
     assert found == {8: 0, 56: background, 0: background}
+
+
+def test_hinge_probabilities_by_hand():
+    """The Lovasz hinge asks no more of z = 1 for 1 and z = -1 for 0; in between it is a line."""
+    z = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
+    assert hinge_probability(z).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1]
+    # Turned back from Detectron2's sigmoids, saturated ones too.
+    far = torch.tensor([-200.0, 200.0])
+    assert hinge_probability(far.sigmoid().logit()).tolist() == [0, 1]
+    torch.testing.assert_close(hinge_probability(z.sigmoid().logit()), hinge_probability(z))
+
+
+@pytest.mark.parametrize("name", ["LovaszMaskHead", "MaskRCNNConvUpsampleHead"])
+def test_hinge_masks_are_the_same_in_training_and_at_inference(name):
+    """And they follow from the sigmoids of the same network; other names are refused."""
+    key = "MODEL.UNIFIED.DETECTION.MASK_PROBABILITY"
+    changes = {"MODEL.ROI_MASK_HEAD.NAME": name}
+    plain, hinge = (make_heads({**changes, key: value}).eval() for value in ("sigmoid", "hinge"))
+    hinge.load_state_dict(plain.state_dict())
+    features, proposals = make_features(), make_proposals(5, 3)
+    given = []
+    for image in proposals:
+        instances = Instances(SIZE)
+        instances.pred_boxes = image.proposal_boxes
+        instances.pred_classes = torch.zeros(len(image), dtype=torch.int64)
+        given.append(instances)
+    with torch.no_grad():
+        found, plainly = (
+            h.forward_with_given_boxes(features, [Instances(SIZE, **i.get_fields()) for i in given])
+            for h in (hinge, plain)
+        )
+        boxes = [i.pred_boxes.tensor for i in given]
+        trained = hinge.predict_masks(features, boxes, [i.pred_classes for i in given])
+    for one, other, third in zip(found, plainly, trained, strict=True):
+        torch.testing.assert_close(one.pred_masks[:, 0], third, atol=1e-5, rtol=1e-4)
+        expected = hinge_probability(other.pred_masks.logit())
+        torch.testing.assert_close(one.pred_masks, expected, atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(one.pred_masks, other.pred_masks, atol=0.05)
+    with pytest.raises(ValueError, match="mask_probability is 'tanh'"):
+        make_heads({key: "tanh"})
