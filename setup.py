@@ -87,8 +87,8 @@ setuptools.setup(
     package_data={
         "panoptic_configs": ["**/*.yaml"],
         "panoptic_common": ["py.typed"],
-        "unified_panoptic": ["py.typed"],
-        "cops": ["py.typed"],
+        "unified_panoptic": ["py.typed", "zoo/*"],
+        "cops": ["py.typed", "zoo/*"],
     },
     install_requires=[
         "torch>=2.4",
@@ -99,6 +99,7 @@ setuptools.setup(
         "Pillow>=9.5",
         "PyYAML>=6.0",
         "filelock>=3.12",
+        "safetensors>=0.4",  # the form of the models that come along
         "pycocotools>=2.0.7",
         "fvcore>=0.1.5",
         "tqdm>=4.60",

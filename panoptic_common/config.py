@@ -310,6 +310,9 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.SOLVER.EMA_DECAY = 0.0
     # Checkpoints to keep besides the final one; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
+    # Write the final weights as model_final.safetensors, too: without the optimizer's state, with
+    # config and classes, so that `panoptic_common.load` needs nothing else.
+    cfg.SOLVER.CHECKPOINT_SAFETENSORS = False
     # ---- evaluation -------------------------------------------------------------------------
     # Further panoptic outputs to evaluate beside the main one, by name in `panoptic_variants`.
     cfg.TEST.PANOPTIC_VARIANTS = ()

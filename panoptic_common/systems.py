@@ -37,13 +37,18 @@ too:
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 SYSTEMS: dict[str, str] = {"UnifiedPanoptic": "unified_panoptic", "COPS": "cops"}
 # The package of every other meta-architecture that is registered with Detectron2.
 OTHERS = "panoptic_common.external"
+# The folder of each system's package that holds trained models, `NAME.safetensors` with its card
+# `NAME.md`; no two systems use one name.
+ZOO = "zoo"
 
 
 def system_package(meta_architecture: str, systems: Mapping[str, str] = SYSTEMS) -> ModuleType:
@@ -119,3 +124,21 @@ def adapt_model(model: Any, cfg: Any, systems: Mapping[str, str] = SYSTEMS) -> N
     adapt = getattr(system_package(cfg.MODEL.META_ARCHITECTURE, systems), "adapt_model", None)
     if adapt is not None:
         adapt(model, cfg)
+
+
+def shipped_models(systems: Mapping[str, str] = SYSTEMS) -> dict[str, Path]:
+    """Find the models that come with the systems, in the folder `zoo` of each package.
+
+    Args:
+        systems: package of each known meta-architecture; none is imported.
+
+    Returns:
+        The file of each model by its name, sorted.
+    """
+    found = {}
+    for package in systems.values():
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            for path in Path(place, ZOO).glob("*.safetensors"):
+                found[path.stem] = path
+    return dict(sorted(found.items()))

@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
 """Show what a trained model makes of images, folders, videos or a camera.
 
+    python tools/demo.py --model nuclei cells.png --output out
     python tools/demo.py --checkpoint model.pth street.jpg holiday/ 'frames/*.png' --output out
     python tools/demo.py --checkpoint model.pth drive.mp4 --output out --json
     python tools/demo.py --checkpoint model.pth street.jpg --affinity 250,120 --output out
-    python tools/demo.py --checkpoint model.pth street.jpg --panels cut_edges --output out
     python tools/demo.py --checkpoint model.pth --webcam 0
 
-A checkpoint of this project is all that is needed: config and class names travel inside it. Other
-weights need --config-file as well, and the data set that it names (--register).
+--model takes a model that comes along, and "list" shows them. Otherwise a checkpoint of this project
+is all that is needed, .pth or .safetensors: config and class names travel inside it. It may be an
+address, https://...#sha256=... or hf://owner/name/file#sha256=... Other weights need --config-file
+as well, and the data set that it names (--register).
 
 An image gives one file per panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
-side by side. The panel contact_sheet gives one table of all images. Every model has the panels
-image, panoptic, semantic and boxes; its system adds its own. UnifiedPanoptic has affinity, the
-instance affinity of one pixel. COPS has affinities and cut_edges: which neighbouring cells the
-network wants to part, and where the solver cut. The panel image was called picture before; the old
-name works until 0.3. Without --output, results are shown in a window. What failed is listed at the
-end, and the exit status is then 1.
+side by side; contact_sheet is one table of all images. Every model has the panels image, panoptic,
+semantic and boxes; its system adds its own: UnifiedPanoptic affinity, the instance affinity of one
+pixel, COPS affinities and cut_edges, which neighbouring cells the network wants to part and where
+the solver cut. Without --output, results are shown in a window. What failed is listed at the end,
+and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ from panoptic_tools.arguments import (
     add_import_options,
     add_register_option,
     add_unsafe_option,
+    add_weights_options,
     make_parser,
     output_folder,
     pixel,
     refuse,
     require_at_least,
     require_pairs,
+    require_weights,
 )
 
 PERIOD = 3.0  # seconds between two reports of progress; what is done sooner shows none
@@ -64,7 +67,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
-    add("--checkpoint", required=True, help="file of weights")
+    add_weights_options(parser)
     add("--webcam", type=int, metavar="NUMBER", help="camera to use, usually 0")
     add(
         "--output",
@@ -87,6 +90,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add_import_options(parser)
     add("--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last")
     options = parser.parse_args(words)
+    require_weights(parser, options)
     options.panels = [name for name in options.panels.split(",") if name]
     if bool(options.inputs) == (options.webcam is not None):
         parser.error("name images or videos, or a camera by --webcam")

@@ -28,6 +28,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from panoptic_common.checkpoint.addresses import local_weights
 from panoptic_common.checkpoint.files import (
     CheckpointError,
     advice_on_neighbours,
@@ -175,8 +176,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         """Load a file into the model, and into the checkpointables if they are wanted.
 
         Args:
-            path: local file, or an address such as detectron2://ImageNetPretrained/...; "" does
-                nothing.
+            path: what `local_weights` understands: file, address, shipped model; "" does nothing.
             checkpointables: keys to load; None: all.
             purpose: "resume", "evaluate" or "initialise" (see the top of this module); default:
                 "resume" with checkpointables, "initialise" without.
@@ -224,12 +224,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
 
     def _local_path(self, path: str) -> str:
         """Fetch an address to a local file, and check that every process can read it."""
-        try:
-            local = path if os.path.isfile(path) else self.path_manager.get_local_path(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path} could not be fetched ({error}): give a local file as MODEL.WEIGHTS"
-            ) from error
+        local = local_weights(path)
         readable = comm.all_gather(os.path.isfile(local))
         if any(readable) and not all(readable):
             ranks = [rank for rank, found in enumerate(readable) if not found]

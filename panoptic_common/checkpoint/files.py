@@ -12,7 +12,8 @@ No file makes more data than it holds, up to a small factor. `array_pickle` coun
 compares the ranges in its header, a JSON text of 100 MB at most, with the length of the file.
 
 Our checkpoint is a dict of tensors and plain values: "model", "optimizer", "scheduler",
-"iteration" (the last one finished, counted from 0), "class_table", "config" (YAML), "seed".
+"iteration" (the last one finished, counted from 0), "class_table", "config" (YAML), "seed". As
+`.safetensors` (`weights_format`) it lacks the states of optimizer and schedule.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from panoptic_common.checkpoint.array_pickle import load_arrays
 from panoptic_common.checkpoint.own_format import OWN_KEYS, faulty_entry, is_own
 from panoptic_common.checkpoint.pickled_values import UnsafePickle
 from panoptic_common.checkpoint.safe_load import torch_load_safely
+from panoptic_common.checkpoint.weights_format import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +134,12 @@ def _read_contents(path: str, allow_unsafe: bool) -> dict[str, Any]:
     if path.endswith(".pkl"):
         return _as_zoo_format(path, _read_pickle(path, allow_unsafe))
     if path.endswith(".safetensors"):
-        return {"model": _read_safetensors(path), "matching_heuristics": True}
-    try:
-        contents = torch_load_safely(path, allow_unsafe)
-    except (ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(str(error) + advice_on_neighbours(path)) from error
+        contents = _read_safetensors(path)
+    else:
+        try:
+            contents = torch_load_safely(path, allow_unsafe)
+        except (ValueError, pickle.UnpicklingError) as error:
+            raise CheckpointError(str(error) + advice_on_neighbours(path)) from error
     if not isinstance(contents, dict) or not contents:
         raise CheckpointError(f"{path} holds no dict of weights but a {type(contents).__name__}")
     if path.endswith(".pyth"):  # pycls
@@ -204,16 +207,16 @@ def advice_on_neighbours(path: str) -> str:
     return f". The previous one is {others[-1]}: write that name into {pointer} and resume again"
 
 
-def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: str) -> dict[str, Any]:
     """Read a `.safetensors` file, for which a package is needed that may be missing."""
     try:
-        from safetensors.torch import load_file
+        return read_weights(path)
     except ImportError as error:
         raise CheckpointError(
             f"reading {path} needs the package safetensors: pip install safetensors"
         ) from error
-    try:
-        return load_file(path)
+    except OSError:
+        raise
     except Exception as error:  # the package's own exception class, and others for odd headers
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
 

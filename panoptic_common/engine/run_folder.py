@@ -86,7 +86,8 @@ def put_earlier_run_aside(folder: str | os.PathLike[str], again: bool = False) -
     """
     folder = Path(folder)
     metrics = folder / METRICS
-    files = sorted([*folder.glob("*.pth"), *folder.glob("last_checkpoint")])
+    kinds = ("*.pth", "model_*.safetensors", "model_*.md", "last_checkpoint")
+    files = sorted(path for kind in kinds for path in folder.glob(kind))
     told = metrics.is_file() and metrics.stat().st_size > 0
     if not files and (again or not told):
         cut_metrics(str(metrics), 0)
@@ -96,7 +97,7 @@ def put_earlier_run_aside(folder: str | os.PathLike[str], again: bool = False) -
         number += 1
     place.mkdir()
     # The pointer goes first: a kill in between must not leave it to name a file that moved.
-    for path in sorted(files, key=lambda path: path.suffix == ".pth"):
+    for path in sorted(files, key=lambda path: path.name != "last_checkpoint"):
         os.replace(path, place / path.name)
     if told:
         shutil.copyfile(metrics, place / METRICS)

@@ -42,6 +42,7 @@ from panoptic_common.engine.averaging import (
 from panoptic_common.engine.disk_space import checkpoint_bytes, require_space
 from panoptic_common.engine.divergence import explain
 from panoptic_common.engine.endings import explain_disk, without_traceback
+from panoptic_common.engine.final_files import FinalFiles
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
     PeriodicCheckpoint,
@@ -227,7 +228,8 @@ class PanopticTrainer(DefaultTrainer):
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
             hooks.append(self._build_images())
         evaluations = WriteEvaluations(self._metrics_writer, cfg.TEST.EVAL_PERIOD)
-        return [*hooks, evaluations, *early, writer]
+        final = FinalFiles.from_config(cfg, self.checkpointer)
+        return [*hooks, evaluations, *early, final, writer]
 
     def _build_early_stop(self) -> list[HookBase]:
         """Build the hook that ends a run which no longer gets better, if that is wanted."""
@@ -276,8 +278,7 @@ class PanopticTrainer(DefaultTrainer):
         Raises:
             CheckpointError: the file is damaged or does not fit; says what to do.
         """
-        found = self.checkpointer.has_checkpoint()
-        optimizer = self._trainer.optimizer
+        found, optimizer = self.checkpointer.has_checkpoint(), self._trainer.optimizer
         settings = Hyperparameters(optimizer, self.scheduler)
         contents = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:

@@ -25,6 +25,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from panoptic_common.checkpoint.addresses import local_weights
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata, read_weights_file
 from panoptic_common.checkpoint.own_format import is_own
@@ -145,7 +146,8 @@ class Predictor:
         """Build the model that a file of weights belongs to, and load it.
 
         Args:
-            path: one of our checkpoints, or other weights together with `config_file`.
+            path: one of our checkpoints, or other weights together with `config_file`; whatever
+                `panoptic_common.checkpoint.addresses.local_weights` understands.
             systems: package of each known MODEL.META_ARCHITECTURE.
             config_file: used instead of the config inside the checkpoint. The data sets that it
                 names must be there for other weights only: ours bring their classes along.
@@ -162,6 +164,7 @@ class Predictor:
             CheckpointError: the file cannot be used; says why.
             ValueError: an unknown system, opts that do not fit, or a device that is not there.
         """
+        path = local_weights(path, systems)
         if config_file:
             table = _own_class_table(path, allow_unsafe)
             cfg = load_config(
@@ -280,7 +283,7 @@ class Predictor:
 
 def _own_class_table(path: str, allow_unsafe: bool) -> list[dict] | None:
     """Return the class table of one of our checkpoints, None for other weights."""
-    if not os.path.isfile(path):  # an address, or nothing, which the checkpointer tells
+    if not os.path.isfile(path):  # the checkpointer tells it
         return None
     contents = read_weights_file(path, allow_unsafe)
     return contents["class_table"] if is_own(contents) else None
