@@ -2,7 +2,7 @@
 
 Importing this package is cheap: it loads neither torch nor Detectron2. Import the module that
 is needed, for example ``from panoptic_common.coco.quality import ...``. `load` gives a trained
-model; only its first use imports the rest.
+model, and `model_zoo` configs by name; only their first use imports the rest.
 
 It sets OMP_WAIT_POLICY to PASSIVE, unless it is set, for a torch that is imported afterwards. Else
 torch's threads wait for one another by spinning. Where other programs use the cores, too, a thread
@@ -19,10 +19,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 
-__all__ = ["load"]
+__all__ = ["load", "model_zoo"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "load":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("panoptic_common.inference.api").load
+    if name == "load":
+        return importlib.import_module("panoptic_common.inference.api").load
+    if name == "model_zoo":
+        return importlib.import_module("panoptic_common.inference.model_zoo")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,6 +35,7 @@ from panoptic_common.data.catalog import (
 from panoptic_common.data.instance_truth import load_instances
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
+CONFIG_FOLDERS = ("configs", "panoptic_configs")  # in a checkout, and installed from a wheel
 # What adds further keys to a config, in place.
 Extension = Callable[[CN], object]
 
@@ -160,6 +161,11 @@ def read_config(
         require_tuples(cfg, words)
         cfg.merge_from_list(words)
         _require_numbering(cfg, systems)
+        if cfg.TEST.AUG.ENABLED:
+            raise ValueError(
+                "TEST.AUG.ENABLED is True, but no panoptic map is made from several passes here: "
+                "set it to False (INPUT.TEST_SCALE enlarges images)"
+            )
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
         text = error.args[0] if error.args else error
         raise ValueError(f"{source}: {text}" if source else str(text)) from error
@@ -238,7 +244,7 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    for folder in ("configs", "panoptic_configs"):  # in a checkout, and installed from a wheel
+    for folder in CONFIG_FOLDERS:
         shipped = Path(__file__).resolve().parents[1] / folder / Path(*parts)
         if not path.is_absolute() and shipped.is_file():
             return shipped

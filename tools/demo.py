@@ -7,17 +7,16 @@
     python tools/demo.py --checkpoint model.pth street.jpg --affinity 250,120 --output out
     python tools/demo.py --checkpoint model.pth --webcam 0
 
---model takes a model that comes along, and "list" shows them. Otherwise a checkpoint of this project
-is all that is needed, .pth or .safetensors: config and class names travel inside it. It may be an
-address, https://...#sha256=... or hf://owner/name/file#sha256=... Other weights need --config-file
-as well, and the data set that it names (--register).
+--model takes a model that comes along; "list" shows them. Otherwise a checkpoint of this project is
+enough, .pth or .safetensors: config and class names travel inside it. It may be an address,
+https://...#sha256=... or hf://owner/name/file#sha256=... Other weights need --config-file as well,
+and the data set that it names (--register).
 
 An image gives one file per panel, `<name>_<panel>.png`; a video gives `<name>.mp4` with the panels
 side by side; contact_sheet is one table of all images. Every model has the panels image, panoptic,
-semantic and boxes; its system adds its own: UnifiedPanoptic affinity, the instance affinity of one
-pixel, COPS affinities and cut_edges, which neighbouring cells the network wants to part and where
-the solver cut. Without --output, results are shown in a window. What failed is listed at the end,
-and the exit status is then 1.
+semantic and boxes. UnifiedPanoptic adds affinity, the instance affinity of one pixel. COPS adds
+affinities and cut_edges: what the network wants to part, and where the solver cut. Without --output
+results are shown in a window. What failed is listed at the end; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -69,11 +68,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
     add_weights_options(parser)
     add("--webcam", type=int, metavar="NUMBER", help="camera to use, usually 0")
-    add(
-        "--output",
-        type=output_folder,
-        help="folder for the results (default: show them in a window)",
-    )
+    text = "folder for the results (default: show them in a window)"
+    add("--output", type=output_folder, help=text)
     text = "comma-separated: image, panoptic, semantic, boxes, contact_sheet, and those of the "
     text += "model's system (default panoptic,boxes; with --affinity affinity too)"
     add("--panels", default="", help=text)

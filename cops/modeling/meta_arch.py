@@ -35,7 +35,13 @@ from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
 from cops.modeling.solver_training import SolverTraining
 from cops.modeling.stopwatch import Stopwatch
-from panoptic_common.modeling.network_input import coarsest_stride, normalised_batch
+from panoptic_common.engine import detectron2_entries
+from panoptic_common.modeling.network_input import (
+    coarsest_stride,
+    normalised_batch,
+    require_classes,
+    require_targets,
+)
 
 TRAININGS = ("pretrain", "surrogate", "separate")
 
@@ -47,6 +53,9 @@ class Maps(NamedTuple):
     edge_logits: torch.Tensor  # (N, 2 D, h, w), positive for "cut"
     class_costs: torch.Tensor  # (N, K, h, w) c_V
     edge_costs: torch.Tensor  # (N, 2 D, h, w) c_E
+
+
+detectron2_entries.apply()
 
 
 @META_ARCH_REGISTRY.register()
@@ -133,8 +142,10 @@ class COPS(nn.Module):
         """Build all parts, and read what belongs to none of them.
 
         Raises:
-            ValueError: an unknown MODEL.COPS.TRAINING, or a stride that the backbone does not have.
+            ValueError: an unknown MODEL.COPS.TRAINING, a stride that the backbone does not have, or
+                open class counts.
         """
+        require_classes(cfg.MODEL.PANOPTIC.IS_THING)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         node = cfg.MODEL.COPS
@@ -194,6 +205,8 @@ class COPS(nn.Module):
             "panoptic_variants" {name: the same form}. To be drawn also "cut_edges" and
             "affinity_map", (h, w) each.
         """
+        if self.training:
+            require_targets(batched_inputs, ("cops_target",))
         watch = Stopwatch(self.device)
         images = self.preprocess(batched_inputs)
         maps = self.predict_maps(images.tensor)

@@ -33,7 +33,8 @@ class CardParts:
         command: that trained it.
         results: figures in 0..100 by name, or a text; empty if it was not evaluated.
         notes: further lines, such as how the weights are stored.
-        versions: of the libraries, in one line.
+        versions: of the libraries, in one line; "" takes those of now.
+        model_name: by which it comes along with its system; "" for a file of one's own.
     """
 
     title: str
@@ -43,6 +44,7 @@ class CardParts:
     results: Mapping[str, float] | str = field(default_factory=dict)
     notes: str = ""
     versions: str = ""
+    model_name: str = ""
 
 
 def installed_versions() -> str:
@@ -82,11 +84,13 @@ def write_card(contents: Mapping[str, Any], parts: CardParts, file_name: str) ->
     lines += ["", "## Classes", "", *_classes(contents["class_table"])]
     if parts.notes:
         lines += ["", "## Notes", "", parts.notes]
+    name = parts.model_name
+    option = f"--model {name}" if name else f"--checkpoint {file_name}"
     lines += [
         *("", "## Use", "", "```bash"),
-        f"python tools/demo.py --checkpoint {file_name} image.png --output out",
+        f"panoptic-demo {option} image.png --output out",
         *("```", "", "```python", "from panoptic_common import load"),
-        *(f'result = load("{file_name}")("image.png")', "```", ""),
+        *(f'result = load("{name or file_name}")("image.png")', "```", ""),
     ]
     return "\n".join(lines)
 

@@ -30,6 +30,7 @@ from panoptic_common.coco.annotations import PanopticPaths, build_class_table, r
 from panoptic_common.coco.image_info import read_class_table, read_image_records
 from panoptic_common.coco.records import read_records, try_records
 from panoptic_common.data.builtin_sets import ANNOTATED, HINTS, TEST_SETS
+from panoptic_common.data.class_metadata import class_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -338,7 +339,7 @@ def dataset_paths(name: str) -> PanopticPaths:
 
 def _source(name: str) -> _Source:
     """Look a name up; an unknown one is an error that says what is known."""
-    if name in _SOURCES and name in DatasetCatalog:
+    if is_registered(name):
         return _SOURCES[name]
     if name in DatasetCatalog:
         raise ValueError(
@@ -362,28 +363,16 @@ def _read_table(source: _Source) -> list[dict[str, Any]]:
     return build_class_table(data["categories"], source.paths.panoptic_json)
 
 
-def _fill_metadata(name: str, table: list[dict[str, Any]]) -> None:
-    """Derive the metadata from the class table.
+def is_registered(name: str) -> bool:
+    """Tell whether a name stands for a panoptic data set that was registered here."""
+    return name in _SOURCES and name in DatasetCatalog
 
-    Detectron2's drawing code looks classes of things and of stuff up in lists of their own, by
-    contiguous id. Both lists therefore hold all K classes.
-    """
+
+def _fill_metadata(name: str, table: list[dict[str, Any]]) -> None:
+    """Derive the metadata from the class table."""
     _CLASS_TABLES[name] = table
-    names = [entry["name"] for entry in table]
-    colours = [list(entry["color"]) for entry in table]
-    contiguous: dict[int, dict[int, int]] = {0: {}, 1: {}}
-    for position, entry in enumerate(table):
-        contiguous[entry["isthing"]][entry["id"]] = position
     # Not by set(), which refuses new values: the JSON may have been corrected since the last call.
-    vars(MetadataCatalog.get(name)).update(
-        class_table=table,
-        thing_classes=names,
-        stuff_classes=names,
-        thing_colors=colours,
-        stuff_colors=colours,
-        thing_dataset_id_to_contiguous_id=contiguous[1],
-        stuff_dataset_id_to_contiguous_id=contiguous[0],
-    )
+    vars(MetadataCatalog.get(name)).update(class_metadata(name, table))
 
 
 def _load(name: str) -> list[dict[str, Any]]:

@@ -161,7 +161,7 @@ def _with_clipping(
     if not clip.ENABLED:
         return optimizer_class
     if clip.CLIP_TYPE == "full_model":
-        return _full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
+        return full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
     if clip.CLIP_TYPE not in ("value", "norm"):
         raise ValueError(
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}: "
@@ -173,10 +173,16 @@ def _with_clipping(
     return maybe_add_gradient_clipping(node, optimizer_class)
 
 
-def _full_model_clipping(
+def full_model_clipping(
     optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
 ) -> type[torch.optim.Optimizer]:
-    """Precede `step` of the class by clipping the norm over all parameters together."""
+    """Precede `step` of the class by clipping the norm over all parameters together.
+
+    Args:
+        optimizer_class: is not changed; a subclass is returned.
+        max_norm: longer gradients are scaled to it.
+        norm_type: p of the norm.
+    """
 
     def step(self: torch.optim.Optimizer, closure: Any = None) -> Any:
         parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)

@@ -45,3 +45,39 @@ def normalised_batch(
 def coarsest_stride(backbone: Backbone) -> int:
     """Return the greatest stride of a backbone's maps, in pixels."""
     return max(shape.stride for shape in backbone.output_shape().values())
+
+
+def require_targets(batched_inputs: Sequence[dict], names: Sequence[str]) -> None:
+    """Refuse a batch without what a network learns from.
+
+    Args:
+        batched_inputs: of a training step.
+        names: of the entries that each input must have.
+
+    Raises:
+        ValueError: says which is missing, and which mapper makes it.
+    """
+    for name in names:
+        if any(name not in inputs for inputs in batched_inputs):
+            raise ValueError(
+                f"batched_inputs have no {name!r}, which training needs: load them with "
+                "PanopticDatasetMapper.from_config(cfg, True, build_target_function(cfg)) as the "
+                "mapper, as DefaultTrainer does for a config of this project"
+            )
+
+
+def require_classes(is_thing: Sequence[bool]) -> None:
+    """Refuse a config whose class counts are still open, before a network is built from it.
+
+    Args:
+        is_thing: K flags of MODEL.PANOPTIC.IS_THING; none as long as nobody has asked a data set.
+
+    Raises:
+        ValueError: says how to complete the config.
+    """
+    if not is_thing:
+        raise ValueError(
+            "the config does not say which classes there are (MODEL.PANOPTIC.IS_THING is empty): "
+            "load it by panoptic_common.config.load_config, which asks its data sets, or complete "
+            "it by fill_classes(cfg, table) with the table of panoptic_common.data.catalog"
+        )

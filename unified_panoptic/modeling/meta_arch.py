@@ -26,13 +26,20 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from panoptic_common.data.segment_truth import IGNORE_CLASS
-from panoptic_common.modeling.network_input import normalised_batch
+from panoptic_common.engine import detectron2_entries
+from panoptic_common.modeling.network_input import (
+    normalised_batch,
+    require_classes,
+    require_targets,
+)
 from panoptic_common.modeling.resampling import resample
 from unified_panoptic.modeling.inference import VARIANTS, InferenceOptions, PredictedImage
 from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead, pixel_affinity
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
 from unified_panoptic.modeling.semantic_head import STRIDE, SemanticHead
+
+detectron2_entries.apply()
 
 
 @META_ARCH_REGISTRY.register()
@@ -107,7 +114,12 @@ class UnifiedPanoptic(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Build the parts."""
+        """Build the parts.
+
+        Raises:
+            ValueError: the class counts are open.
+        """
+        require_classes(cfg.MODEL.PANOPTIC.IS_THING)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         node = cfg.MODEL.UNIFIED
@@ -146,6 +158,8 @@ class UnifiedPanoptic(nn.Module):
             (K, height, width) probabilities, "instances" (boxes, scores, thing indices, masks),
             "panoptic_seg" (ids, segments_info) and "panoptic_variants" {name: the same form}.
         """
+        if self.training:
+            require_targets(batched_inputs, ("instances", "sem_seg"))
         images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
         if not self.training:
