@@ -11,9 +11,11 @@ from importlib import metadata
 from pathlib import Path
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MINIMUM_SETUPTOOLS = 77
+STARTUP = "panoptic_detectron2.pth"  # belongs beside the packages: see tools/import_order.py
 
 
 def check_setuptools(version: str) -> None:
@@ -32,6 +34,19 @@ def check_setuptools(version: str) -> None:
             f"setuptools {version} is too old to build this project: install "
             f"setuptools>={MINIMUM_SETUPTOOLS}, or leave --no-build-isolation out"
         )
+
+
+class BuildWithStartup(build_py):
+    """Puts the file that Python reads when it starts into the wheel.
+
+    An editable installation has no place for it; tools/setup_environment.py writes it there.
+    """
+
+    def run(self) -> None:
+        """Build, and add the file."""
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(str(ROOT / "tools" / STARTUP), str(Path(self.build_lib, STARTUP)))
 
 
 def site_folders() -> list[str]:
@@ -65,6 +80,7 @@ def opencv_requirement() -> list[str]:
 
 check_setuptools(setuptools.__version__)
 setuptools.setup(
+    cmdclass={"build_py": BuildWithStartup},
     packages=[
         *setuptools.find_packages(
             str(ROOT),

@@ -54,6 +54,7 @@ SOURCES = (
     "tools/borrowed_packages.py",
     "tools/borrowed_records.py",
     "tools/detectron2_files.sha256",
+    "tools/panoptic_detectron2.pth",
 )
 
 
@@ -174,6 +175,8 @@ def unpack_borrowed(python: Path, archive_url: str, folder: Path) -> None:
 
     answer = ask(python, "import sysconfig; print(sysconfig.get_path('purelib'))")
     site_packages = Path(answer or "")
+    # So that Detectron2 may be imported first; pip's editable installation leaves it out.
+    shutil.copy(ROOT / "tools" / "panoptic_detectron2.pth", site_packages)
     if importable(python, "detectron2") and not is_outdated(DETECTRON2, site_packages):
         say("Detectron2 is there already and is used as it is")
     else:

@@ -10,9 +10,9 @@ code. What our checkpoints say about themselves stands in the header's metadata,
 | `iteration`, `seed` | digits |
 
 Values may be stored as float32, in half precision, or in bytes. A weight in bytes is a tensor of
-int8 and a second one, `NAME:scale`, with a factor for each entry of its first axis, the output
-channel. So weight = byte * factor, and the error is at most 1/254 of the channel's largest weight.
-Whatever is stored, float32 comes back.
+int8 and a second one, `NAME:scale`. That one has a factor for each entry of the first axis, the
+output channel. So weight = byte * factor, and the error is at most 1/254 of the channel's largest
+weight. Whatever is stored, float32 comes back.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from detectron2.data.catalog import Metadata
 def class_metadata(name: str, table: list[dict[str, Any]]) -> dict[str, Any]:
     """Derive metadata in Detectron2's form from a class table.
 
-    Where its panoptic data sets have one table, as `coco_2017_val_panoptic` has, the names of
-    segments are looked up by contiguous id, things and stuff in two lists. Both hold all K classes.
+    Some of its panoptic data sets have one table, such as `coco_2017_val_panoptic`. Names of their
+    segments are looked up by contiguous id, in a list of things or of stuff: both hold all classes.
     Detections are numbered among the things alone: "things" is a metadata of these.
 
     Args:

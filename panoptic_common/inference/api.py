@@ -274,9 +274,9 @@ def load(
     """Load a trained model.
 
     Args:
-        path: the name of a model that comes along, such as "nuclei"; a checkpoint of this project,
-            which holds its config and classes; or other weights together with `config_file`. A path
-            or an address (`panoptic_common.checkpoint.addresses`).
+        path: the name of a model that comes along, such as "nuclei". Or the path or address of a
+            checkpoint of this project, which holds its config and classes. Other weights need
+            `config_file` as well. See `panoptic_common.checkpoint.addresses`.
         device: "cpu", "cuda", ...; "" takes what the model was trained on, or the CPU if that is a
             GPU that is not there.
         precision: "float32", or "bfloat16" or "float16" for automatic mixed precision.

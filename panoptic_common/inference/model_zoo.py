@@ -5,8 +5,8 @@
     model = model_zoo.get("SYSTEM/coco/R50")            # built, with random weights
     model = model_zoo.get("nuclei", trained=True)       # a model that comes along
 
-A name is the path of a config below `configs/`, with or without ".yaml"; or that of a model that
-comes along (`panoptic_common.systems.shipped_models`), which has its config inside.
+A name is the path of a config below `configs/`, with or without ".yaml". Or it is that of a model
+that comes along (`panoptic_common.systems.shipped_models`), which has its config inside.
 """
 
 from __future__ import annotations
