@@ -171,8 +171,9 @@ def pack(options: argparse.Namespace) -> Path:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.name}.safetensors"
     note = (
-        f"Stored as {options.storage}, {size:.1f} MB. On {len(options.images)} images at most "
-        f"{100 * change:.3f} % of the pixels lie in other segments than by the checkpoint. "
+        f"Stored as {options.storage}, {size:.1f} MB. Images compared with the checkpoint: "
+        f"{len(options.images)}; at most {100 * change:.3f} % of the pixels of one lie in other "
+        "segments. "
     )
     parts = replace(options.card, notes=(note + options.card.notes).strip())
     card = write_card(contents, parts, path.name)
