@@ -310,9 +310,12 @@ def test_wheel_holds_packages_configs_and_programs_but_no_studies(wheel: Path) -
     )
     for package in PACKAGES:
         expected |= ours(package, "*.py", package) | {f"{package}/py.typed"}
+        expected |= ours(package, "zoo/*", package)  # trained models with their cards
+    expected.add("panoptic_detectron2.pth")  # beside the packages, see tools/import_order.py
     found = {name for name in names if ".dist-info/" not in name}
     assert found == expected
     assert len([name for name in expected if name.endswith(".yaml")]) > 20
+    assert len([name for name in expected if name.endswith(".safetensors")]) >= 2
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
