@@ -19,37 +19,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import nn
-from torchvision.ops import deform_conv2d
 
 from panoptic_common.data.segment_truth import IGNORE_CLASS
 from unified_panoptic.losses.lovasz import lovasz_softmax
+from unified_panoptic.modeling.deformable import DeformableConv3x3
 
 STRIDE = 4  # of the features, and of all maps made from them
-
-
-class DeformableConv3x3(nn.Module):
-    """A 3x3 convolution at learnt positions (Dai et al., ICCV 2017), by torchvision's operator.
-
-    The offsets start at zero, so training starts from a plain convolution.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
-        super().__init__()
-        self.offset = nn.Conv2d(in_channels, 2 * 3 * 3, 3, padding=1)
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(self.offset.bias)
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve: (N, C_in, h, w) -> (N, C_out, h, w)."""
-        offset = self.offset(x)
-        # The operator takes neither mixed types nor, on a CPU, bfloat16. Positions want single
-        # precision anyway: bfloat16 knows only every second cell beyond 256.
-        dtype = self.weight.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            return deform_conv2d(x.to(dtype), offset.to(dtype), self.weight, self.bias, padding=1)
 
 
 def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str) -> nn.Module:

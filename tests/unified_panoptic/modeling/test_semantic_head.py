@@ -1,4 +1,4 @@
-"""Feature decoder and semantic head: deformable against plain convolution, sharing, the loss."""
+"""Feature decoder and semantic head: widths, sharing, the loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 
 from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.modeling.semantic_head import (
-    DeformableConv3x3,
     FeatureDecoder,
     PerLevelDecoder,
     SemanticHead,
@@ -47,43 +46,6 @@ def pyramid(height: int = 64, width: int = 96) -> dict[str, torch.Tensor]:
         name: torch.randn(2, 16, height // stride, width // stride)
         for name, stride in zip(LEVELS, (4, 8, 16, 32), strict=True)
     }
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_deformable_convolution_starts_as_a_plain_one(bias):
-    torch.manual_seed(0)
-    layer = DeformableConv3x3(4, 6, bias=bias)
-    if bias:
-        nn.init.normal_(layer.bias)
-    x = torch.randn(2, 4, 7, 9)
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
-
-
-def test_constant_offsets_shift_the_input():
-    torch.manual_seed(0)
-    layer = DeformableConv3x3(4, 6, bias=False)
-    # Offsets come as (y, x) for each of the 9 taps: one row down and two columns to the right.
-    layer.offset.bias.data.copy_(torch.tensor([1.0, 2.0]).repeat(9))
-    x = torch.randn(1, 4, 8, 10)
-    shifted = F.pad(x, (0, 2, 0, 1))[..., 1:, 2:]
-    expected = F.conv2d(shifted, layer.weight, padding=1)
-    # The taps that leave the image differ at its border, where the shifted copy is padded.
-    torch.testing.assert_close(layer(x)[..., 1:, 1:], expected[..., 1:, 1:])
-
-
-def test_deformable_convolution_gradcheck():
-    torch.manual_seed(0)
-    layer = DeformableConv3x3(2, 2, bias=True).double()
-    nn.init.uniform_(layer.offset.bias, 0.2, 0.4)  # away from the kinks at whole numbers
-    nn.init.normal_(layer.offset.weight, std=0.01)
-    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(layer, x)
-    assert torch.autograd.gradcheck(
-        lambda weight, offset_bias: torch.func.functional_call(
-            layer, {"weight": weight, "offset.bias": offset_bias}, x.detach()
-        ),
-        (layer.weight, layer.offset.bias),
-    )
 
 
 @pytest.mark.parametrize(
