@@ -142,3 +142,18 @@ def shipped_models(systems: Mapping[str, str] = SYSTEMS) -> dict[str, Path]:
             for path in Path(place, ZOO).glob("*.safetensors"):
                 found[path.stem] = path
     return dict(sorted(found.items()))
+
+
+def system_module(
+    meta_architecture: str, name: str, systems: Mapping[str, str] = SYSTEMS
+) -> ModuleType:
+    """Import a module that only systems of ours have: "modeling.export" or "runtime.pipeline".
+
+    Raises:
+        ValueError: the meta-architecture is none of ours.
+    """
+    if meta_architecture not in systems:
+        raise ValueError(
+            f"{meta_architecture} cannot be exported: only {' and '.join(sorted(systems))} can"
+        )
+    return importlib.import_module(f"{systems[meta_architecture]}.{name}")

@@ -56,6 +56,8 @@ def feature_differences(features: torch.Tensor, distance: int) -> torch.Tensor:
         (N, 2 n, h, w): horizontal, then vertical differences; zero where the edge leaves the map.
     """
     before, after = distance - distance // 2, distance // 2
+    if torch.onnx.is_in_onnx_export():
+        return torch.cat([_padded_difference(features, axis, before, after) for axis in (3, 2)], 1)
     height, width = features.shape[-2:]
     horizontal = vertical = torch.zeros_like(features)
     if distance < width:
@@ -65,6 +67,23 @@ def feature_differences(features: torch.Tensor, distance: int) -> torch.Tensor:
         difference = features[..., distance:, :] - features[..., :-distance, :]
         vertical = F.pad(difference, (0, 0, before, after))
     return torch.cat((horizontal, vertical), dim=1)
+
+
+def _padded_difference(features: torch.Tensor, axis: int, before: int, after: int) -> torch.Tensor:
+    """Subtract along an axis of any length, without asking for it: a graph has one way for all.
+
+    Padded by `before` in front and `after` behind, the map begins with the earlier ends and stops
+    with the later ones. A map of ones, padded alike, tells where both are inside.
+    """
+    length = features.shape[axis]
+    widths = (before, after) if axis == 3 else (0, 0, before, after)
+    ones = torch.ones_like(features[:1, :1])
+    ends = []
+    for maps in (features, ones):
+        padded = F.pad(maps, widths)
+        ends.append((padded.narrow(axis, 0, length), padded.narrow(axis, before + after, length)))
+    (earlier, later), (has_earlier, has_later) = ends
+    return (later - earlier) * (has_earlier * has_later)
 
 
 class EdgeClassifier(nn.Sequential):

@@ -130,9 +130,9 @@ class AtrousPyramid(nn.Module):
         """Means over the window at each place where it fits into the map."""
         if self.pool_window is None:
             return x.mean(dim=(2, 3), keepdim=True)
-        rows, columns = (
-            min(window, size) for window, size in zip(self.pool_window, x.shape[-2:], strict=True)
-        )
+        rows, columns = self.pool_window
+        if not torch.onnx.is_in_onnx_export():  # a graph has one window; smaller maps are refused
+            rows, columns = min(rows, x.shape[2]), min(columns, x.shape[3])
         # Rows, then columns: a window of 32 x 64 takes 96 additions instead of 2048.
         return F.avg_pool2d(F.avg_pool2d(x, (rows, 1), stride=1), (1, columns), stride=1)
 

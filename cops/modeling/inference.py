@@ -17,7 +17,6 @@ import torch
 from detectron2.config import CfgNode
 
 from cops.grid_graph import GridGraph, grid_graph
-from cops.modeling.instance_scores import instance_scores
 from cops.modeling.postprocess import (
     Panoptic,
     cut_edge_map,
@@ -28,6 +27,7 @@ from cops.modeling.postprocess import (
     semantic_probabilities,
 )
 from cops.modeling.refine import RefinedCosts, refine_costs
+from cops.runtime.instance_scores import instance_scores
 from cops.solver import METHODS, Result, solve_amwc
 from cops.targets import GRID_STRIDE, CopsTarget, build_target_function
 

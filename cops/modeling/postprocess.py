@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 from detectron2.structures import Boxes, Instances
 
+from cops.runtime.segments import label_segments
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
-from panoptic_common.modeling.resampling import resample, resample_nearest
+from panoptic_common.modeling.resampling import resample
 
 # Detectron2's form: (H, W) int32 ids on the CPU with 0 = void, and one dict per segment.
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
@@ -43,54 +44,19 @@ def segments_from_labels(
     thing_area_limit: int = 0,
     stuff_area_limit: int = 0,
 ) -> Panoptic:
-    """Make the panoptic map at the size of the result; each pixel takes the labels of its cell.
-
-    Args:
-        node_classes: (h, w) integers, the class of each cell.
-        clusters: (h, w) integers 0..M-1, the cluster of each cell; a cluster has one class.
-        is_thing: K flags.
-        input_size: (H_in, W_in) of the network's input, without padding.
-        output_size: (H, W).
-        stride: of the grid that was solved.
-        scores: (M,) of `instance_scores`; become the "score" of things.
-        thing_area_limit: things below this area, in pixels of the result, become void.
-        stuff_area_limit: stuff likewise.
-
-    Returns:
-        ids 1..S in the order of the clusters, and segments_info with "id", "isthing",
-        "category_id", "area" and, for things, "score". A cluster so small that no pixel of the
-        result has its centre in it is no segment.
-
-    Raises:
-        ValueError: shapes that do not fit together, or a grid that does not cover the input.
-    """
-    if node_classes.shape != clusters.shape:
-        raise ValueError(f"classes of {node_classes.shape} and clusters of {clusters.shape} cells")
-    num_clusters = int(clusters.max()) + 1
-    if scores is not None and scores.shape != (num_clusters,):
-        raise ValueError(f"{num_clusters} clusters with scores of shape {scores.shape}")
-    class_of = np.zeros(num_clusters, np.int64)
-    class_of[clusters] = node_classes
-    labels = torch.from_numpy(clusters.astype(np.int64))
-    labels = resample_nearest(labels, input_size, output_size, stride)
-    areas = torch.bincount(labels.flatten(), minlength=num_clusters).numpy()
-    things = np.asarray(is_thing, dtype=bool)[class_of]
-    limits = np.where(things, max(thing_area_limit, 1), max(stuff_area_limit, 1))
-    kept = np.flatnonzero(areas >= limits)
-    number = torch.zeros(num_clusters, dtype=torch.int32)
-    number[torch.from_numpy(kept)] = torch.arange(1, len(kept) + 1, dtype=torch.int32)
-    segments_info: list[dict[str, Any]] = []
-    for segment_id, cluster in enumerate(kept.tolist(), start=1):
-        segment = {
-            "id": segment_id,
-            "isthing": bool(things[cluster]),
-            "category_id": int(class_of[cluster]),
-            "area": int(areas[cluster]),
-        }
-        if segment["isthing"] and scores is not None:
-            segment["score"] = float(scores[cluster])
-        segments_info.append(segment)
-    return number[labels], segments_info
+    """Make the panoptic map of `cops.runtime.segments.label_segments` as a tensor."""
+    id_map, segments_info = label_segments(
+        node_classes,
+        clusters,
+        is_thing,
+        input_size,
+        output_size,
+        stride=stride,
+        scores=scores,
+        thing_area_limit=thing_area_limit,
+        stuff_area_limit=stuff_area_limit,
+    )
+    return torch.from_numpy(id_map), segments_info
 
 
 def instances_from_segments(

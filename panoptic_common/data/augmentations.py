@@ -18,7 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
-from panoptic_common.data.intensity import LUMA, NormaliseIntensity, check_format
+from panoptic_common.data.intensity import NormaliseIntensity
+from panoptic_common.runtime.intensity import LUMA, check_format
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:

@@ -15,8 +15,7 @@ import numpy as np
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
-# ITU-R BT.601 luma, in the order red, green, blue: how bright a colour looks.
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+from panoptic_common.runtime.intensity import change_values, check_format, value_table
 
 
 class NormaliseIntensity(T.Augmentation):
@@ -52,20 +51,14 @@ class NormaliseIntensity(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Return the change that this (H, W, 3) uint8 image needs."""
-        counts = np.bincount(self._seen(image).reshape(-1), minlength=256)
-        table = np.arange(256, dtype=np.float64)
-        if self.percentiles:
-            low, high = (_percentile(counts, share) for share in self.percentiles)
-            # A flat image has nothing to stretch.
-            table = (table - low) * 255.0 / (high - low) if high > low else table
-            table = table.clip(0, 255)
-        if self.dark_background and table[_percentile(counts, 50)] > 127:
-            table = 255 - table
-        rounded = (table + 0.5).astype(np.uint8)
-        return IntensityTransform(rounded, self.grey, self.image_format)
-
-    def _seen(self, image: np.ndarray) -> np.ndarray:
-        return luma(image, self.image_format) if self.grey else image
+        table = value_table(
+            image,
+            grey=self.grey,
+            percentiles=self.percentiles,
+            dark_background=self.dark_background,
+            image_format=self.image_format,
+        )
+        return IntensityTransform(table, self.grey, self.image_format)
 
 
 class IntensityTransform(Transform):
@@ -84,12 +77,7 @@ class IntensityTransform(Transform):
 
     def apply_image(self, img: np.ndarray, *_: object) -> np.ndarray:
         """Change an (H, W, 3) uint8 image; returns a new one."""
-        if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f"intensities need (H, W, 3) uint8, got {img.shape} {img.dtype}")
-        if not self.grey:
-            return self.table[img]
-        values = self.table[luma(img, self.image_format)]
-        return np.repeat(values[:, :, None], 3, axis=2)
+        return change_values(img, self.table, grey=self.grey, image_format=self.image_format)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Return the coordinates as they are."""
@@ -102,25 +90,3 @@ class IntensityTransform(Transform):
     def inverse(self) -> Transform:
         """Return a transform that leaves geometry alone; the values cannot be restored."""
         return NoOpTransform()
-
-
-def luma(image: np.ndarray, image_format: str) -> np.ndarray:
-    """Compute the (H, W) uint8 luma of an (H, W, 3) uint8 image, rounded.
-
-    Grey images keep their values exactly: the three weights sum to 1.
-    """
-    weights = LUMA[::-1] if image_format == "BGR" else LUMA
-    return (image.astype(np.float32) @ np.ascontiguousarray(weights) + 0.5).astype(np.uint8)
-
-
-def _percentile(counts: np.ndarray, percent: float) -> int:
-    """Find the least value with at least a share of all counts up to it; never an empty one."""
-    cumulated = counts.cumsum()
-    wanted = max(percent / 100 * cumulated[-1], 1)
-    return int(np.searchsorted(cumulated, wanted))
-
-
-def check_format(image_format: str) -> None:
-    """Refuse a channel order other than "BGR" and "RGB"."""
-    if image_format not in ("BGR", "RGB"):
-        raise ValueError(f"INPUT.FORMAT is {image_format!r}: use BGR or RGB")

@@ -39,7 +39,7 @@ from panoptic_common.coco.segment_ids import (
 from panoptic_common.coco.user_files import error_text
 from panoptic_common.data.augmentations import build_augmentations
 from panoptic_common.data.instance_truth import ANNOTATIONS, augmented_instances
-from panoptic_common.data.intensity import check_format
+from panoptic_common.runtime.intensity import check_format
 
 logger = logging.getLogger(__name__)
 

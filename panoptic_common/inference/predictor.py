@@ -31,6 +31,7 @@ from panoptic_common.checkpoint.files import read_checkpoint_metadata, read_weig
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.config import Extension, common_class_table, load_config, stored_config
 from panoptic_common.data.augmentations import build_augmentations
+from panoptic_common.inference.exporting import image_preparation
 from panoptic_common.modeling.resampling import resample_nearest
 from panoptic_common.modeling.semantic_map import semantic_map
 from panoptic_common.systems import SYSTEMS, adapt_model, system_panels
@@ -74,6 +75,7 @@ class Predictor:
         class_table: K entries in contiguous order.
         meta_architecture: the name by which `panoptic_common.systems` finds its system.
         systems: package of each known meta-architecture.
+        image_options: see `panoptic_common.inference.exporting.image_preparation`.
     """
 
     @configurable
@@ -87,6 +89,7 @@ class Predictor:
         meta_architecture: str,
         systems: Mapping[str, str] = SYSTEMS,
         extra_maps: Sequence[str] = (),
+        image_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Take what a config says, or ``Predictor(cfg, model, class_table)``.
 
@@ -98,6 +101,7 @@ class Predictor:
             meta_architecture: class name of the model.
             systems: package of each known meta-architecture.
             extra_maps: names of further (h, w) outputs of the model to keep.
+            image_options: what `augmentations` do, in numbers; an export stores them.
         """
         self.model = model.eval()
         self.class_table = list(class_table)
@@ -108,6 +112,7 @@ class Predictor:
         self._image_format = image_format
         self._augmentations = T.AugmentationList(list(augmentations))
         self._extra_maps = tuple(extra_maps)
+        self.image_options = dict(image_options or {})
 
     @classmethod
     def from_config(
@@ -127,6 +132,7 @@ class Predictor:
             "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
             "systems": systems,
             "extra_maps": getattr(panels, "EXTRA_MAPS", ()),
+            "image_options": image_preparation(cfg),
         }
 
     @classmethod

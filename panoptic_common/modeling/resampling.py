@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from panoptic_common.runtime.resampling import cells_of_pixels, check_grid
+
 
 def resample(
     maps: torch.Tensor,
@@ -71,33 +73,9 @@ def resample_nearest(
     """
     check_grid((labels.shape[0], labels.shape[1]), input_size, stride)
     rows, columns = (
-        cells_of_pixels(input_size[axis], output_size[axis], stride).to(labels.device)
+        torch.from_numpy(cells_of_pixels(input_size[axis], output_size[axis], stride)).to(
+            labels.device
+        )
         for axis in (0, 1)
     )
     return labels[rows[:, None], columns[None, :]]
-
-
-def cells_of_pixels(input_length: int, output_length: int, stride: int) -> torch.Tensor:
-    """Find, along one axis, the cell in which the centre of each pixel of the result lies.
-
-    Exact, in whole numbers: pixel i has its centre at (i + 1/2) L_in / L_out in the input. That is
-    cell floor((2 i + 1) L_in / (2 L_out stride)).
-
-    Returns:
-        (L_out,) int64.
-    """
-    doubled = 2 * torch.arange(output_length, dtype=torch.int64) + 1
-    return (doubled * input_length).div(2 * output_length * stride, rounding_mode="floor")
-
-
-def check_grid(grid_size: tuple[int, int], input_size: tuple[int, int], stride: int) -> None:
-    """Refuse a grid that ends before the input does.
-
-    Raises:
-        ValueError: giving both sizes.
-    """
-    if any(cells * stride < pixels for cells, pixels in zip(grid_size, input_size, strict=True)):
-        raise ValueError(
-            f"a grid of {grid_size[0]} x {grid_size[1]} cells of {stride} pixels does not cover an "
-            f"input of {input_size[0]} x {input_size[1]} pixels (height x width)"
-        )

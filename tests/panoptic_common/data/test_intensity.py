@@ -9,7 +9,8 @@ from detectron2.data import transforms as T
 
 from panoptic_common.config import add_panoptic_config
 from panoptic_common.data.augmentations import build_augmentations
-from panoptic_common.data.intensity import IntensityTransform, NormaliseIntensity, luma
+from panoptic_common.data.intensity import IntensityTransform, NormaliseIntensity
+from panoptic_common.runtime.intensity import luma
 
 
 def _apply(image: np.ndarray, **options: object) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from panoptic_common.modeling.resampling import cells_of_pixels, resample, resample_nearest
+from panoptic_common.modeling.resampling import resample, resample_nearest
+from panoptic_common.runtime.resampling import cells_of_pixels
 
 
 def test_bilinear_follows_the_centres_of_the_cells():

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panoptic_common.coco.quality import SegmentMatches
-from panoptic_common.data.intensity import luma
+from panoptic_common.runtime.intensity import luma
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 KINDS = ("fluorescence", "stained")

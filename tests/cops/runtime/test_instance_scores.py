@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cops.grid_graph import grid_graph
-from cops.modeling.instance_scores import instance_scores
+from cops.runtime.instance_scores import instance_scores
 
 
 def unsquashed(scores: np.ndarray) -> np.ndarray:

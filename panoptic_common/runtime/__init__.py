@@ -1,0 +1,1 @@
+"""What exported networks need beside onnxruntime: numpy, Pillow, neither torch nor Detectron2."""
