@@ -32,7 +32,9 @@ class Row(NamedTuple):
 
 # Folders and files of a row are separated by blanks; {a,b} names several.
 TABLE = (
-    Row(1, "panoptic_common.{files,mappings,systems,drawing} cops.grid_graph", NUMPY_ONLY),
+    Row(
+        1, "panoptic_common.{files,mappings,systems,drawing,processes} cops.grid_graph", NUMPY_ONLY
+    ),
     Row(2, "panoptic_common.{coco,runtime} cops.solver", NUMPY_ONLY),
     Row(2, "panoptic_common.compat"),
     Row(3, "panoptic_common.scenes {cops,unified_panoptic}.runtime", NUMPY_ONLY),

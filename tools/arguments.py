@@ -7,7 +7,9 @@ its like for paths, and `refuse` for everything else. None of them needs torch o
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, NoReturn
 from tabulate import tabulate
 
 from panoptic_common.coco.user_files import error_text, open_regular
+from panoptic_common.processes import stopping
 from panoptic_common.systems import shipped_models
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
@@ -42,6 +45,26 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
     """
     print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
     return status
+
+
+def orderly(main: Callable[..., int]) -> Callable[..., int]:
+    """Let SIGTERM and Ctrl-C end a program in good order; decorates its `main`.
+
+    What it holds is given back: temporary files and folders, worker processes, locks. One sentence
+    says so, and the exit status is 143 or 130.
+    """
+
+    @functools.wraps(main)
+    def run(*words: Any) -> int:
+        with stopping.orderly_end():
+            try:
+                return main(*words)
+            except SystemExit as end:
+                status = stopping.status_of(end)
+                sentence = f"ended by {signal.Signals(status - 128).name}"
+                return refuse(main.__globals__["__file__"], sentence, status)
+
+    return run
 
 
 def make_parser(document: str | None, *, whole: bool = False) -> Parser:

@@ -43,16 +43,23 @@ from panoptic_common.data.catalog import (
     register_scenes,
 )
 from panoptic_common.inference.predictor import Predictor
-from panoptic_tools.arguments import add_register_option, add_unsafe_option
+from panoptic_tools.arguments import (
+    add_register_option,
+    add_unsafe_option,
+    input_file,
+    make_parser,
+    orderly,
+    output_file,
+    refuse,
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path, help="weights of COPS with their config")
-    parser.add_argument("--out", type=Path, help="file to write (default: ..._calibrated.pth)")
+    parser = make_parser(__doc__, whole=True)
+    parser.add_argument("checkpoint", type=input_file, help="weights of COPS with their config")
+    text = "file to write (default: ..._calibrated.pth)"
+    parser.add_argument("--out", type=output_file, help=text)
     parser.add_argument(
         "--dataset", help="name of the set (default: the checkpoint's training set)"
     )
@@ -162,14 +169,14 @@ def print_table(best: Balance, tried: dict[Balance, float], num_images: int) -> 
     print(tabulate(rows, ["factor", "offset", "PQ", ""], floatfmt=("g", "+.2f", ".2f", "")))
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Calibrate a checkpoint and return the exit status."""
     options = parse_args(arguments)
     try:
         calibrate(options)
     except (CheckpointError, OSError, ValueError) as error:
-        print(f"calibrate_cops.py: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     return 0
 
 

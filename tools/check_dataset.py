@@ -26,6 +26,7 @@ from panoptic_tools.arguments import (
     input_file,
     input_folder,
     make_parser,
+    orderly,
     refuse,
     require_at_least,
 )
@@ -119,6 +120,7 @@ def print_counts(name: str, report: DatasetReport) -> None:
     print(tabulate(rows, headers, tablefmt="plain", floatfmt=".3f", disable_numparse=[2, 3]))
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Check a data set and return the exit status."""
     options = parse_args(arguments)

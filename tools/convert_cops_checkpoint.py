@@ -44,6 +44,7 @@ from panoptic_tools.arguments import (
     add_unsafe_option,
     input_file,
     make_parser,
+    orderly,
     output_file,
     refuse,
     require_pairs,
@@ -151,6 +152,7 @@ def convert(args: argparse.Namespace) -> None:
     )
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Convert the file and return the exit status."""
     args = parse_args(words)

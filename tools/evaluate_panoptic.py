@@ -30,6 +30,7 @@ from panoptic_tools.arguments import (
     input_file,
     input_folder,
     make_parser,
+    orderly,
     output_file,
     refuse,
     require_at_least,
@@ -147,6 +148,7 @@ def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str,
     return figures
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate the predictions and return the exit status."""
     options = parse_args(arguments)

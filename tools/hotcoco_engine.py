@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from panoptic_common.coco.quality import PanopticStatistics, classes_by_id
 from panoptic_common.coco.segment_ids import check_id_map_header
+from panoptic_common.processes.stopping import end_at_once
 
 
 class Pair(Protocol):
@@ -109,7 +110,8 @@ def count(pairs: Sequence[Pair], num_classes: int, threads: int) -> PanopticStat
         "annotations": _annotations((p.prediction_png, p.prediction_segments) for p in pairs)
     }
     evaluation = PanopticEval(truth, prediction, gt_folder="", pred_folder="")
-    evaluation.evaluate()
+    with end_at_once():
+        evaluation.evaluate()
     sums = PanopticStatistics.zeros(num_classes)
     for category, figures in evaluation.results()["per_class"].items():
         for name in ("iou", "tp", "fp", "fn"):

@@ -31,6 +31,7 @@ from panoptic_common.scenes.storage import (
 )
 from panoptic_tools.arguments import (
     make_parser,
+    orderly,
     output_file,
     output_folder,
     refuse,
@@ -103,6 +104,7 @@ def _format_of(path: Path) -> str:
     return image_format
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Write a split, draw a sheet, or both; return the exit status."""
     parsed = parse_args(arguments)

@@ -19,7 +19,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +27,8 @@ from PIL import Image
 
 from panoptic_common.coco.image_reading import open_image, read_image_size
 from panoptic_common.files import write_json
-from panoptic_tools.arguments import FAULTY, input_folder, make_parser, refuse
+from panoptic_common.processes.scratch import scratch_folder
+from panoptic_tools.arguments import FAULTY, input_folder, make_parser, orderly, refuse
 
 INSTALL_HINT = (
     "cityscapesscripts cannot be imported ({error}). To install what is needed of it:\n"
@@ -192,15 +192,18 @@ def prepare_split(folder: Path, split: str, convert: Callable[..., None], force:
     pairs = find_truth(folder, split)
     print(f"{split}: {len(pairs)} images; looking at their ids", flush=True)
     require_instance_ids(pairs)
-    with tempfile.TemporaryDirectory(dir=truth, prefix=".preparing_") as temporary:
+    with scratch_folder(truth) as temporary:
         convert(
-            cityscapesPath=str(truth), outputFolder=temporary, useTrainId=False, setNames=[split]
+            cityscapesPath=str(truth),
+            outputFolder=str(temporary),
+            useTrainId=False,
+            setNames=[split],
         )
         json_file.unlink(missing_ok=True)
         if pngs.exists():
             shutil.rmtree(pngs)
-        os.replace(Path(temporary) / name, pngs)
-        os.replace(Path(temporary) / f"{name}.json", json_file)
+        os.replace(temporary / name, pngs)
+        os.replace(temporary / f"{name}.json", json_file)
     print(f"{split}: wrote {json_file} and {pngs}")
 
 
@@ -227,6 +230,7 @@ def list_test_images(folder: Path, force: bool) -> None:
     print(f"test: wrote {json_file}, with {len(images)} images")
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Prepare the splits and return the exit status."""
     options = parse_args(arguments)

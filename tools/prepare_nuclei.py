@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -36,15 +35,14 @@ from panoptic_common.coco.splits import (
     split_of,
     write_split,
 )
+from panoptic_tools.arguments import input_folder, make_parser, orderly, output_folder, refuse
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="folder with images and masks, see above")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser = make_parser(__doc__, whole=True)
+    parser.add_argument("folder", type=input_folder, help="folder with images and masks, see above")
+    parser.add_argument("--out", type=output_folder, required=True, help="folder to write to")
     parser.add_argument(
         "--val-share",
         type=float,
@@ -74,6 +72,7 @@ def prepare_all(samples: list[InstanceSample], split: str) -> Iterator[PreparedS
     return (prepare_sample(sample, image_id) for image_id, sample in enumerate(bar, start=1))
 
 
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Prepare a folder and return the exit status."""
     options = parse_args(arguments)
@@ -99,12 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
             if written:
                 print(f"{split}: {written} images, {options.out / f'panoptic_{split}.json'}")
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     print("\n".join(total.lines()))
     if not total.images:
-        print("error: no image could be prepared", file=sys.stderr)
-        return 2
+        return refuse(__file__, "no image could be prepared")
     out = options.out
     print(
         f"Check the result: python tools/check_dataset.py cells --images {out}/train"

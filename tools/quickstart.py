@@ -15,10 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,16 @@ from panoptic_common.evaluation.comparison import quality_table, variant_table
 from panoptic_common.inference.media import write_image
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.inference.record_sheets import demo_columns, draw_record_sheet
-from panoptic_tools.arguments import FAULTY, make_parser, output_folder, refuse, require_at_least
+from panoptic_common.processes import stopping
+from panoptic_tools.arguments import (
+    FAULTY,
+    make_parser,
+    orderly,
+    output_folder,
+    refuse,
+    require_at_least,
+)
+from panoptic_tools.stage_clock import Clock
 
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
 MODEL = "model_final.pth"
@@ -116,22 +123,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-class Clock:
-    """Says what happens, with the time since the start, and keeps the stages' wall times."""
-
-    def __init__(self) -> None:
-        self.begin = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def say(self, text: str) -> None:
-        """Print a line with the time since the start."""
-        print(f"[{timedelta(seconds=int(time.monotonic() - self.begin))}] {text}", flush=True)
-
-    def mark(self, stage: str) -> None:
-        """End a stage, which began with the end of the one before."""
-        self.seconds[stage] = time.monotonic() - self.begin - sum(self.seconds.values())
-
-
 def prepare_training(options: argparse.Namespace, step: Step, clock: Clock) -> TrainingRun:
     """Describe the training; an older one with other settings is moved out of its way."""
     file = find_config(Path("configs", step.config))
@@ -207,6 +198,7 @@ def print_tables(results: Mapping[Step, Mapping[str, float]]) -> None:
     print(flush=True)
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(words)
@@ -234,9 +226,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return refuse(__file__, error, FAULTY)
     except (ValueError, OSError) as error:
         return refuse(__file__, error)
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+    except SystemExit as end:
+        sentence = "stopped; the same command goes on from here"
+        return refuse(__file__, sentence, stopping.status_of(end))
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
     clock.say(f"Done. Wall time: {times}.")
     print("\n".join(f"Contact sheet: {path}" for path in sheets))

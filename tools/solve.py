@@ -19,8 +19,10 @@ the command is wrong, which one sentence says.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,17 @@ import numpy as np
 
 from cops.solver import METHODS, solve_amwc, solve_multicut
 from cops.solver.files import StoredProblem, read_problem, write_problem
+from panoptic_common.files import write_atomically
+from panoptic_common.processes.scratch import scratch_folder
+from panoptic_common.processes.stopping import end_at_once
+from panoptic_tools.arguments import (
+    input_file,
+    make_parser,
+    orderly,
+    output_file,
+    refuse,
+    require_at_least,
+)
 
 
 class Solution(NamedTuple):
@@ -41,23 +54,20 @@ class Solution(NamedTuple):
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="panoptic-solve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
-    add("file", type=Path, help="the problem")
+    add("file", type=input_file, help="the problem")
     add("--method", choices=METHODS, default="multilevel")
     add("--refine", type=int, default=1, help="cycles of multilevel's refinement")
     add("--threads", type=int, default=1, help="the result does not depend on it")
     add("--bound", action="store_true", help="bound the distance to the optimum")
     add("--budget", type=int, default=20, help="passes of the bound; more make it no worse")
-    add("--output", type=Path, metavar="FILE", help="write the labels here")
-    add("--convert", type=Path, metavar="FILE", help="write the problem here (.txt, .gz, .npz)")
+    add("--output", type=output_file, metavar="FILE", help="write the labels here")
+    text = "write the problem here (.txt, .gz, .npz)"
+    add("--convert", type=output_file, metavar="FILE", help=text)
     options = parser.parse_args(arguments)
-    if options.refine < 0 or options.threads < 1 or options.budget < 0:
-        parser.error("--refine and --budget must be 0 or more, --threads 1 or more")
+    require_at_least(parser, options, 0, "refine", "budget")
+    require_at_least(parser, options, 1, "threads")
     return options
 
 
@@ -108,7 +118,15 @@ def find_bound(problem: StoredProblem, solution: Solution, budget: int) -> list[
 def write_labels(path: Path, solution: Solution) -> None:
     """Write a line per node."""
     columns = [solution.clusters] if solution.classes is None else list(solution[:2])
-    np.savetxt(path, np.stack(columns, axis=1), fmt="%d")
+    labels = np.stack(columns, axis=1)
+    write_atomically(path, partial(np.savetxt, X=labels, fmt="%d"))
+
+
+def convert(path: Path, problem: StoredProblem) -> None:
+    """Write a problem, whole or not at all; the name says in which form."""
+    with scratch_folder(path.absolute().parent) as folder:
+        write_problem(folder / path.name, problem)
+        os.replace(folder / path.name, path)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -119,8 +137,9 @@ def run(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - begin
     report(f"{problem.num_nodes} nodes and {len(problem.edges)} edges in {seconds:.1f} s; solving")
     if options.convert:
-        write_problem(options.convert, problem)
-    solution = solve(problem, options)
+        convert(options.convert, problem)
+    with end_at_once():
+        solution = solve(problem, options)
     rows: list[tuple[str, Any]] = [
         ("nodes", problem.num_nodes),
         ("edges", len(problem.edges)),
@@ -134,24 +153,25 @@ def run(options: argparse.Namespace) -> None:
     ]
     if options.bound:
         report("bounding")
-        rows += find_bound(problem, solution, options.budget)
+        with end_at_once():
+            rows += find_bound(problem, solution, options.budget)
     if options.output:
         write_labels(options.output, solution)
     for name, value in rows:
         print(f"{name:<22}{value}")
 
 
+@orderly
+@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; 2 if the file or the command is wrong."""
     options = parse_args(arguments)
     try:
         run(options)
     except (OSError, ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(__file__, error)
     except MemoryError:
-        print(f"error: {options.file} does not fit into memory", file=sys.stderr)
-        return 2
+        return refuse(__file__, f"{options.file} does not fit into memory")
     return 0
 
 

@@ -66,6 +66,7 @@ from panoptic_tools.arguments import (
     add_register_option,
     add_unsafe_option,
     duration,
+    orderly,
     refuse,
 )
 from panoptic_tools.system_trainer import Trainer
@@ -212,6 +213,7 @@ def check(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Run `work` in as many processes as the command line asks for.
 

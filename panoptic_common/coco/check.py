@@ -10,9 +10,7 @@ Shape shorthand: H, W image size in pixels; K number of classes.
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +39,7 @@ from panoptic_common.coco.segment_ids import (
     segment_areas_and_boxes,
     segment_problems,
 )
+from panoptic_common.processes.worker_pool import map_in_processes
 
 _CHUNK = 16  # images that a worker process gets at a time
 
@@ -295,14 +294,7 @@ def _run(
 ) -> Iterator[tuple[CheckTask, ImageFindings]]:
     """Yield each task with its findings, in order."""
     workers = min(workers, -(-len(tasks) // _CHUNK))  # no process that would find nothing to do
-    if workers <= 1:
-        for task in tasks:
-            yield task, check(task)
-        return
-    # spawn: the caller may have threads (OpenMP, a progress display), which fork does not survive.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from zip(tasks, pool.map(check, tasks, chunksize=_CHUNK), strict=True)
+    yield from zip(tasks, map_in_processes(check, tasks, workers, _CHUNK), strict=True)
 
 
 def _count(

@@ -34,7 +34,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from panoptic_common.coco.user_files import open_regular
 
@@ -180,11 +180,17 @@ def check_pixels(name: str, size: tuple[int, int]) -> None:
 
 
 def open_unlimited(file: BinaryIO) -> Image.Image:
-    """Open an image without Pillow's own limit, which knows no exception and warns at its half."""
+    """Open an image without Pillow's own limit, which knows no exception and warns at its half.
+
+    Raises:
+        ValueError: the file is of no format that Pillow knows; other types for damage.
+    """
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file)
+        except UnidentifiedImageError:  # it would name the object that was opened, not the file
+            raise ValueError("of no format that Pillow knows") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from PIL import Image
 
 from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.files import write_json
+from panoptic_common.processes.scratch import scratch_folder
 
 IntMap = npt.NDArray[np.int32]
 
@@ -172,8 +172,8 @@ def write_split(
         How many images got in; with 0 nothing is written.
     """
     records: list[PreparedSample] = []
-    with tempfile.TemporaryDirectory(dir=out, prefix=".preparing_") as temporary:
-        images, pngs = Path(temporary) / split, Path(temporary) / f"panoptic_{split}"
+    with scratch_folder(out) as temporary:
+        images, pngs = temporary / split, temporary / f"panoptic_{split}"
         images.mkdir()
         pngs.mkdir()
         for prepared in samples:
@@ -193,7 +193,7 @@ def write_split(
                 "annotations": [record.annotation for record in records],
                 "categories": list(categories),
             }
-            _publish(out, split, Path(temporary), content)
+            _publish(out, split, temporary, content)
     return len(records)
 
 

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+# Without O_NONBLOCK, opening a named pipe waits for a writer. It does nothing to files.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,9 +34,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """
     name = os.fspath(path)
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for a writer. It does nothing to files.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(name, flags)
+        descriptor = os.open(name, _FLAGS)
     except FileNotFoundError:
         raise
     except ValueError as error:  # a NUL byte or half a character: no file has such a name
@@ -48,7 +48,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(descriptor)
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
         raise ValueError(f"{name}: is {kind}, no regular file")
-    return os.fdopen(descriptor, "rb")
+    # Not by `fdopen`: libraries name a file in their errors by what was opened.
+    return open(name, "rb", opener=lambda *_: descriptor)
 
 
 def error_text(error: object) -> str:

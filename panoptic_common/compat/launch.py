@@ -27,7 +27,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from panoptic_common.compat import stopping
 from panoptic_common.compat.engine import apply_to_engine
 
 import torch
@@ -36,6 +35,7 @@ import torch.multiprocessing
 from detectron2.utils import comm
 
 from panoptic_common.files import write_atomically
+from panoptic_common.processes import stopping
 
 TIMEOUT = timedelta(minutes=30)  # how long a worker waits for the others
 SECONDS_AFTER_FAILURE = 10.0  # what is left to workers whose peer failed, before they are killed
@@ -112,7 +112,7 @@ def launch(
     unpickles anything of Detectron2. One worker in all runs in this very process. A process that
     torchrun started joins its peers instead, by what the environment says; num_machines and
     dist_url then have no meaning. SIGTERM and SIGINT end all in good order
-    (`panoptic_common.compat.stopping`), and the processes end when this one is killed.
+    (`panoptic_common.processes.stopping`), and the processes end when this one is killed.
 
     Args:
         main_func: function at the top level of a module (it is pickled by name).

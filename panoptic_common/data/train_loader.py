@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from panoptic_common.compat.stopping import leave_signals_to_the_parent
-
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from panoptic_common.processes.stopping import leave_signals_to_the_parent
 
 # First key of `derive_seed`: each use of randomness has a family of seeds of its own.
 SHUFFLE, AUGMENTATION, MODEL_STEP, MODEL_INIT = range(4)

@@ -8,8 +8,6 @@ import os
 import time
 from pathlib import Path
 
-from panoptic_common.compat import stopping
-
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
@@ -18,6 +16,7 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.engine.training_run import read_metrics
+from panoptic_common.processes import stopping
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from panoptic_common.mappings import flatten
 SETTINGS, RESULTS = "settings.json", "results.json"
 OUTPUT = "train_net.txt"
 PROCESSOR_TIME = "processor_time.txt"
-# What `stop` waits: a training saves its state before it ends (`panoptic_common.compat.stopping`).
+# What `stop` waits: a training saves its state first (`panoptic_common.processes.stopping`).
 SECONDS_TO_STOP = 40.0
 LEAST_SPACE = 2**20  # bytes; with less on its disk a training has failed for that
 

@@ -98,13 +98,17 @@ class VideoWriter:
         rate: frames per second.
     """
 
-    def __init__(self, stem: str | os.PathLike[str], rate: float) -> None:
+    def __init__(
+        self, stem: str | os.PathLike[str], rate: float, keep_when_stopped: bool = False
+    ) -> None:
         """Choose the file; it is made with the first frame.
 
         Args:
             stem: path without ending.
             rate: frames per second.
+            keep_when_stopped: whether the file is kept where a signal ends the block of `with`.
         """
+        self.keep_when_stopped = keep_when_stopped
         self.stem = os.fspath(stem)
         self.rate = rate
         self.path = ""
@@ -163,8 +167,8 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Who stops a camera wants what it has seen.
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        stopped = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        if kind is None or (stopped and self.keep_when_stopped):
             self.close()
         else:
             self.discard()

@@ -18,10 +18,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +28,7 @@ from filelock import FileLock
 from PIL import Image
 
 from panoptic_common.files import write_json
+from panoptic_common.processes.worker_pool import map_in_processes
 from panoptic_common.scenes.composition import CLASSES, VERSION, Scene, SceneConfig, make_scene
 
 __all__ = ["CLASSES", "Scene", "SceneConfig", "ScenePaths", "make_scene", "write_scenes"]
@@ -184,12 +183,8 @@ def _write_partial(partial: Path, parameters: dict, config: SceneConfig, workers
     write_json(partial / "split" / _MARKER, parameters)
     count, seed, split = (parameters[k] for k in ("num_scenes", "seed", "split"))
     jobs = [(partial / "split", i, scene_seed(seed, split, i), config) for i in range(count)]
-    if workers == 1:
-        records = [_write_one(job) for job in jobs]
-    else:
-        # Spawned, not forked: the caller may hold threads or a GPU.
-        with ProcessPoolExecutor(min(workers, count), mp_context=get_context("spawn")) as pool:
-            records = list(pool.map(_write_one, jobs, chunksize=max(1, count // (8 * workers))))
+    chunk = max(1, count // (8 * workers))
+    records = list(map_in_processes(_write_one, jobs, min(workers, count), chunk))
     info = {"description": "Synthetic street scenes", "parameters": parameters}
     categories = [
         {**entry, "supercategory": "thing" if entry["isthing"] else "stuff"} for entry in CLASSES

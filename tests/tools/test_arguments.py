@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from importlib import import_module
 from pathlib import Path
 
@@ -139,3 +140,19 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no time, such as 90s"):
         arguments.duration(text)
+
+
+def test_a_signal_ends_a_program_in_a_sentence(capsys):
+    """Other ends pass: those of the parser, and an exit status that only looks like one."""
+
+    @arguments.orderly
+    def main(words=None):
+        if words == ["signal"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit(2)
+
+    assert main(["signal"]) == 143
+    assert capsys.readouterr().err == "test_arguments.py: ended by SIGTERM\n"
+    with pytest.raises(SystemExit) as caught:
+        main(None)
+    assert caught.value.code == 2

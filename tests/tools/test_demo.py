@@ -24,7 +24,7 @@ from panoptic_common.data.catalog import load_panoptic, register_panoptic
 from panoptic_common.inference import media
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
-from panoptic_tools import demo
+from panoptic_tools import demo, demo_run
 from unified_panoptic import add_unified_panoptic_config
 
 TINY = [
@@ -369,7 +369,7 @@ def test_a_window_shows_until_the_user_closes_it(checkpoint, images, monkeypatch
         def close(self) -> None:
             shown.append("closed")
 
-    monkeypatch.setattr(demo, "Window", FakeWindow)
+    monkeypatch.setattr(demo_run, "Window", FakeWindow)
     assert demo.main(["--checkpoint", checkpoint, str(images), "--panels", "panoptic"]) == 0
     # two of the four images, each until a key is pressed; sides are made even
     assert shown == [((326, 496, 3), True), ((350, 490, 3), True), "closed"]

@@ -206,7 +206,9 @@ def test_a_folder_without_masks_and_foreign_output_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert prepare_nuclei.main([str(tmp_path / "none"), "--out", str(out)]) == 2
+    with pytest.raises(SystemExit) as caught:
+        prepare_nuclei.main([str(tmp_path / "none"), "--out", str(out)])
+    assert caught.value.code == 2
     assert "there is no folder" in capsys.readouterr().err
     (tmp_path / "raw").mkdir()
     assert prepare_nuclei.main([str(tmp_path / "raw"), "--out", str(out)]) == 2

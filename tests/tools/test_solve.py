@@ -44,19 +44,27 @@ def test_classes_and_conversion(tmp_path, capsys):
         ("MULTICUT\n0 1\n", [], "line 2: a cost is missing"),
         ("MULTICUT\n0 1 inf\n1 0 -inf\n", [], "edges[1] says that nodes 1 and 0 must be apart"),
         ("MULTICUT\n0 1 inf\n", ["--bound"], "--bound has no way with infinite edge costs"),
-        (None, [], "No such file"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path, capsys, text, words, message):
     path = tmp_path / "p.txt"
-    if text is not None:
-        path.write_text(text)
+    path.write_text(text)
     assert main([str(path), *words]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and message in error
+    assert error.startswith("solve.py: ") and message in error
 
 
-def test_wrong_options_are_refused(tmp_path):
-    with pytest.raises(SystemExit) as caught:
-        main([str(tmp_path / "p.txt"), "--threads", "0"])
-    assert caught.value.code == 2
+def test_wrong_options_are_refused_before_the_work(tmp_path, capsys):
+    path = tmp_path / "p.txt"
+    path.write_text("MULTICUT\n0 1 1.5\n")
+    for words, message in (
+        ([path, "--threads", "0"], "--threads must be at least 1"),
+        ([tmp_path / "none.txt"], "there is no file"),
+        ([tmp_path], "is a folder"),
+        ([path, "--output", tmp_path / "no" / "labels.txt"], "its folder does not exist"),
+        ([path, "--convert", tmp_path], "is a folder"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        said = capsys.readouterr().err
+        assert caught.value.code == 2 and message in said and said.count("\n") == 1, said

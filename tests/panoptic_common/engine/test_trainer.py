@@ -127,7 +127,7 @@ def test_workers_of_an_evaluation_leave_signals_to_it(tiny_root):
 
 HELD = """
 from torch.utils.data import DataLoader
-from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
+from panoptic_common.processes.stopping import end_workers_at_exit, leave_signals_to_the_parent
 end_workers_at_exit()
 batches = iter(DataLoader(range(9), num_workers=1, worker_init_fn=leave_signals_to_the_parent))
 next(batches)

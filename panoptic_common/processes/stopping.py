@@ -83,6 +83,31 @@ def orderly_end(patient: bool = False) -> Iterator[StopRequest]:
         request.number, request.deferred = None, False
 
 
+def status_of(end: SystemExit) -> int:
+    """Return the status if a signal ended the program, 143 or 130; other ends are raised again."""
+    if end.code not in STATUSES:
+        raise end
+    return int(str(end.code))
+
+
+@contextmanager
+def end_at_once() -> Iterator[None]:
+    """Let both signals kill the process while the block runs, in which nothing can be lost.
+
+    Compiled code that works for minutes would be asked only afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def leave_signals_to_the_parent(*_: object) -> None:
     """Ignore both signals in a worker of a data loader: the training that needs it gets them."""
     for number in SIGNALS:

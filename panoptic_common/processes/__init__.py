@@ -1,0 +1,1 @@
+"""Signals, worker processes and temporary folders of programs; standard library and filelock."""

@@ -1,0 +1,92 @@
+"""Worker processes end with whoever started them, however that ends, and without a word."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from trials.processes import LISTENING, patience, started, wait_for, wait_for_end
+
+from panoptic_common.processes.worker_pool import map_in_processes
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from panoptic_common.processes.stopping import orderly_end
+from panoptic_common.processes.worker_pool import map_in_processes
+
+def work(path):
+    Path(path).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    folder, method = sys.argv[1:]
+    with orderly_end():
+        tasks = [f"{folder}/{number}" for number in range(20)]
+        list(map_in_processes(work, tasks, 2, chunk=1, method=method))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGKILL, False)]
+)
+def test_no_worker_outlives_its_parent(
+    tmp_path: Path, method: str, number: signal.Signals, group: bool
+) -> None:
+    """A task takes ten minutes; Ctrl-C in a terminal reaches all processes."""
+    program, log = tmp_path / "program.py", tmp_path / "log.txt"
+    program.write_text(PROGRAM)
+    python = sys.executable
+    command = [python, "-c", LISTENING, python, str(program), str(tmp_path), method]
+    with started(command, log, tmp_path) as process:
+        wait_for(tmp_path / "0", process)
+        wait_for(tmp_path / "1", process)
+        (os.killpg if group else os.kill)(process.pid, number)
+        status = process.wait(timeout=patience(30))
+        assert wait_for_end(tmp_path, patience(10))
+    assert status == (-number if number == signal.SIGKILL else 128 + number)
+    assert log.read_text() == ""
+    assert not (tmp_path / "2").exists()  # nothing further was begun
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_signal_while_workers_start_shows_no_traceback(tmp_path: Path) -> None:
+    """The workers are importing then; a KeyboardInterrupt there would be theirs."""
+    program, log = tmp_path / "program.py", tmp_path / "log.txt"
+    slow = PROGRAM.replace(
+        "import sys, time",
+        "import sys, time\nif __name__ != '__main__':\n"
+        "    open(sys.argv[1] + '/starting', 'w'); time.sleep(2)",
+    )
+    program.write_text(slow)
+    command = [
+        sys.executable,
+        "-c",
+        LISTENING,
+        sys.executable,
+        str(program),
+        str(tmp_path),
+        "spawn",
+    ]
+    with started(command, log, tmp_path) as process:
+        wait_for(tmp_path / "starting", process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=patience(30)) == 130
+        assert wait_for_end(tmp_path, patience(10))
+    assert log.read_text() == ""
+
+
+def double(task: int) -> int:
+    time.sleep(0.01 * (task == 0))
+    return 2 * task
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
+    assert list(map_in_processes(double, range(9), workers, chunk=2)) == list(range(0, 18, 2))
