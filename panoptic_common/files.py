@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -70,6 +70,21 @@ class _WatchedFile(io.FileIO):
             raise
 
 
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError of the block name this file, where it names none or a temporary one.
+
+    Args:
+        path: what the user asked for.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Make a folder if need be, and write a few bytes into it as a trial.
 
@@ -83,15 +98,13 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
     """
     folder = Path(folder)
     trial = folder / f".writable.{os.getpid()}.tmp"
-    try:
+    with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(trial, "wb") as file:
                 file.write(b"\0" * 4096)
         finally:
             trial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:

@@ -7,6 +7,7 @@ its like for paths, and `refuse` for everything else. None of them needs torch o
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import signal
@@ -22,6 +23,7 @@ from panoptic_common.processes import stopping
 from panoptic_common.systems import shipped_models
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
+_DISK_IS_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 # ------------------------------------------------------------------------------------ refusing
@@ -41,10 +43,12 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
     Args:
         program: ``__file__`` of the program.
         error: the sentence, or the exception that holds it.
-        status: `REFUSED`, or `FAULTY` where the program has done its work on faulty data.
+        status: `REFUSED`, or `FAULTY` where the program has done its work on faulty data; it is
+            `FAULTY`, too, where the disk was full.
     """
     print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
-    return status
+    full = isinstance(error, OSError) and error.errno in _DISK_IS_FULL
+    return FAULTY if full else status
 
 
 def orderly(main: Callable[..., int]) -> Callable[..., int]:

@@ -42,6 +42,7 @@ from panoptic_common.data.catalog import (
     register_panoptic,
     register_scenes,
 )
+from panoptic_common.files import require_writable
 from panoptic_common.inference.predictor import Predictor
 from panoptic_tools.arguments import (
     add_register_option,
@@ -130,6 +131,7 @@ def calibrate(options: argparse.Namespace) -> None:
     Raises:
         CheckpointError, ValueError, OSError: something cannot be used; says what.
     """
+    require_writable(options.out.parent)
     path, unsafe = str(options.checkpoint), options.allow_unsafe_checkpoint
     metadata = read_checkpoint_metadata(path, unsafe)
     cfg = load_config(stored_config(metadata.config), table=metadata.class_table)

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from panoptic_common.coco.image_reading import open_image, read_image_size
-from panoptic_common.files import write_json
+from panoptic_common.files import naming, write_json
 from panoptic_common.processes.scratch import scratch_folder
 from panoptic_tools.arguments import FAULTY, input_folder, make_parser, orderly, refuse
 
@@ -193,12 +193,13 @@ def prepare_split(folder: Path, split: str, convert: Callable[..., None], force:
     print(f"{split}: {len(pairs)} images; looking at their ids", flush=True)
     require_instance_ids(pairs)
     with scratch_folder(truth) as temporary:
-        convert(
-            cityscapesPath=str(truth),
-            outputFolder=str(temporary),
-            useTrainId=False,
-            setNames=[split],
-        )
+        with naming(pngs):
+            convert(
+                cityscapesPath=str(truth),
+                outputFolder=str(temporary),
+                useTrainId=False,
+                setNames=[split],
+            )
         json_file.unlink(missing_ok=True)
         if pngs.exists():
             shutil.rmtree(pngs)

@@ -30,7 +30,7 @@ import numpy as np
 
 from cops.solver import METHODS, solve_amwc, solve_multicut
 from cops.solver.files import StoredProblem, read_problem, write_problem
-from panoptic_common.files import write_atomically
+from panoptic_common.files import naming, write_atomically
 from panoptic_common.processes.scratch import scratch_folder
 from panoptic_common.processes.stopping import end_at_once
 from panoptic_tools.arguments import (
@@ -125,7 +125,8 @@ def write_labels(path: Path, solution: Solution) -> None:
 def convert(path: Path, problem: StoredProblem) -> None:
     """Write a problem, whole or not at all; the name says in which form."""
     with scratch_folder(path.absolute().parent) as folder:
-        write_problem(folder / path.name, problem)
+        with naming(path):
+            write_problem(folder / path.name, problem)
         os.replace(folder / path.name, path)
 
 

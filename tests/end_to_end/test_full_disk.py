@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
+import authors_network
 import pytest
 import torch
-from dataset_factory import make_coco_panoptic
+from dataset_factory import make_cityscapes, make_coco_panoptic
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+from project import ROOT
 from small_disk import run_on_disk
 from tiny_system import tiny_options
 
@@ -74,3 +78,63 @@ def test_scenes_are_not_left_half_made(tmp_path: Path) -> None:
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
     assert "no space left" in done.stderr.lower()
     assert [path.name for path in (left / "scenes").iterdir()] == [".train.lock"]
+
+
+def require_full(done: subprocess.CompletedProcess[str], name: str) -> None:
+    """Status 1, and one sentence, the last, that names the file and says why."""
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert name in last and "no space left" in last.lower(), last
+
+
+def test_a_converted_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
+    """It has some 200 MB; there is room for a tenth."""
+    is_thing = tuple(bool(entry["isthing"]) for entry in CITYSCAPES_CATEGORIES)
+    theirs = tmp_path / "theirs.pth"
+    torch.save({"model": authors_network.random_state(19, 5, is_thing)}, theirs)
+    config = str(ROOT / "configs/cops/cityscapes/pretrain.yaml")
+    words = ["tools/convert_cops_checkpoint.py", str(theirs), str(tmp_path / "out/ours.pth")]
+    done, left = run_on_disk(
+        *(tmp_path / "out", "20m", sys.executable, *words, "--config-file", config)
+    )
+    require_full(done, "ours.pth")
+    assert list(left.iterdir()) == []
+
+
+def test_prepared_cityscapes_are_whole_or_absent(tmp_path: Path) -> None:
+    """There is room for the truth that is read, and little more; the older result stays."""
+    pytest.importorskip("cityscapesscripts", reason="an extra that is not installed")
+    (tmp_path / "first").mkdir()
+    tree = make_cityscapes(
+        tmp_path / "first", splits=("val",), num_images=40, size=(256, 512), panoptic=False
+    )
+    older = tree / "gtFine/cityscapes_panoptic_val"
+    older.mkdir()
+    (older / "older.png").touch()
+    size = sum(file.stat().st_size + 4096 for file in tree.rglob("*"))
+    words = ["tools/prepare_cityscapes.py", str(tmp_path / "out/cityscapes"), "--splits", "val"]
+    done, left = run_on_disk(
+        *(tmp_path / "out", str(size), sys.executable, *words), first=str(tmp_path / "first")
+    )
+    require_full(done, "cityscapes_panoptic_val")
+    names = {path.name for path in (left / "cityscapes/gtFine").iterdir()}
+    assert names == {"val", "cityscapes_panoptic_val"}
+    assert [path.name for path in (left / f"cityscapes/gtFine/{older.name}").iterdir()] == [
+        "older.png"
+    ]
+
+
+def test_a_converted_problem_is_whole_or_absent(tmp_path: Path) -> None:
+    rows = "".join(f"{i} {i + 1} {0.1 * i!r}\n" for i in range(20000))
+    (tmp_path / "p.txt").write_text(f"MULTICUT\n{rows}")
+    for name in ("p.npz", "p.txt", "p.txt.gz"):
+        words = [
+            "tools/solve.py",
+            str(tmp_path / "p.txt"),
+            "--convert",
+            str(tmp_path / "out" / name),
+        ]
+        done, left = run_on_disk(tmp_path / "out", "40k", sys.executable, *words)
+        require_full(done, name)
+        assert list(left.iterdir()) == []

@@ -1,47 +1,27 @@
-"""The programs beside training: their command lines on small data, signals, and full disks."""
+"""The programs beside training: their command lines on small data, and whether files are whole."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import authors_network
+import numpy as np
+import torch
 from dataset_factory import make_cityscapes, make_coco_panoptic
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from PIL import Image
 from project import ROOT
 
-from trials.outcome import Outcome
-from trials.processes import (
-    ENVIRONMENT,
-    LISTENING,
-    marked,
-    patience,
-    started,
-    train_command,
-    train_words,
-    wait_for_end,
-)
-
-MEANS = {
-    "interrupts": "ends within 30 s, times the load per core, with status 143 or 130, without a "
-    "traceback; no process, no temporary folder and nothing half-written is left",
-    "disks": "a status other than 0, one sentence that says the disk is full, no traceback, and "
-    "nothing half-written under its final name",
-}
-SECONDS = 30.0
-# How often each program is ended per signal; a full disk comes at a random share of what is needed.
-LEAST_ROOM, MOST_ROOM = 0.02, 0.9
-SMALL = 32768  # bytes
+from cops.solver.files import StoredProblem, write_problem
+from cops.solver.planted import planted_problem
+from trials.processes import ENVIRONMENT, train_command, train_words
 
 
 class Program(NamedTuple):
@@ -72,29 +52,56 @@ def any_file(out: Path) -> bool:
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Make the inputs once: a data set, a Cityscapes tree, a checkpoint of a tiny model."""
-    data = folder / "data"
+    """Make the inputs once: data sets of three kinds, checkpoints of tiny models, a problem."""
+    inputs = prepare_data(folder)
+    for system in ("unified", "cops"):
+        done = subprocess.run(
+            train_command(train_words(inputs["data"], inputs[system].parent, 2, system)),
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"the tiny training failed: {done.stderr[-500:]}")
+    is_thing = tuple(bool(entry["isthing"]) for entry in CITYSCAPES_CATEGORIES)
+    torch.save({"model": authors_network.random_state(19, 5, is_thing)}, inputs["theirs"])
+    return inputs
+
+
+def prepare_data(folder: Path) -> dict[str, Path]:
+    """Make all that needs no training; the checkpoints have their names alone."""
+    data, raw = folder / "data", folder / "raw"
     train_words(data, folder / "unused", 1)
     make_coco_panoptic(folder, num_images=60, size=(240, 320), name="many")
     make_cityscapes(folder, splits=("val",), num_images=40, size=(128, 256), panoptic=False)
-    done = subprocess.run(
-        train_command(train_words(data, folder / "trained", 2)),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the tiny training failed: {done.stderr[-500:]}")
-    checkpoint = folder / "trained/model_final.pth"
-    return {"data": data, "many": folder, "city": folder / "cityscapes", "weights": checkpoint}
+    draw = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (raw / name).mkdir(parents=True)
+    for number in range(60):
+        pixels = draw.integers(0, 256, (200, 200), dtype=np.uint8)
+        Image.fromarray(pixels).save(raw / "images" / f"{number}.png")
+        Image.fromarray(pixels // 64).save(raw / "masks" / f"{number}.png")
+    planted = planted_problem(0, 100, 100, num_classes=4, distances=(1, 4), noise=2.0)
+    stored = StoredProblem(planted[1], planted[2], 10000, planted[0], planted[3])
+    write_problem(folder / "problem.npz", stored)
+    return {
+        "data": data,
+        "many": folder,
+        "city": folder / "cityscapes",
+        "raw": raw,
+        "problem": folder / "problem.npz",
+        "unified": folder / "trained_unified/model_final.pth",
+        "cops": folder / "trained_cops/model_final.pth",
+        "theirs": folder / "theirs.pth",
+    }
 
 
 def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
     """The programs, writing to `out`."""
-    many, weights = inputs["many"], str(inputs["weights"])
+    many, weights = inputs["many"], str(inputs["unified"])
     truth = str(many / "panoptic_many.json")
     city = out / "cityscapes"
-    images = str(many / "many")
+    images, data = str(many / "many"), inputs["data"]
     return [
         Program(
             "make_scenes",
@@ -125,11 +132,49 @@ def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
         Program(
             "evaluation by train_net",
             [
-                *(tool("train_net.py"), "--eval-only", *train_words(inputs["data"], out, 1)),
+                *(tool("train_net.py"), "--eval-only", *train_words(data, out, 1)),
                 *("DATASETS.TEST", "('many',)", "MODEL.WEIGHTS", weights),
                 *("DATALOADER.NUM_WORKERS", "2"),
             ],
             lambda out: any((out / "inference").rglob("*.png")),
+        ),
+        Program(
+            "prepare_nuclei",
+            [tool("prepare_nuclei.py"), str(inputs["raw"]), "--out", str(out / "nuclei")],
+            lambda out: any((out / "nuclei").glob(".preparing_*/*/*.png")),
+        ),
+        Program(
+            "convert_cops_checkpoint",
+            [
+                *(tool("convert_cops_checkpoint.py"), str(inputs["theirs"])),
+                *(str(out / "ours.pth"), "--config-file", "cops/cityscapes/pretrain.yaml"),
+            ],
+            lambda out: True,
+        ),
+        Program(
+            "calibrate_cops",
+            [
+                *(tool("calibrate_cops.py"), str(inputs["cops"]), "--out", str(out / "new.pth")),
+                *("--dataset", "street", "--register", "street"),
+                *map(str, (data / "tiny", data / "panoptic_tiny.json", data / "panoptic_tiny")),
+            ],
+            lambda out: True,
+        ),
+        Program(
+            "evaluate_panoptic --errors",
+            [
+                *(tool("evaluate_panoptic.py"), "--truth", truth, "--predictions", truth),
+                *("--engine", "own", "--workers", "2", "--errors", str(out / "errors")),
+            ],
+            lambda out: True,
+        ),
+        Program(
+            "solve",
+            [
+                *(tool("solve.py"), str(inputs["problem"]), "--output", str(out / "labels.txt")),
+                *("--convert", str(out / "problem.txt")),
+            ],
+            lambda out: True,
         ),
     ]
 
@@ -151,165 +196,6 @@ def new_output(folder: Path, inputs: dict[str, Path]) -> Path:
     out.mkdir(parents=True)
     shutil.copytree(inputs["city"], out / "cityscapes", copy_function=os.link)
     return out
-
-
-# ---- signals ------------------------------------------------------------------------------------
-
-
-def run_interrupts(count: int, seed: int, folder: Path) -> Outcome:
-    """End programs by SIGTERM and SIGINT by turns, at random moments of their work."""
-    draw, outcome, inputs = random.Random(seed), Outcome(), prepare(folder)
-    names = len(programs(inputs, folder))
-    for case in range(count):
-        out = new_output(folder / str(case), inputs)
-        program = programs(inputs, out)[case % names]
-        number = (signal.SIGTERM, signal.SIGINT)[case // names % 2]
-        problem = interrupt(program, number, with_many(program, inputs), out, draw)
-        outcome.record(f"{case} {program.name}, {number.name}", problem, program.name)
-        shutil.rmtree(out.parent)
-    return outcome
-
-
-def interrupt(
-    program: Program, number: signal.Signals, words: list[str], out: Path, draw: random.Random
-) -> str | None:
-    """Start a program, send the signal to its whole group, and return what is wrong then."""
-    temporary, log = out.parent / "temporary", out.parent / "log.txt"
-    temporary.mkdir()
-    listening = [sys.executable, "-c", LISTENING, sys.executable, *words]
-    with started(listening, log, out, TMPDIR=str(temporary)) as process:
-        end = time.monotonic() + patience(120)
-        # A second of processor time is more than the imports of the one that writes nothing.
-        while process.poll() is None and not (program.begun(out) and worked(out) > 1.0):
-            if time.monotonic() > end:
-                return "has not begun"
-            time.sleep(0.1)
-        time.sleep(draw.uniform(0, 0.2))
-        if process.poll() is not None:
-            return None if process.returncode == 0 else f"status {process.returncode} by itself"
-        limit = patience(SECONDS)
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        try:
-            status = process.wait(timeout=limit)
-        except subprocess.TimeoutExpired:
-            return f"still alive after {limit:.0f} s"
-        left = [] if wait_for_end(out, patience(5)) else marked(out)
-        if left:
-            return f"processes {left} are left"
-    said = log.read_text(errors="replace")
-    # It may have come to its end in that very moment.
-    if status not in (0, 128 + number, -number):
-        return f"status {status}: {said[-300:]}"
-    if "Traceback" in said:
-        return said[said.index("Traceback") :][-300:]
-    if list(temporary.iterdir()):
-        return f"{[path.name for path in temporary.iterdir()]} is left in the temporary folder"
-    return half_written(out)
-
-
-def worked(mark: Path) -> float:
-    """Seconds of processor time of all processes with the mark."""
-    ticks = 0
-    for number in marked(mark):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-# ---- full disks ---------------------------------------------------------------------------------
-
-
-def run_disks(count: int, seed: int, folder: Path) -> Outcome:
-    """Let each writer fill a small file system, at a random share of what it needs.
-
-    Raises:
-        RuntimeError: this user may mount none, not even in a name space of its own.
-    """
-    draw, outcome, inputs = random.Random(seed), Outcome(), prepare(folder)
-    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0:
-        raise RuntimeError("full disks need `unshare -rm`, which this system does not permit")
-    out = folder / "disk"
-    out.mkdir()
-    writers = [*programs(inputs, out), *further_writers(inputs, out)]
-    needs = [need(writer, inputs, out, folder / f"whole{i}") for i, writer in enumerate(writers)]
-    for case in range(count):
-        index = case % len(writers)
-        writer, share = writers[index], draw.uniform(LEAST_ROOM, MOST_ROOM)
-        # Of a file or two nothing fits at all: the disk is filled before.
-        room = int(share * needs[index]) if needs[index] > SMALL else 0
-        place = folder / f"full{case}"
-        status, said = on_small_disk(with_many(writer, inputs), inputs, out, place, room)
-        problem = None
-        if status == 0:
-            problem = f"status 0 with {room} of {needs[index]} bytes"
-        elif "Traceback" in said:
-            problem = said.strip().splitlines()[-1][-300:]
-        elif "No space left" not in said and "disk" not in said:
-            problem = f"does not say why: {said[-300:]}"
-        problem = problem or half_written(place)
-        outcome.record(f"{case} {writer.name}, {share:.0%} of the room", problem, writer.name)
-        shutil.rmtree(place)
-    return outcome
-
-
-def further_writers(inputs: dict[str, Path], out: Path) -> list[Program]:
-    """Programs that a signal need not find at work, but that write files."""
-    words = train_words(inputs["data"], out, 4, period=1)
-    return [
-        Program("train_net", train_command(words)[1:], any_file),
-        Program(
-            "make_scenes --contact-sheet",
-            [tool("make_scenes.py"), "--number", "4", "--contact-sheet", str(out / "sheet.png")],
-            any_file,
-        ),
-    ]
-
-
-def need(writer: Program, inputs: dict[str, Path], out: Path, place: Path) -> int:
-    """Bytes that a writer fills when nothing is in its way."""
-    status, said = on_small_disk(with_many(writer, inputs), inputs, out, place, 1 << 30)
-    if status != 0:
-        raise RuntimeError(f"{writer.name} fails with room enough: {said[-500:]}")
-    size = sum(512 * path.stat().st_blocks for path in place.rglob("*") if path.is_file())
-    shutil.rmtree(place)
-    return size
-
-
-def on_small_disk(
-    words: list[str], inputs: dict[str, Path], out: Path, place: Path, room: int
-) -> tuple[int, str]:
-    """Run a program whose output folder is a file system of `room` bytes of its own.
-
-    Args:
-        words: of the program, which writes to `out`.
-        inputs: where the Cityscapes tree lies, which has room beside.
-        out: an empty folder; the file system is mounted there.
-        place: what was written is copied there, since the mount ends with the program.
-        room: bytes; 0: another file takes all there is.
-
-    Returns:
-        Status and all that was printed.
-    """
-    place.mkdir()
-    # Inputs come as links, so that they take no room; only what is written counts.
-    script = (
-        'size=$1; out=$2; city=$3; place=$4; shift 4; mount -t tmpfs -o size=$size none "$out"; '
-        'mkdir -p "$out/cityscapes/gtFine"; ln -s "$city/leftImg8bit" "$out/cityscapes/"; '
-        'ln -s "$city/gtFine/val" "$out/cityscapes/gtFine/"; '
-        '[ $size -gt 4096 ] || cat /dev/zero > "$out/filler" 2> /dev/null; "$@"; status=$?; '
-        'rm -f "$out/filler" "$out/cityscapes/leftImg8bit" "$out/cityscapes/gtFine/val"; '
-        'cp -r "$out/." "$place"; exit $status'
-    )
-    numbers = [str(max(4096, room)), str(out), str(inputs["city"]), str(place)]
-    command = ["unshare", "-rm", "sh", "-c", script, "sh", *numbers, sys.executable, *words]
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(300)
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 def half_written(out: Path) -> str | None:
