@@ -28,6 +28,7 @@ from panoptic_common.drawing.errors import draw_errors
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
+from panoptic_common.files import write_atomically
 from panoptic_tools.error_report import unmatched_counts
 from panoptic_tools.hotcoco_engine import Pair
 
@@ -158,4 +159,6 @@ def _draw_marks(
 def save_sheet(folder: Path, rank: int, task: Pair, sheet: ImageArray) -> None:
     """Write a sheet as "<rank>_<name of the truth's PNG>.png"; the rank begins with 1."""
     name = re.sub(r"[^\w.-]", "_", Path(task.truth_png).stem)
-    Image.fromarray(sheet).save(folder / f"{rank:03d}_{name}.png")
+    image = Image.fromarray(sheet)
+    path = folder / f"{rank:03d}_{name}.png"
+    write_atomically(path, lambda file: image.save(file, format="PNG"), flush=False)

@@ -148,22 +148,21 @@ def describe(quality: PanopticQuality, table: list[dict[str, Any]]) -> dict[str,
     return figures
 
 
-@orderly
-def main(arguments: list[str] | None = None) -> int:
-    """Evaluate the predictions and return the exit status."""
-    options = parse_args(arguments)
+def count_and_report(options: argparse.Namespace) -> None:
+    """Do the work: count, print the tables, and write what is asked for.
+
+    Raises:
+        ValueError, OSError: naming the image or the file.
+    """
     report = ""
-    try:
-        tasks, table = make_tasks(options)
-        if options.engine == "hotcoco":
-            totals = hotcoco_engine.count_or(evaluate_all, tasks, len(table), options.workers)
-        elif options.errors or options.compare:
-            others = options.compare and make_tasks(evaluation_reports.options_of_other(options))[0]
-            totals, report = evaluation_reports.make_reports(options, tasks, others, table)
-        else:
-            totals = evaluate_all(tasks, len(table), options.workers)
-    except (ValueError, OSError) as error:
-        return refuse(__file__, error, FAULTY)
+    tasks, table = make_tasks(options)
+    if options.engine == "hotcoco":
+        totals = hotcoco_engine.count_or(evaluate_all, tasks, len(table), options.workers)
+    elif options.errors or options.compare:
+        others = options.compare and make_tasks(evaluation_reports.options_of_other(options))[0]
+        totals, report = evaluation_reports.make_reports(options, tasks, others, table)
+    else:
+        totals = evaluate_all(tasks, len(table), options.workers)
     is_thing = [bool(entry["isthing"]) for entry in table]
     results = {"PQ": describe(totals[0].quality(is_thing), table)}
     if options.boundary_ratio is not None:
@@ -177,6 +176,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{report}", end="")
     if options.output:
         write_json(options.output, results, indent=1)
+
+
+@orderly
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate the predictions and return the exit status."""
+    options = parse_args(arguments)
+    try:
+        count_and_report(options)
+    except (ValueError, OSError) as error:
+        return refuse(__file__, error, FAULTY)
     return 0
 
 

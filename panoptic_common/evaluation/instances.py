@@ -34,7 +34,8 @@ from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
 from panoptic_common.evaluation.truth import PanopticTruth, coco_image, describe, gather_list
-from panoptic_common.files import write_json
+from panoptic_common.files import naming, write_json
+from panoptic_common.processes.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -279,15 +280,19 @@ class InstanceEvaluator(DatasetEvaluator):
         by_image: dict[Any, list[dict[str, Any]]] = {key: [] for key in self._truth.records}
         for detection in detections:
             by_image[detection["image_id"]].append(detection)
-        with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
+        # Its files are moved when they are whole: a disk may get full.
+        with scratch_folder(folder) as scratch, naming(folder):
             scorer = _Scorer(
                 name,
                 tasks,
                 distributed=False,
-                output_dir=str(folder),
+                output_dir=str(scratch),
                 max_dets_per_image=self._max_detections,
             )
-            results = scorer.score(by_image)
+            with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
+                results = scorer.score(by_image)
+            for file in ("instances_predictions.pth", "coco_instances_results.json"):
+                os.replace(scratch / file, folder / file)
         return {task: dict(results[task]) for task in tasks}
 
 

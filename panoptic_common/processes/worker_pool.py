@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from panoptic_common.processes.stopping import SIGNALS, die_with, leave_signals_to_the_parent
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -52,15 +52,20 @@ def map_in_processes(
     context = multiprocessing.get_context(method)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
+    stopped = False
     try:
-        yield from _started(pool, function, tasks, chunk)
+        futures = _started(pool, function, tasks, chunk)
+        while futures:
+            yield from futures.pop().result()
     except (SystemExit, KeyboardInterrupt, GeneratorExit):
         # What they have begun is of no use any more, and may take long.
+        stopped = True
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        # The pool tells all tasks that its processes are gone, and fails on those cancelled.
+        pool.shutdown(cancel_futures=not stopped)
 
 
 def _started(
@@ -68,15 +73,25 @@ def _started(
     function: Callable[[_Task], _Result],
     tasks: Sequence[_Task],
     chunk: int,
-) -> Iterator[_Result]:
-    """Hand out all tasks, with signals blocked, also in the workers until they ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        return pool.map(function, tasks, chunksize=chunk)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+) -> list[Future[list[_Result]]]:
+    """Hand out all tasks, with signals blocked, also in the workers until they ignore them.
+
+    Returns:
+        The last ones first.
+    """
+    blocked = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    before = blocked(signal.SIG_BLOCK, SIGNALS) if blocked else None
     try:
-        return pool.map(function, tasks, chunksize=chunk)
+        begins = range(0, len(tasks), chunk)
+        return [pool.submit(_do, function, tasks[i : i + chunk]) for i in begins][::-1]
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if blocked:
+            blocked(signal.SIG_SETMASK, before)
+
+
+def _do(function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:
+    """Work through a few tasks, in a worker."""
+    return [function(task) for task in tasks]
 
 
 def _begin(parent: int) -> None:

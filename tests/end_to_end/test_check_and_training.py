@@ -78,7 +78,7 @@ def test_the_table_is_large_and_covers_all_treatments() -> None:
 def test_hostile_data_sets_find_no_contradiction(tmp_path: Path) -> None:
     """Some with several mutations each; `make endurance` has 400."""
     number = len(MUTATIONS)
-    for name, build in list(hostile_datasets(seed=3, count=number + 25))[number:]:
+    for name, build in list(hostile_datasets(seed=3, count=number + 40))[number:]:
         folder = tmp_path / str(number)
         folder.mkdir()
         assert judge_hostile(build, folder) == "", name

@@ -10,9 +10,10 @@ from pathlib import Path
 import endurance
 import pytest
 from detectron2.engine import defaults
+from hostile_datasets import MUTATIONS, hostile_datasets, make_coco_panoptic
 from project import ROOT
 from tiny_system import forget_tiny
-from trials import batches, checkpoints, datasets, hostile_datasets, kills, machine
+from trials import batches, checkpoints, datasets, kills, machine
 from trials.outcome import BEGIN, END, Outcome, replace_table, store, table
 
 from panoptic_common.systems import SYSTEMS
@@ -46,16 +47,21 @@ def test_the_comparison_of_two_runs_sees_one_bit(tmp_path):
 
 
 def test_hostile_data_sets_are_judged_alike(tmp_path):
-    assert_survived(datasets.run(30, 0, tmp_path), 30)
+    """Sets of several rows and of drawn faults; those of one row are tests of their own."""
+
+    def later(seed, count):
+        return list(hostile_datasets(seed, len(MUTATIONS) + count))[len(MUTATIONS) :]
+
+    assert_survived(datasets.run(40, 0, tmp_path, later), 40)
 
 
 def test_the_same_seed_makes_the_same_data_set(tmp_path):
     made = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        cases = list(hostile_datasets.cases(7, 3))
-        paths = cases[2][1](tmp_path / name)
-        made.append((cases[2][0], Path(paths.panoptic_json).read_bytes()))
+        title, build = list(hostile_datasets(7, 140))[138]
+        paths = build(tmp_path / name)
+        made.append((title, Path(paths.panoptic_json).read_bytes()))
     assert made[0] == made[1]
 
 
@@ -66,7 +72,7 @@ def test_a_loader_that_misreads_an_id_is_noticed(tmp_path, monkeypatch):
 
     read = datasets.map_record
     monkeypatch.setattr(datasets, "map_record", shifted)
-    sound = [("sound", lambda folder: hostile_datasets.make_coco_panoptic(folder, num_images=1))]
+    sound = [("sound", lambda folder: make_coco_panoptic(folder, num_images=1))]
     outcome = datasets.run(1, 0, tmp_path, lambda seed, count: sound)
     assert "ids differ" in outcome.failures[0]
 

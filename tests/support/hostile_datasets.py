@@ -1,7 +1,7 @@
 """Small data sets with one thing wrong, or unusual: what a check says, and what training does.
 
-`MUTATIONS` is the table. `hostile_datasets` yields as many data sets as wanted, with one to three
-mutations each, drawn by a seed; `dataset_parity` judges them.
+`MUTATIONS` is the table. `hostile_datasets` yields as many data sets as wanted, of its rows and of
+`drawn_faults`, by a seed. `dataset_parity` and `trials.datasets` judge them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from dataset_edits import Json, Plant, edit, image, one, png, segment, text, without
 from dataset_factory import make_coco_panoptic
+from drawn_faults import IN_FILES, IN_JSON
 from PIL import Image
 
 from panoptic_common.coco.annotations import PanopticPaths
@@ -322,37 +323,53 @@ MUTATIONS: dict[str, Mutation] = {
 
 # ---- many ----------------------------------------------------------------------------------------
 
+Builder = Callable[[Path], PanopticPaths]
 
-def hostile_datasets(
-    seed: int, count: int = 400
-) -> Iterator[tuple[str, Callable[[Path], PanopticPaths]]]:
-    """Yield data sets, each with one to three mutations of the table.
 
-    The first ones have one mutation each, in the order of the table.
+def hostile_datasets(seed: int, count: int = 400) -> Iterator[tuple[str, Builder]]:
+    """Yield data sets with one to three things wrong each.
+
+    The first ones have a row of the table each, in its order. Then rows and drawn faults take
+    turns; a set of drawn faults has one or two.
 
     Args:
         seed: of everything drawn.
         count: how many.
 
     Yields:
-        The names of the mutations, and a function that builds the data set in an empty folder.
+        The number of the set with the names of what is wrong, and a function that builds it in an
+        empty folder.
     """
     names = list(MUTATIONS)
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
-        chosen = [names[number]] if number < len(names) else draw.sample(names, draw.randint(1, 3))
-        yield " + ".join(chosen), _builder(chosen, seed, number)
+        if number < len(names):
+            chosen = [(names[number], MUTATIONS[names[number]].plant)]
+        elif number % 2:
+            drawn = draw.sample(names, draw.randint(1, 3))
+            chosen = [(name, MUTATIONS[name].plant) for name in drawn]
+        else:
+            chosen = _drawn(draw)
+        yield f"{number} " + " + ".join(name for name, _ in chosen), _builder(chosen, draw, number)
 
 
-def _builder(chosen: list[str], seed: int, number: int) -> Callable[[Path], PanopticPaths]:
+def _drawn(draw: random.Random) -> list[tuple[str, Plant]]:
+    """Draw one or two faults; what changes the JSON comes first, while it can be read."""
+    first = draw.choice(draw.choice((IN_JSON, IN_FILES)))
+    if draw.random() < 0.25:
+        return [draw.choice(IN_JSON), first]
+    return [first]
+
+
+def _builder(chosen: list[tuple[str, Plant]], draw: random.Random, number: int) -> Builder:
     def build(root: Path) -> PanopticPaths:
-        draw = random.Random(f"{seed} {number} build")
-        paths = make_coco_panoptic(root, num_images=draw.randint(2, 4), seed=number)
-        for name in chosen:
+        suffix = draw.choice((".jpg", ".png"))
+        paths = make_coco_panoptic(root, num_images=draw.randint(2, 4), suffix=suffix, seed=number)
+        for _, plant in chosen:
             try:
-                MUTATIONS[name].plant(paths, draw)
+                plant(paths, draw)
             except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
-                continue  # an earlier mutation has left nothing to change
+                continue  # what was done before has left nothing to change
         return paths
 
     return build

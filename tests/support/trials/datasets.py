@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from dataset_factory import make_coco_panoptic
+from dataset_parity import TREATMENTS
+from hostile_datasets import Builder, hostile_datasets
 from mapped_samples import map_record
 from PIL import Image
 
@@ -18,7 +19,6 @@ from cops.targets import make_cops_targets
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
 from panoptic_common.coco.records import read_records
-from trials.hostile_datasets import Builder, cases
 from trials.outcome import Outcome
 from unified_panoptic.targets import make_unified_targets
 
@@ -28,12 +28,9 @@ MEANS = (
     "ValueError or OSError, within 20 s"
 )
 REFUSALS = (ValueError, OSError)
-# What the check reports and training takes in its stride: it derives area and box from the PNG, and
-# drops a segment without a pixel.
-HARMLESS = re.compile(r": area \S+ listed|: bbox .* listed|no pixel of the PNG")
 
 
-def run(count: int, seed: int, folder: Path, make_cases: Any = cases) -> Outcome:
+def run(count: int, seed: int, folder: Path, make_cases: Any = hostile_datasets) -> Outcome:
     """Try `count` data sets.
 
     Args:
@@ -108,7 +105,8 @@ def compare(
     paths: PanopticPaths, complaints: list[str], table: list[dict], samples: list[tuple[dict, dict]]
 ) -> str | None:
     """Return what is wrong with a data set that was loaded, None if nothing is."""
-    serious = [text for text in complaints if not HARMLESS.search(text)]
+    patterns = TREATMENTS.values()
+    serious = [text for text in complaints if not any(p.search(text) for p in patterns)]
     if serious:
         return f"training reads what the check calls wrong: {serious[0]}"
     content = json.loads(Path(paths.panoptic_json).read_text(encoding="utf-8-sig"))

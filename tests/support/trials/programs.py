@@ -97,11 +97,16 @@ def prepare_data(folder: Path) -> dict[str, Path]:
 
 
 def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
-    """The programs, writing to `out`."""
-    many, weights = inputs["many"], str(inputs["unified"])
-    truth = str(many / "panoptic_many.json")
+    """The programs that write files, here to `out`."""
+    return [*data_programs(inputs, out), *model_programs(inputs, out)]
+
+
+def data_programs(inputs: dict[str, Path], out: Path) -> list[Program]:
+    """Those that need no model."""
+    truth = str(inputs["many"] / "panoptic_many.json")
+    evaluate = [tool("evaluate_panoptic.py"), "--truth", truth, "--predictions", truth]
+    evaluate += ["--workers", "2"]
     city = out / "cityscapes"
-    images, data = str(many / "many"), inputs["data"]
     return [
         Program(
             "make_scenes",
@@ -115,12 +120,35 @@ def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
         ),
         Program(
             "evaluate_panoptic",
+            [*evaluate, "--boundary-ratio", "0.02", "--output", str(out / "pq.json")],
+            lambda out: True,
+        ),
+        Program(
+            "evaluate_panoptic --errors",
+            [*evaluate, "--engine", "own", "--errors", str(out / "errors")],
+            lambda out: True,
+        ),
+        Program(
+            "prepare_nuclei",
+            [tool("prepare_nuclei.py"), str(inputs["raw"]), "--out", str(out / "nuclei")],
+            lambda out: any((out / "nuclei").glob(".preparing_*/*/*.png")),
+        ),
+        Program(
+            "solve",
             [
-                *(tool("evaluate_panoptic.py"), "--truth", truth, "--predictions", truth),
-                *("--workers", "2", "--boundary-ratio", "0.02", "--output", str(out / "pq.json")),
+                *(tool("solve.py"), str(inputs["problem"]), "--output", str(out / "labels.txt")),
+                *("--convert", str(out / "problem.txt")),
             ],
             lambda out: True,
         ),
+    ]
+
+
+def model_programs(inputs: dict[str, Path], out: Path) -> list[Program]:
+    """Those that read weights."""
+    weights, images = str(inputs["unified"]), str(inputs["many"] / "many")
+    data = inputs["data"]
+    return [
         Program(
             "demo",
             [
@@ -139,11 +167,6 @@ def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
             lambda out: any((out / "inference").rglob("*.png")),
         ),
         Program(
-            "prepare_nuclei",
-            [tool("prepare_nuclei.py"), str(inputs["raw"]), "--out", str(out / "nuclei")],
-            lambda out: any((out / "nuclei").glob(".preparing_*/*/*.png")),
-        ),
-        Program(
             "convert_cops_checkpoint",
             [
                 *(tool("convert_cops_checkpoint.py"), str(inputs["theirs"])),
@@ -157,22 +180,6 @@ def programs(inputs: dict[str, Path], out: Path) -> list[Program]:
                 *(tool("calibrate_cops.py"), str(inputs["cops"]), "--out", str(out / "new.pth")),
                 *("--dataset", "street", "--register", "street"),
                 *map(str, (data / "tiny", data / "panoptic_tiny.json", data / "panoptic_tiny")),
-            ],
-            lambda out: True,
-        ),
-        Program(
-            "evaluate_panoptic --errors",
-            [
-                *(tool("evaluate_panoptic.py"), "--truth", truth, "--predictions", truth),
-                *("--engine", "own", "--workers", "2", "--errors", str(out / "errors")),
-            ],
-            lambda out: True,
-        ),
-        Program(
-            "solve",
-            [
-                *(tool("solve.py"), str(inputs["problem"]), "--output", str(out / "labels.txt")),
-                *("--convert", str(out / "problem.txt")),
             ],
             lambda out: True,
         ),

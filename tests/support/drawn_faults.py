@@ -1,27 +1,24 @@
-"""Small data sets with what goes wrong in those that people make: a fault or two each, by a seed.
+"""What goes wrong in data sets that people make, each time in another place or by another value.
 
-`cases(seed, count)` yields names and builders; a builder writes its set into a folder.
+The rows of `hostile_datasets.MUTATIONS` tell what a check and a training must say; these do not.
+`trials.datasets` compares what is read with what is in the files.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-import json
 import os
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dataset_factory import make_coco_panoptic
+from dataset_edits import Json, Plant, edit
 from PIL import Image
 
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 
-Builder = Callable[[Path], PanopticPaths]
 NONSENSE: list[Any] = [
     *(None, "x", "", "1", -1, 0, 1, 1.5, 96.0, float("nan"), float("inf"), 2**40, 10**400),
     *([], {}, [1, 2], True, False, "\ud800", "\0", "a/../b", "ü", [0, 0, 1e300, 1]),
@@ -31,7 +28,7 @@ NONSENSE: list[Any] = [
 # ---- the JSON -----------------------------------------------------------------------------------
 
 
-def _entry(data: dict, draw: random.Random) -> dict:
+def _entry(data: Json, draw: random.Random) -> Json:
     """Some object of the file: an image, a category, an annotation or a segment."""
     kind = draw.choice(("images", "annotations", "categories", "segments"))
     if kind != "segments":
@@ -39,61 +36,61 @@ def _entry(data: dict, draw: random.Random) -> dict:
     return draw.choice(draw.choice(data["annotations"])["segments_info"])
 
 
-def set_nonsense(data: dict, draw: random.Random) -> None:
+def set_nonsense(data: Json, draw: random.Random) -> None:
     entry = _entry(data, draw)
     entry[draw.choice(sorted(entry))] = draw.choice(NONSENSE)
 
 
-def drop_key(data: dict, draw: random.Random) -> None:
+def drop_key(data: Json, draw: random.Random) -> None:
     entry = _entry(data, draw)
     entry.pop(draw.choice(sorted(entry)))
 
 
-def repeat_entry(data: dict, draw: random.Random) -> None:
+def repeat_entry(data: Json, draw: random.Random) -> None:
     name = draw.choice(("images", "annotations", "categories"))
     data[name].append(dict(draw.choice(data[name])))
 
 
-def repeat_segment(data: dict, draw: random.Random) -> None:
+def repeat_segment(data: Json, draw: random.Random) -> None:
     segments = draw.choice(data["annotations"])["segments_info"]
     segments.append(dict(draw.choice(segments)))
 
 
-def drop_entry(data: dict, draw: random.Random) -> None:
+def drop_entry(data: Json, draw: random.Random) -> None:
     name = draw.choice(("images", "annotations", "categories"))
     data[name].remove(draw.choice(data[name]))
 
 
-def drop_segment(data: dict, draw: random.Random) -> None:
+def drop_segment(data: Json, draw: random.Random) -> None:
     segments = draw.choice(data["annotations"])["segments_info"]
     segments.remove(draw.choice(segments))
 
 
-def replace_list(data: dict, draw: random.Random) -> None:
+def replace_list(data: Json, draw: random.Random) -> None:
     data[draw.choice(("images", "annotations", "categories"))] = draw.choice(NONSENSE)
 
 
-def replace_segments(data: dict, draw: random.Random) -> None:
+def replace_segments(data: Json, draw: random.Random) -> None:
     draw.choice(data["annotations"])["segments_info"] = draw.choice([*NONSENSE, [None], [[]]])
 
 
-def text_ids(data: dict, draw: random.Random) -> None:
+def text_ids(data: Json, draw: random.Random) -> None:
     for entry in data[draw.choice(("images", "annotations"))]:
         for key in entry.keys() & {"id", "image_id"}:
             entry[key] = str(entry[key])
 
 
-def swap_pngs(data: dict, draw: random.Random) -> None:
+def swap_pngs(data: Json, draw: random.Random) -> None:
     first, *_, last = data["annotations"]
     first["file_name"], last["file_name"] = last["file_name"], first["file_name"]
 
 
-def swap_classes(data: dict, draw: random.Random) -> None:
+def swap_classes(data: Json, draw: random.Random) -> None:
     first, second = draw.sample(draw.choice(data["annotations"])["segments_info"], 2)
     first["category_id"], second["category_id"] = second["category_id"], first["category_id"]
 
 
-def one_kind_of_class(data: dict, draw: random.Random) -> None:
+def one_kind_of_class(data: Json, draw: random.Random) -> None:
     kind = draw.randrange(2)
     for category in data["categories"]:
         category["isthing"] = kind
@@ -209,47 +206,17 @@ def odd_json(paths: PanopticPaths, draw: random.Random) -> None:
     )
 
 
-def nothing(paths: PanopticPaths, draw: random.Random) -> None:
-    """A sound data set among the others."""
-
-
-IN_JSON = (
+# The more often a fault stands here, the more often it is drawn.
+_IN_JSON = (
     *(set_nonsense, set_nonsense, set_nonsense, drop_key, drop_key, repeat_entry, repeat_segment),
     *(drop_entry, drop_segment, replace_list, replace_segments, text_ids, swap_pngs, swap_classes),
     one_kind_of_class,
 )
-IN_FILES = (
-    *(recolour, all_void, other_size, other_mode, other_mode, turned_by_exif, truncate, flip_bits),
-    *(no_file, special_file, bomb, odd_json, nothing),
+IN_JSON: tuple[tuple[str, Plant], ...] = tuple((f.__name__, edit(f)) for f in _IN_JSON)
+IN_FILES: tuple[tuple[str, Plant], ...] = tuple(
+    (fault.__name__, fault)
+    for fault in (
+        *(recolour, all_void, other_size, other_mode, other_mode, turned_by_exif, truncate),
+        *(flip_bits, no_file, special_file, bomb, odd_json),
+    )
 )
-
-
-def cases(seed: int, count: int) -> Iterator[tuple[str, Builder]]:
-    """Yield the name and the builder of each data set; the same for the same seed."""
-    for number in range(count):
-        draw = random.Random(f"{seed} {number}")
-        faults = [draw.choice(draw.choice((IN_JSON, IN_FILES)))]
-        if draw.random() < 0.25:
-            faults.append(draw.choice(IN_JSON))
-        # What changes the JSON comes first: the others may make it unreadable.
-        faults.sort(key=lambda fault: fault in IN_FILES)
-        name = f"{number} " + ", ".join(fault.__name__ for fault in faults)
-        yield name, functools.partial(_build, faults, draw)
-
-
-def _build(faults: list[Callable], draw: random.Random, folder: Path) -> PanopticPaths:
-    """Write a data set of two images with these faults."""
-    suffix = draw.choice((".jpg", ".png"))
-    paths = make_coco_panoptic(folder, num_images=2, suffix=suffix, seed=draw.randrange(1000))
-    path = Path(paths.panoptic_json)
-    for fault in faults:
-        if fault not in IN_JSON:
-            fault(paths, draw)
-            continue
-        data = json.loads(path.read_text())
-        try:
-            fault(data, draw)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            continue  # the fault before has left nothing to change
-        path.write_text(json.dumps(data))
-    return paths
