@@ -54,6 +54,7 @@ ITEMS = {
     "background": Item("SIGKILL and SIGHUP to a training", "signals", 7, "run_background"),
     "interrupts": Item("SIGTERM and Ctrl-C to the others", "interrupts", 40),
     "disks": Item("A full disk under each writer", "disks", 42),
+    "containers": Item("Source tree and home read-only", "containers", 2),
     "datasets": Item("Hostile data sets", "datasets", 400),
     "checkpoints": Item("Damaged and forged checkpoints, five ways in", "checkpoints", 300),
     "pickles": Item("Mutated pickles", "machine", 5000, "run_pickles"),
