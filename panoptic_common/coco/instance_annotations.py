@@ -35,7 +35,7 @@ def read_instance_annotations(
         content: Any = read_json(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such instances JSON: {path}") from error
-    lists = {}
+    lists: dict[str, Any] = {}
     for key in ("images", "annotations", "categories"):
         lists[key] = content.get(key) if isinstance(content, dict) else None
         if not isinstance(lists[key], list):
