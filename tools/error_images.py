@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ KIND_COLOURS = {
 }
 _PANEL = 640  # pixels across
 _KEY = "areas: true segments, lines: predicted ones"
+ERRORS_TITLE = f"errors ({_KEY})"
 _PAPER = 128  # grey of an image that is not there
 _ALPHA, _ALPHA_ON_GREY = 0.6, 0.85
 _MOST_NAMES = 40  # segments; the names of more, or always the same, would hide the image
@@ -96,39 +97,55 @@ def draw_sheet(
         image_file: the image itself; None draws on plain grey.
         other: another prediction of the image, whose errors then take the prediction's place.
     """
-    truth = read_id_map(task.truth_png)
-    image = _background(image_file, truth.shape)
-    scale = legible_scale(image, _PANEL)
-    alpha = _ALPHA if image_file else _ALPHA_ON_GREY
-
-    def maps(ids: npt.NDArray[Any], segments: list[dict[str, Any]]) -> ImageArray:
-        classes = {segment["category_id"] for segment in segments}
-        names = len(classes) > 2 and len(segments) <= _MOST_NAMES
-        return draw_panoptic(image, ids, segments, table, alpha=alpha, scale=scale, names=names)
-
-    def marked(pair: Pair, found: Sequence[SegmentError]) -> ImageArray:
-        return _draw_marks(image, truth, read_id_map(pair.prediction_png), found, scale)
-
-    panels = [maps(truth, task.truth_segments)]
+    panels = draw_panels(task, errors, table, image_file)
     if other is None:
-        panels.append(maps(read_id_map(task.prediction_png), task.prediction_segments))
-        titles = ["truth", "prediction", f"errors ({_KEY})"]
+        titles = ["truth", "prediction", ERRORS_TITLE]
         counts = unmatched_counts(errors)
     else:
-        panels.append(marked(*other))
+        pair, found = other
+        # Its errors: the last of its panels.
+        panels[1] = draw_panels(pair, found, table, image_file)[-1]
         titles = [
             f"truth (errors: {_KEY})",
             "errors of the one compared with",
             "errors of the prediction",
         ]
         counts = {}
-    panels.append(marked(task, errors))
+    footer = error_legend(len(panels) * _PANEL, counts)
+    return contact_sheet([panels], titles, panel_width=_PANEL, footer=footer)
+
+
+def draw_panels(
+    task: Pair,
+    errors: Sequence[SegmentError],
+    table: Sequence[dict[str, Any]],
+    image_file: str | None,
+) -> list[ImageArray]:
+    """Draw truth, prediction and errors of an image; see `draw_sheet`."""
+    truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
+    image = _background(image_file, truth.shape)
+    scale = legible_scale(image, _PANEL)
+    alpha = _ALPHA if image_file else _ALPHA_ON_GREY
+
+    def segments(ids: npt.NDArray[Any], segments: list[dict[str, Any]]) -> ImageArray:
+        classes = {segment["category_id"] for segment in segments}
+        names = len(classes) > 2 and len(segments) <= _MOST_NAMES
+        return draw_panoptic(image, ids, segments, table, alpha=alpha, scale=scale, names=names)
+
+    return [
+        segments(truth, task.truth_segments),
+        segments(prediction, task.prediction_segments),
+        _draw_marks(image, truth, prediction, errors, scale),
+    ]
+
+
+def error_legend(width: int, counts: Mapping[str, int]) -> ImageArray:
+    """Draw the colours of the kinds of errors, with how many there are where that is known."""
     kinds = [
         {"name": f"{kind} {counts[kind]}" if kind in counts else kind, "color": KIND_COLOURS[kind]}
         for kind in KINDS
     ]
-    footer = legend(kinds, len(panels) * _PANEL)
-    return contact_sheet([panels], titles, panel_width=_PANEL, footer=footer)
+    return legend(kinds, width)
 
 
 def _background(image_file: str | None, size: tuple[int, ...]) -> ImageArray:

@@ -26,8 +26,15 @@ from tqdm import tqdm
 from panoptic_common.coco.errors import SegmentError, find_errors
 from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.pairing import read_lists
+from panoptic_common.drawing.sheets import contact_sheet
 from panoptic_common.files import write_json
-from panoptic_tools.error_images import draw_sheet, find_images
+from panoptic_tools.error_images import (
+    ERRORS_TITLE,
+    draw_panels,
+    draw_sheet,
+    error_legend,
+    find_images,
+)
 from panoptic_tools.error_report import match_files
 from panoptic_tools.evaluate_panoptic import Task, make_tasks
 from panoptic_tools.studies.library.nuclei_measures import (
@@ -36,6 +43,8 @@ from panoptic_tools.studies.library.nuclei_measures import (
     microscopy_of,
     table_rows,
 )
+
+_PANEL = 320  # pixels across, in a contact sheet
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -50,6 +59,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--predictions-png", type=Path, metavar="DIR")
     parser.add_argument("--thing", default="nucleus", help="name of the class (default: nucleus)")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="draw three images into it")
+    parser.add_argument(
+        "--contact-sheet", type=Path, metavar="FILE", help="draw five into one image"
+    )
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures to a file")
     options = parser.parse_args(arguments)
     options.truth_png = options.truth_png or options.truth.with_suffix("")
@@ -87,9 +99,7 @@ def draw_sheets(
 ) -> list[tuple[str, str, float]]:
     """Draw the best, the median and the worst image; returns role, name and PQ of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    qualities = np.array([image.pq for image, _ in found])
-    # Of equals the first in the order of the set; images without a nucleus have no PQ.
-    order = [int(k) for k in np.argsort(-qualities, kind="stable") if not np.isnan(qualities[k])]
+    order = by_quality(found)
     drawn = []
     for role, place in (("best", 0), ("median", len(order) // 2), ("worst", -1)):
         k = order[place]
@@ -98,6 +108,47 @@ def draw_sheets(
         Image.fromarray(sheet).save(folder / f"{role}.png")
         drawn.append((role, image.name, image.pq))
     return drawn
+
+
+def draw_contact_sheet(
+    file: Path,
+    tasks: list[Task],
+    found: list[tuple[ImageNuclei, list[SegmentError]]],
+    table: list[dict[str, Any]],
+    files: dict[Any, str],
+) -> list[tuple[str, str, float]]:
+    """Draw image, truth, prediction and errors of five images below one another.
+
+    They are the best and the median of each kind of microscopy, and the worst of all. Returns role,
+    name and PQ of each.
+    """
+    order = by_quality(found)
+    chosen = []
+    for kind in sorted({found[k][0].kind for k in order}):
+        places = [k for k in order if found[k][0].kind == kind]
+        chosen += [(f"best, {kind}", places[0]), (f"median, {kind}", places[len(places) // 2])]
+    chosen.append(("worst", order[-1]))
+    rows = []
+    for _, k in chosen:
+        image_file = files[tasks[k].image_id]
+        rows.append(
+            [read_image(image_file), *draw_panels(tasks[k], found[k][1], table, image_file)]
+        )
+    titles = ["image", "truth", "prediction", ERRORS_TITLE]
+    footer = error_legend(len(titles) * _PANEL, {})
+    sheet = contact_sheet(rows, titles, panel_width=_PANEL, footer=footer)
+    Image.fromarray(sheet).save(file, quality=85)
+    return [(role, found[k][0].name, found[k][0].pq) for role, k in chosen]
+
+
+def by_quality(found: list[tuple[ImageNuclei, list[SegmentError]]]) -> list[int]:
+    """Return the places of images from the best PQ to the worst.
+
+    Of equals the first in the order of the set comes first; images without a nucleus have no PQ,
+    and are left out.
+    """
+    qualities = np.array([image.pq for image, _ in found])
+    return [int(k) for k in np.argsort(-qualities, kind="stable") if not np.isnan(qualities[k])]
 
 
 def print_figures(rows: dict[str, dict[str, Any]]) -> None:
@@ -127,6 +178,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.sheets:
             for role, name, pq in draw_sheets(options.sheets, tasks, found, table, files):
                 print(f"{role}: {name}, PQ {100 * pq:.1f}, {options.sheets / role}.png")
+        if options.contact_sheet:
+            drawn = draw_contact_sheet(options.contact_sheet, tasks, found, table, files)
+            for role, name, pq in drawn:
+                print(f"{options.contact_sheet}: {role}: {name}, PQ {100 * pq:.1f}")
     except (OSError, ValueError) as error:
         print(f"nuclei_figures.py: {error}", file=sys.stderr)
         return 2

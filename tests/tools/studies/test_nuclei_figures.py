@@ -148,6 +148,20 @@ def test_the_program_prints_figures_and_draws_three_sheets(
             assert min(sheet.size) > 100
 
 
+def test_the_contact_sheet_has_the_best_and_the_median_of_each_kind_and_the_worst(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert nuclei_figures.main([*files, "--contact-sheet", str(sheet)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(sheet))]
+    assert [row.removeprefix(f"{sheet}: ").split(".png")[0] for row in rows] == [
+        *("best, fluorescence: 1", "median, fluorescence: 3"),
+        *("best, stained: 2", "median, stained: 2", "worst: 3"),
+    ]
+    with Image.open(sheet) as drawn:
+        assert drawn.width == 4 * (320 + 6) + 6
+
+
 def test_the_program_names_what_it_cannot_use(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
