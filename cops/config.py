@@ -56,6 +56,9 @@ def _add_network_config(node: CN) -> None:
     # pixels. At 2, MODEL.RESNETS.OUT_FEATURES begins with "res1", each PROJECT_CHANNELS has one
     # number more, and INFERENCE.STRIDE is 2 or 1.
     node.STRIDE = 4
+    # Images are padded to multiples of it, beside what the backbone needs; 0: to that alone. The
+    # authors' COCO network sees 640 x 640, so that its ASPP pools as in training.
+    node.SIZE_DIVISIBILITY = 0
     # Distances d of the edges, in cells of that grid, horizontal and vertical (3.1).
     node.DISTANCES = (1, 4, 16, 32, 64)
     for name, channels in (("SEMANTIC", 256), ("AFFINITY", 256)):
@@ -80,6 +83,9 @@ def _add_target_config(node: CN) -> None:
     node.PRETRAIN = CN()
     node.PRETRAIN.SEMANTIC_TOP_K = 0.2  # share of the hardest pixels; 0.2 Cityscapes, 1.0 COCO
     node.PRETRAIN.AFFINITY_TOP_K = 0.25  # of the edges of each distance
+    # Factor of the affinity loss, a mean over distances. The authors add 0.25 times the losses of
+    # both directions of each: a factor of 0.5 D.
+    node.PRETRAIN.AFFINITY_FACTOR = 1.0
     node.PRETRAIN.THING_WEIGHT = 4.0  # of edges with a thing at either end
     node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
     # Below this area, in pixels of the augmented image, a thing is small (Panoptic-DeepLab's).
@@ -119,6 +125,10 @@ def _add_training_config(node: CN) -> None:
     # h becomes (1 - s) h(u) + s u: h has no slope at u = 0, so a missed segment is not pulled up.
     # 0: the paper's.
     node.LOSS.LINEAR_SHARE = 0.0
+    # Added to numerator and denominator of each class's quality; the authors' is 0.1. Then a class
+    # that is only predicted has a slope, and COUNT_PREDICTED lets it into the mean, as theirs does.
+    node.LOSS.EPSILON = 0.0
+    node.LOSS.COUNT_PREDICTED = False
     # Of the slope 0.1 of sigma (Eq. 6), and of the area limits beside it: "pixel", "authors", or
     # "cell". The paper does not say; see `cops.modeling.solver_training.area_unit`.
     node.LOSS.AREA_UNIT = "cell"
@@ -132,6 +142,8 @@ def _add_inference_config(node: CN) -> None:
     # Segments below these areas, in pixels of the result, become void (4.1). Soft in training.
     node.INFERENCE.THING_AREA_LIMIT = 200
     node.INFERENCE.STUFF_AREA_LIMIT = 2048
+    # True: AP looks at the trimmed map, as the authors' does. Small things then count nowhere.
+    node.INFERENCE.TRIM_INSTANCES = False
     # Added to every edge cost; above 0 joins more. A control of one number: pre-training may leave
     # the affinities biased, and docs/results.md shows what that costs.
     node.INFERENCE.EDGE_OFFSET = 0.0

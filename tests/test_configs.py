@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from project import ROOT
 
 from panoptic_common.config import fill_classes, read_config
+from panoptic_common.engine.optimizer import build_optimizer
 from panoptic_common.mappings import flatten
 
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -257,3 +258,36 @@ def test_rows_of_the_choices_are_short() -> None:
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) > 30
     assert [row for row in rows if len(row) > 200] == []
+
+
+@pytest.mark.parametrize("family", ["scenes", "cityscapes"])
+def test_rates_of_the_authors_reach_the_layers(family):
+    """train_net.py of the COPS authors: 20 times less per layer away from the costs."""
+    path = ROOT / f"configs/cops/{family}/full_rates_authors.yaml"
+    cfg = complete(read_config(path), *CLASSES[family])
+    model = build_model(cfg)
+    rates = {
+        id(parameter): group["lr"]
+        for group in build_optimizer(cfg, model).param_groups
+        for parameter in group["params"]
+    }
+    divisors = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in rates:
+            rate = rates[id(parameter)]
+            divisors.setdefault(rate and round(cfg.SOLVER.BASE_LR / rate), set()).add(name)
+    assert set(divisors) == {0, 1, 20, 40, 60}
+    assert {name.split(".")[0] for name in divisors[1]} == {"cost_scale"}
+    distances = range(len(cfg.MODEL.COPS.DISTANCES))
+    last = {f"affinity_head.classifiers.{i}.2" for i in distances} | {"sem_seg_head.predictor"}
+    assert {name.rpartition(".")[0] for name in divisors[20]} == last
+    inner = {name for name in divisors[40] if name.startswith("affinity_head.")}
+    assert inner and all(re.match(r"affinity_head\.classifiers\.\d\.[01]\.", n) for n in inner)
+    assert all(name.startswith("sem_seg_head.head.") for name in divisors[40] - inner)
+    assert all(name.startswith("affinity_head.head.") for name in divisors[60])
+    assert all(".decoder." in name for name in divisors[0])  # frozen
+
+
+def test_the_middle_of_full_training_is_kept_for_table_5():
+    cfg = read_config(ROOT / "configs/cops/cityscapes/full.yaml")
+    assert 1500 % cfg.SOLVER.CHECKPOINT_PERIOD == 0 and cfg.SOLVER.CHECKPOINT_KEEP == 0

@@ -32,6 +32,9 @@ is no false positive, as in PQ.
 
 A class counts in the mean if the batch holds a true segment of it. One that is only predicted has
 PQ 0 whatever its masks are, so it has no slope. Its cells are drawn to the segments they belong to.
+The authors add an `epsilon` of 0.1 to both parts of the ratio and let such a class count, too
+(`count_predicted`). With epsilon it is epsilon / (sum of sigma / 2 + epsilon), which grows as the
+masks shrink.
 
 Shapes: N images; K classes; h, w cells of the grid; S true segments; J masks of an image.
 """
@@ -116,6 +119,8 @@ def smooth_panoptic_quality(
     form: str = "authors",
     linear_share: float = 0.0,
     area_slope: float = AREA_SLOPE,
+    epsilon: float = 0.0,
+    count_predicted: bool = False,
 ) -> tuple[Tensor, SmoothQuality]:
     """Compute 1 - the mean surrogate PQ over the classes present in the batch.
 
@@ -129,6 +134,8 @@ def smooth_panoptic_quality(
         form: "authors" or "literal", see the module.
         linear_share: of u in h, see `soft_match`.
         area_slope: of sigma, per cell, see `soft_keep`.
+        epsilon: added to numerator and denominator of each class.
+        count_predicted: let classes that are only predicted into the mean.
 
     Returns:
         A scalar in 0..1 (0, still part of the graph, if no class counts), and what it is made of.
@@ -152,7 +159,9 @@ def smooth_panoptic_quality(
         for truth in truths:
             num_truths += torch.bincount(truth.classes, minlength=len(limits))
         keep = soft_keep(pairs.area, limits[pairs.classes], area_slope)
-        return _quality_of_classes(pairs, num_truths, keep, form, linear_share)
+        return _quality_of_classes(
+            pairs, num_truths, keep, form, linear_share, epsilon, count_predicted
+        )
 
 
 def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
@@ -183,6 +192,8 @@ def _quality_of_classes(
     keep: Tensor,
     form: str,
     linear_share: float,
+    epsilon: float,
+    count_predicted: bool,
 ) -> tuple[Tensor, SmoothQuality]:
     """Take the ratio of each class and the mean.
 
@@ -192,6 +203,8 @@ def _quality_of_classes(
         keep: (J,) sigma.
         form: "authors" or "literal".
         linear_share: see `soft_match`.
+        epsilon: see `smooth_panoptic_quality`.
+        count_predicted: likewise.
     """
 
     def by_class(values: Tensor) -> Tensor:
@@ -210,9 +223,13 @@ def _quality_of_classes(
     sums = sum_over_processes(torch.stack(own)).unbind()
     true_positives, false_positives, false_negatives, overlap, num_truths = sums
     weight = true_positives + 0.5 * (false_positives + false_negatives)
+    if epsilon:
+        overlap, weight = overlap + epsilon, weight + epsilon
     pq = overlap / weight.clamp(min=_TINY)
 
     present = num_truths > 0
+    if count_predicted:
+        present = present | (false_positives > 0)
     loss = 1 - pq[present].mean() if bool(present.any()) else 0.0 * pairs.area.sum()
     nan = torch.full_like(pq, torch.nan)
     parts = (true_positives, false_positives, false_negatives)
@@ -270,6 +287,8 @@ class PanopticQualityLoss(nn.Module):
         form: see `smooth_panoptic_quality`.
         linear_share: see `smooth_panoptic_quality`.
         area_slope: see `smooth_panoptic_quality`.
+        epsilon: see `smooth_panoptic_quality`.
+        count_predicted: see `smooth_panoptic_quality`.
     """
 
     def __init__(
@@ -280,6 +299,8 @@ class PanopticQualityLoss(nn.Module):
         form: str = "authors",
         linear_share: float = 0.0,
         area_slope: float = AREA_SLOPE,
+        epsilon: float = 0.0,
+        count_predicted: bool = False,
     ) -> None:
         super().__init__()
         self.area_limits: Tensor
@@ -291,6 +312,8 @@ class PanopticQualityLoss(nn.Module):
         self.form = form
         self.linear_share = linear_share
         self.area_slope = area_slope
+        self.epsilon = epsilon
+        self.count_predicted = count_predicted
 
     def forward(
         self, predictions: Sequence[PanopticMasks], truths: Sequence[CopsTarget]
@@ -303,5 +326,7 @@ class PanopticQualityLoss(nn.Module):
             form=self.form,
             linear_share=self.linear_share,
             area_slope=self.area_slope,
+            epsilon=self.epsilon,
+            count_predicted=self.count_predicted,
         )
         return self.weight * loss, details

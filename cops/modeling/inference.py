@@ -45,6 +45,7 @@ class InferenceOptions:
         stuff_area_limit: stuff likewise.
         edge_offset: added to every edge cost; above 0 joins more.
         semantic_oracle: replace the class costs by the truth (Table 9).
+        trim_instances: things below their limit are no detections either.
         max_instances: only so many things of an image, the surest, become detections.
     """
 
@@ -54,6 +55,7 @@ class InferenceOptions:
     stuff_area_limit: int = 2048
     edge_offset: float = 0.0
     semantic_oracle: bool = False
+    trim_instances: bool = False
     max_instances: int = 100
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class InferenceOptions:
             stuff_area_limit=node.INFERENCE.STUFF_AREA_LIMIT,
             edge_offset=node.INFERENCE.EDGE_OFFSET,
             semantic_oracle=node.INFERENCE.SEMANTIC_ORACLE,
+            trim_instances=node.INFERENCE.TRIM_INSTANCES,
             max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
         )
 
@@ -223,14 +226,15 @@ class SolvedImage:
         graph, _, result = self.solve(options)
         _, clusters = self._labels(graph, result)
         # Average precision ranks instances by their scores, so even small ones may take part.
-        untrimmed = self.panoptic(options.changed({"thing_area_limit": 0}))
+        limit = options.thing_area_limit if options.trim_instances else 0
+        detected = self.panoptic(options.changed({"thing_area_limit": limit}))
         height, width = (-(-length // self.grid_stride) for length in self.input_size)
         return {
             "sem_seg": semantic_probabilities(
                 self.class_logits, self.input_size, self.output_size, stride=self.grid_stride
             ),
             "panoptic_seg": self.panoptic(options),
-            "instances": instances_from_segments(untrimmed, self.is_thing, options.max_instances),
+            "instances": instances_from_segments(detected, self.is_thing, options.max_instances),
             "cut_edges": cut_edge_map(clusters),
             "affinity_map": cut_probability_map(-self.edge_costs[:, :height, :width]),
         }

@@ -11,6 +11,7 @@ Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,7 @@ class COPS(nn.Module):
             scaled to an L1 norm of 1 at the costs first. 0 leaves them out.
         freeze: train the last layers only (4.2).
         stride: of the grid.
+        size_divisibility: images are padded to multiples of it, and of what the backbone needs.
         distances: D, in cells.
         is_thing: K flags.
         options: how panoptic maps are made.
@@ -104,6 +106,7 @@ class COPS(nn.Module):
         variants: Sequence[str],
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        size_divisibility: int = 0,
     ) -> None:
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]
@@ -125,6 +128,9 @@ class COPS(nn.Module):
                 f"options.stride is {options.stride}: it must divide the network's stride, {stride}"
             )
         self.stride = stride
+        # Of 4 pixels at any stride, so that grid and features of a coarser one fit.
+        least = max(backbone.size_divisibility, STRIDE)
+        self.divisibility = math.lcm(least, size_divisibility or least)
         self.distances = tuple(distances)
         self.is_thing = tuple(bool(flag) for flag in is_thing)
         self.options = options
@@ -173,6 +179,7 @@ class COPS(nn.Module):
             "variants": tuple(cfg.TEST.PANOPTIC_VARIANTS),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": node.SIZE_DIVISIBILITY,
         }
 
     @property
@@ -226,11 +233,9 @@ class COPS(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise images, and pad them to one size that the backbone can divide."""
-        # Of 4 pixels at any stride, so that grid and features of a coarser one fit.
-        divisibility = max(self.backbone.size_divisibility, STRIDE)
         stride = coarsest_stride(self.backbone) if self.training else None
         return normalised_batch(
-            batched_inputs, self.pixel_mean, self.pixel_std, divisibility, stride
+            batched_inputs, self.pixel_mean, self.pixel_std, self.divisibility, stride
         )
 
     def predict_maps(self, images: torch.Tensor) -> Maps:

@@ -27,6 +27,7 @@ class PretrainingLosses(nn.Module):
         affinity_top_k: share of the edges of each distance that count.
         loss_stride: 1 takes the semantic loss at the size of the images, that of the grid on it.
         grid_stride: pixels along a cell of the network's grid.
+        affinity_factor: factor of the affinity loss.
 
     Raises:
         ValueError: another loss stride.
@@ -40,6 +41,7 @@ class PretrainingLosses(nn.Module):
         affinity_top_k: float,
         loss_stride: int,
         grid_stride: int = GRID_STRIDE,
+        affinity_factor: float = 1.0,
     ) -> None:
         super().__init__()
         if loss_stride not in (1, grid_stride):
@@ -48,6 +50,7 @@ class PretrainingLosses(nn.Module):
         self.semantic_top_k = semantic_top_k
         self.affinity_top_k = affinity_top_k
         self.loss_stride = loss_stride
+        self.affinity_factor = affinity_factor
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class PretrainingLosses(nn.Module):
             "affinity_top_k": node.AFFINITY_TOP_K,
             "loss_stride": node.LOSS_STRIDE,
             "grid_stride": cfg.MODEL.COPS.STRIDE,
+            "affinity_factor": node.AFFINITY_FACTOR,
         }
 
     def forward(
@@ -100,7 +104,7 @@ class PretrainingLosses(nn.Module):
             torch.stack([truth.edge_weights for truth in truths]),
             self.affinity_top_k,
         )
-        return {"loss_semantic": semantic, "loss_affinity": affinity}
+        return {"loss_semantic": semantic, "loss_affinity": self.affinity_factor * affinity}
 
 
 def _stack(maps: Sequence[torch.Tensor], size: tuple[int, int], fill: int) -> torch.Tensor:

@@ -97,6 +97,8 @@ class SolverTraining(nn.Module):
                     form=node.LOSS.FORM,
                     linear_share=node.LOSS.LINEAR_SHARE,
                     area_slope=slope,
+                    epsilon=node.LOSS.EPSILON,
+                    count_predicted=node.LOSS.COUNT_PREDICTED,
                 ),
             }
         return {**parts, "cost_dropout": node.LOSS.COST_DROPOUT, "is_thing": is_thing}

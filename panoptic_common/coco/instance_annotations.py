@@ -35,11 +35,12 @@ def read_instance_annotations(
         content: Any = read_json(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such instances JSON: {path}") from error
-    lists: dict[str, Any] = {}
+    lists: dict[str, list[dict[str, Any]]] = {}
     for key in ("images", "annotations", "categories"):
-        lists[key] = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(lists[key], list):
-            raise ValueError(f"{path}: no instances JSON: there is no list {key!r}")
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(f"{path}: no instances JSON: there is no list {key!r} of objects")
+        lists[key] = entries
     _compare_categories(path, lists["categories"], table)
     listed = {image.get("id") for image in lists["images"]}
     if absent := [key for key in image_ids if key not in listed]:

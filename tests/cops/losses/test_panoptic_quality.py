@@ -311,6 +311,40 @@ def test_bad_arguments_are_refused():
         smooth_panoptic_quality([prediction], [truth_of([[0]], [0])], NEVER_REJECTED)
 
 
+def test_a_class_that_is_only_predicted_counts_as_in_the_authors_code():
+    """Class 0 is perfect; class 1 is predicted in the 10 cells of class 2, which is missed.
+
+    sigma(10 - 10) = 0.5, so class 1 has 0.1 / (0.5 * 0.5 + 0.1) = 2 / 7. Class 0 has 1.1 / 1.1 and
+    class 2 0.1 / (0.5 + 0.1). A cell less lowers sigma by 0.1 * 0.5 * 0.5, so the slope of the mean
+    of three is -0.1 * 0.5 * 0.025 / 0.35^2 / 3.
+    """
+    masks = torch.zeros(2, 2, 10)
+    masks[0, 0], masks[1, 1] = 1, 1
+    masks.requires_grad_()
+    solution = masks_of(masks, [0, 1], [0, -1]).solution
+    truth = truth_of([[0] * 10, [1] * 10], [0, 2])
+    limits = torch.tensor([-1e4, 10.0, -1e4])
+    prediction = PanopticMasks(
+        torch.cat([masks, torch.zeros(1, 2, 10)]),
+        torch.tensor([0, 1, 2]),
+        torch.tensor([0, -1, 1]),
+        2,
+        solution,
+    )
+    keywords = {"epsilon": 0.1, "count_predicted": True}
+    loss, details = smooth_panoptic_quality([prediction], [truth], limits, **keywords)
+    assert details.pq.tolist() == pytest.approx([1, 2 / 7, 1 / 6])
+    assert float(loss.detach()) == pytest.approx(1 - (1 + 2 / 7 + 1 / 6) / 3)
+    loss.backward()
+    slope = 0.1 * 0.5 * 0.025 / 0.35**2 / 3
+    assert masks.grad[1, 1].tolist() == pytest.approx([slope] * 10)
+    for without in ({}, {"epsilon": 0.1}):
+        _, details = smooth_panoptic_quality([prediction], [truth], limits, **without)
+        assert math.isnan(details.pq[1])
+    alone, _ = smooth_panoptic_quality([prediction], [truth], limits, count_predicted=True)
+    assert float(alone.detach()) == pytest.approx(1 - 1 / 3)  # PQ 0, without a slope
+
+
 def test_the_module_weighs_the_function():
     prediction, truth = two_pairs(torch.tensor(0.8), torch.tensor(0.6))
     module = PanopticQualityLoss([5.0, 5.0, 5.0], weight=7.0, form="literal", linear_share=0.2)

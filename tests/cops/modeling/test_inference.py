@@ -122,3 +122,27 @@ def test_the_config_says_how_many_things_become_detections():
     torch.testing.assert_close(
         found["instances"].scores, torch.tensor(sorted(scores, reverse=True)[:7])
     )
+
+
+def test_small_things_are_detections_unless_trimmed():
+    """A limit between the areas drops the smallest thing from the map, and from AP if so."""
+    image = make_image(3, (64, 96), things=3)
+    class_logits, edge_logits = perfect_maps(image["cops_target"], 5)
+    solved = SolvedImage(
+        class_logits,
+        -class_logits,
+        -edge_logits,
+        distances=(1, 4, 8),
+        is_thing=IS_THING,
+        input_size=(64, 96),
+        output_size=(64, 96),
+    )
+    whole = solved.panoptic(InferenceOptions(thing_area_limit=0, stuff_area_limit=0))[1]
+    areas = sorted(segment["area"] for segment in whole if segment["isthing"])
+    assert len(areas) >= 2 and areas[0] < areas[1]
+    options = InferenceOptions(thing_area_limit=areas[1], stuff_area_limit=0)
+    kept, trimmed = (
+        solved.outputs(options.changed({"trim_instances": trim})) for trim in (False, True)
+    )
+    assert len(kept["instances"]) == len(areas) == len(trimmed["instances"]) + 1
+    assert torch.equal(kept["panoptic_seg"][0], trimmed["panoptic_seg"][0])

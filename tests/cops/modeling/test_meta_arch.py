@@ -222,3 +222,17 @@ def test_an_image_of_one_cell_alone_trains_with_batch_norm(size):
 def test_wrong_settings_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         build_model(tiny_config(changes))
+
+
+def test_images_can_be_padded_to_one_size():
+    """As the authors do on COCO; the results keep the size of the image."""
+    model = tiny_model({"MODEL.COPS.SIZE_DIVISIBILITY": 96}).eval()
+    image = make_image(0, (64, 80))
+    assert model.preprocess([image]).tensor.shape[2:] == (96, 96)
+    assert tiny_model().preprocess([image]).tensor.shape[2:] == (64, 80)
+    with torch.no_grad():
+        output = model([image])[0]
+    assert output["panoptic_seg"][0].shape == output["sem_seg"].shape[1:] == (64, 80)
+    # Of the backbone's stride, too.
+    odd = tiny_model({"MODEL.COPS.SIZE_DIVISIBILITY": 36})
+    assert odd.divisibility % 36 == 0 and odd.divisibility % tiny_model().divisibility == 0

@@ -76,3 +76,16 @@ def test_neither_loss_reaches_the_other_s_logits():
 def test_another_stride_is_refused():
     with pytest.raises(ValueError, match="loss_stride is 2: use 1 or 4"):
         PretrainingLosses(semantic_top_k=1.0, affinity_top_k=1.0, loss_stride=2)
+
+
+def test_the_affinity_loss_has_a_factor():
+    images, truths = batch()
+    plain, scaled = (
+        PretrainingLosses(tiny_config({"MODEL.COPS.PRETRAIN.AFFINITY_FACTOR": factor}))(
+            *logits(), truths, images
+        )
+        for factor in (1.0, 2.5)
+    )
+    assert float(plain["loss_affinity"]) > 0
+    assert float(scaled["loss_affinity"]) == pytest.approx(2.5 * float(plain["loss_affinity"]))
+    assert float(scaled["loss_semantic"]) == float(plain["loss_semantic"])
