@@ -7,7 +7,7 @@
 The folder holds the networks and model.json. The latter says how images are prepared and what
 becomes of the outputs. With --images, each image is segmented both ways. Without, only the networks
 are compared, on noise. It needs the extra [export]: onnx, onnxscript and onnxruntime. The exit
-status is 1 if a network differs by more than 1e-3, or a map in over a thousandth of its pixels.
+status is 1 if a network differs by more than 1e-3, or a map in more than 1 pixel of 1000.
 """
 
 from __future__ import annotations

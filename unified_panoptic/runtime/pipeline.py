@@ -1,0 +1,121 @@
+"""One image from exported parts of the Unified network to its panoptic map.
+
+Shapes: R proposals; D detections; K classes; h, w cells at stride 4; H, W pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panoptic_common.runtime.folder import ExportedModel
+from panoptic_common.runtime.images import prepare_image
+from unified_panoptic.runtime import potential
+from unified_panoptic.runtime.boxes import detections, levels_of, proposals
+from unified_panoptic.runtime.potential import Detections, FloatArray
+
+
+def predict(
+    model: ExportedModel, image: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.int32], list[dict[str, Any]]]:
+    """Segment one image.
+
+    Args:
+        model: an export of `unified_panoptic.modeling.export`.
+        image: (H, W, 3) RGB.
+
+    Returns:
+        (H, W) segment ids, 0 = void, and segments_info with contiguous "category_id".
+    """
+    padded, input_size = prepare_image(image, model.preparation)
+    maps = model.run("dense", {"image": padded})
+    stride = int(model.options["stride"])
+    height, width = (-(-length // stride) for length in input_size)
+    logits = maps["semantic"][0, :, :height, :width]
+    factors = None
+    if "factors" in model and model.options["panoptic"]["residual"]:
+        query = np.ascontiguousarray(maps["query"][0, :, :height, :width])
+        found = model.run("factors", {"query": query})
+        factors = found["phi_0"], found["phi_1"]
+    return _panoptic(
+        model, detect(model, maps, input_size), _softmax(logits), factors, input_size, image.shape
+    )
+
+
+def detect(
+    model: ExportedModel, maps: Mapping[str, FloatArray], input_size: tuple[int, int]
+) -> Detections:
+    """Find the detections of one image: boxes in pixels of the input, contiguous classes."""
+    options = model.options["boxes"]
+    boxes = proposals(maps, model.options["proposals"], input_size)
+    answers = _on_levels(model, "boxes", maps, boxes)
+    boxes, scores, things = detections(
+        answers["scores"], answers["deltas"], boxes, options, input_size
+    )
+    masks = None
+    if "masks" in model:
+        every = _on_levels(model, "masks", maps, boxes)["masks"]
+        masks = every[np.arange(len(boxes)), things if every.shape[1] > 1 else 0]
+    thing_ids = np.array([i for i, entry in enumerate(model.classes) if entry["isthing"]])
+    return Detections(boxes, thing_ids[things], scores, masks)
+
+
+def _on_levels(
+    model: ExportedModel, part: str, maps: Mapping[str, FloatArray], boxes: FloatArray
+) -> dict[str, FloatArray]:
+    """Run a head on boxes, each on the level that its size belongs to; answers in their order."""
+    options = model.options["boxes"]
+    names = options["levels"]
+    level = levels_of(boxes, options)
+    groups = [np.flatnonzero(level == index) for index in range(len(names))]
+    inputs = {f"level_{name}": maps[f"level_{name}"] for name in names}
+    for name, group in zip(names, groups, strict=True):
+        inputs[f"boxes_{name}"] = boxes[group]
+    order = np.argsort(np.concatenate(groups), kind="stable")
+    return {name: answer[order] for name, answer in model.run(part, inputs).items()}
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    powers = np.exp(logits - logits.max(axis=0))
+    return powers / powers.sum(axis=0)
+
+
+def _panoptic(
+    model: ExportedModel,
+    found: Detections,
+    probabilities: FloatArray,
+    factors: tuple[FloatArray, FloatArray] | None,
+    input_size: tuple[int, int],
+    image_shape: tuple[int, ...],
+) -> tuple[npt.NDArray[np.int32], list[dict[str, Any]]]:
+    """Form P and take its argmax."""
+    options = model.options["panoptic"]
+    stride = int(model.options["stride"])
+    output_size = (image_shape[0], image_shape[1])
+    stuff_ids = [i for i, entry in enumerate(model.classes) if not entry["isthing"]]
+    found = found.chosen(np.flatnonzero(found.scores > options["score_threshold"]))
+    grid = (probabilities.shape[1], probabilities.shape[2])
+    on_grid = potential.uncovered(
+        found.scaled(1 / stride, 1 / stride), grid, options["covered_threshold"]
+    )
+    residual = None
+    if factors is not None:
+        painter = potential.Painter(on_grid, stuff_ids, options["variant"], grid)
+        num_channels = len(on_grid.boxes) + len(stuff_ids)
+        summary = potential.summarise(painter, probabilities, factors[1], num_channels)
+        residual = summary, factors[0]
+    at_output = on_grid.scaled(
+        stride * output_size[1] / input_size[1], stride * output_size[0] / input_size[0]
+    )
+    channels = potential.best_channels(
+        potential.Painter(at_output, stuff_ids, options["variant"], output_size),
+        probabilities,
+        residual,
+        input_size,
+        output_size,
+        stride,
+    )
+    return potential.channel_segments(channels, at_output, stuff_ids, options["stuff_area_limit"])
