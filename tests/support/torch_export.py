@@ -1,4 +1,4 @@
-"""An exported model whose parts torch runs: the runtime without onnx, for tests of everything else."""
+"""An exported model whose parts torch runs, to test what lies around the ONNX networks."""
 
 from __future__ import annotations
 
