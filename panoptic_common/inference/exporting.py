@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from panoptic_common.runtime.folder import MANIFEST, open_session, write_manifes
 
 logger = logging.getLogger(__name__)
 
-OPSET = 23  # DeformConv came with 19
+# DeformConv came with 19. RoiAlign changed with 22, which onnxruntime 1.32 has no code for.
+OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,21 @@ def write_part(path: Path, part: Part) -> None:
     Raises:
         ImportError: onnx or onnxscript is missing.
     """
-    shapes = {
+    free = {
         name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in part.dynamic.items()
     }
+    # By position, as forward() may call its arguments otherwise.
+    shapes: tuple[Any, ...] = tuple(free.get(name) for name in part.examples)
+    parameters = inspect.signature(part.module.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        shapes = (shapes,)  # the exporter sees one argument, a tuple
     with torch.no_grad():
         program = torch.onnx.export(
             part.module.eval(),
             tuple(part.examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            # By position, as forward() may call its arguments otherwise.
-            dynamic_shapes=tuple(shapes.get(name) for name in part.examples),
+            dynamic_shapes=shapes,
             input_names=list(part.examples),
             output_names=list(part.outputs),
             verbose=False,

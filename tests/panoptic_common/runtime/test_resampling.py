@@ -25,7 +25,8 @@ def test_bilinear(input_size, output_size, stride):
     expected = by_torch.resample(maps, input_size, output_size, stride)
     found = resampling.resample(maps.numpy(), input_size, output_size, stride)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    # torch rounds a position to 2^-24 of the grid, 6e-6 cells of 94; values differ by 4 per cell.
+    np.testing.assert_allclose(found, expected.numpy(), atol=4e-5)
     last = output_size[0]
     strip = resampling.resample(maps.numpy(), input_size, output_size, stride, (last // 2, last))
     np.testing.assert_allclose(strip, found[:, last // 2 :], atol=1e-6)
