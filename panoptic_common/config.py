@@ -262,11 +262,9 @@ def add_panoptic_config(cfg: CN) -> None:
     # ---- data -------------------------------------------------------------------------------
     # A dataset mapper of an imported module that replaces ours in training, by its name; "": ours.
     cfg.INPUT.MAPPER = ""
-    # Resize by a factor drawn uniformly from this range instead of to MIN_SIZE_TRAIN;
-    # (1.0, 1.0) switches it off. Li, Qi, Torr, 2020, appendix B: 0.5 to 2 on Cityscapes.
+    # Resize by a factor from this range instead of to MIN_SIZE_TRAIN; (1.0, 1.0): off.
     cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
-    # Photometric jitter ("relighting"), each a symmetric range. A factor from [1 - x, 1 + x] for
-    # brightness, contrast and saturation. A shift from [-x, x] of the full hue circle for hue.
+    # Photometric jitter: a factor from [1 - x, 1 + x]; for hue a shift from [-x, x] of the circle.
     cfg.INPUT.RELIGHT = CN()
     cfg.INPUT.RELIGHT.ENABLED = False
     cfg.INPUT.RELIGHT.BRIGHTNESS = 0.2
@@ -288,8 +286,7 @@ def add_panoptic_config(cfg: CN) -> None:
     # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test): HEIGHT and
     # WIDTH in pixels, DIFFICULTY from 0 (easy) to 1 (hard), NUM_TRAIN, NUM_VAL, NUM_TEST, SEED.
     cfg.DATASETS.SCENES = CN(dict(DEFAULT_SCENES))
-    # Pairs (data set, instances JSON): true boxes and masks, in training and for AP, come from the
-    # file. So it was in the papers, on COCO. Of other data sets they follow from the panoptic map.
+    # Pairs (data set, instances JSON) whose boxes and masks replace those of the panoptic map.
     cfg.DATASETS.INSTANCES_JSON = ()
     # ---- classes ----------------------------------------------------------------------------
     cfg.MODEL.PANOPTIC = CN()
@@ -308,27 +305,23 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.SOLVER.LR_MULTIPLIERS = []
     # SOLVER.LR_SCHEDULER_NAME may also be "WarmupPolyLR": BASE_LR (1 - t / T) to this power.
     cfg.SOLVER.POLY_POWER = 0.9
-    # Parts in which a process takes its images of a step, one after another, to need less memory.
-    # The loss is the mean of the parts'; docs/howto/longer_trainings.md says when that is the same.
+    # Parts of a step's images, one after another, for less memory: docs/howto/longer_trainings.md.
     cfg.SOLVER.ACCUMULATE = 1
-    # Decay of a moving average of the weights, which is evaluated and saved in their place, such as
-    # 0.999; 0.0: none.
+    # Decay of an average of the weights that is evaluated and saved in their place; 0.0: none.
     cfg.SOLVER.EMA_DECAY = 0.0
     # Checkpoints to keep besides the final one; 0 keeps all.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
-    # Write the final weights as model_final.safetensors, too: without the optimizer's state, with
-    # config and classes, so that `panoptic_common.load` needs nothing else.
+    # Write the final weights as model_final.safetensors, too, with config and classes inside.
     cfg.SOLVER.CHECKPOINT_SAFETENSORS = False
     # ---- evaluation -------------------------------------------------------------------------
     # Further panoptic outputs to evaluate beside the main one, by name in `panoptic_variants`.
     cfg.TEST.PANOPTIC_VARIANTS = ()
-    # Keep the checkpoint that is best in this result of the evaluations every TEST.EVAL_PERIOD, for
-    # example "panoptic_seg/PQ", as model_best.pth; "": keep none.
+    # Keep the best in this result, such as "panoptic_seg/PQ", as model_best.pth; "": keep none.
     cfg.TEST.BEST_METRIC = ""
     # End the training after so many evaluations in a row without a new best; 0: never.
     cfg.TEST.EARLY_STOP = 0
-    # Also evaluate boundary PQ, with bands of this share of the image's diagonal; 0.0: do not.
-    # Boundary IoU's own ratio is 0.02 for COCO; figures of different ratios cannot be compared.
+    # Also evaluate boundary PQ, with bands of this share of the image's diagonal (0.02 in Boundary
+    # IoU's COCO figures; those of different ratios cannot be compared); 0.0: do not.
     cfg.TEST.BOUNDARY_RATIO = 0.02
     # Images that an evaluation writes to OUTPUT_DIR/images.
     cfg.TEST.EVAL_VISUALIZE = 0

@@ -44,7 +44,6 @@ from panoptic_tools.arguments import (
     add_import_options,
     add_register_option,
     add_unsafe_option,
-    add_weights_options,
     make_parser,
     orderly,
     output_folder,
@@ -52,9 +51,9 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
     require_pairs,
-    require_weights,
 )
 from panoptic_tools.demo_run import Demo
+from panoptic_tools.weights_options import add_weights_options, require_weights
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,12 +5,11 @@
     python tools/prepare_cityscapes.py DIR --splits val
     python tools/prepare_cityscapes.py --splits test        # image_info_test.json, without truth
 
-DIR holds leftImg8bit/ and gtFine/ as they are unpacked from leftImg8bit_trainvaltest.zip and
-gtFine_trainvaltest.zip. The converter of the package cityscapesscripts does the work; it writes
+DIR holds leftImg8bit/ and gtFine/ as they are unpacked from the zip files of the same names. The
+converter of the package cityscapesscripts does the work; it writes
 gtFine/cityscapes_panoptic_<split>.json and a folder of the same name. Category ids are the original
-label ids (not the train ids), which is what Detectron2 and this project read. The converter runs in
-a temporary folder, and a complete split is moved into place. So an interrupted run leaves nothing
-half done. Splits that exist already are kept unless --force is given.
+label ids (not the train ids). Whole splits are moved into place; those that exist are kept unless
+--force is given.
 """
 
 from __future__ import annotations

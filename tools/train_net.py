@@ -9,19 +9,16 @@
 
 The config's MODEL.META_ARCHITECTURE says which system. Any other that is registered with Detectron2
 is trained and evaluated in the same way; --import names the module that registers it:
-
     python tools/train_net.py --config-file configs/peers/scenes/panoptic_fpn.yaml
     python tools/train_net.py --import my_models --config-file my_model.yaml
 
 A data set of one's own needs no code:
-
     python tools/train_net.py --config-file ... \
         --register my_train IMAGES TRAIN.json TRAIN_PNGS \
         --register my_val IMAGES VAL.json VAL_PNGS \
         DATASETS.TRAIN "('my_train',)" DATASETS.TEST "('my_val',)"
 
 Images without truth are predicted on, for a test server (docs/howto/test_servers.md):
-
     python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth \
         DATASETS.TEST "('coco_2017_test-dev',)"
 """
@@ -92,10 +89,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="train with N processes on the CPU of each machine (gloo) instead of on GPUs",
     )
-    text = "save and end after TIME, such as 90s, 30m, 1.5h; --resume goes on"
-    add("--max-time", type=duration, metavar="TIME", help=text)
-    text = "show environment, config and model, too, which the log file has in any case"
-    add("--verbose", action="store_true", help=text)
+    add("--max-time", type=duration, metavar="TIME", help="save and end after TIME, such as 30m")
+    add("--verbose", action="store_true", help="show all of the log file on the screen, too")
     add_unsafe_option(parser)
     add_register_option(parser)
     add_images_option(parser)

@@ -179,3 +179,11 @@ def tiny_config(root: Path, *opts: Any) -> CfgNode:
     cfg.merge_from_list([*tiny_options(root), *map(str, opts)])
     fill_classes(cfg, common_class_table([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
     return cfg
+
+
+def set_option(words: list[str], key: str, value: str) -> list[str]:
+    """The arguments with one config option changed or added."""
+    if key in words:
+        place = words.index(key) + 1
+        return [*words[:place], value, *words[place + 1 :]]
+    return [*words, key, value]

@@ -7,8 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import torch
 from dataset_factory import make_coco_panoptic
 from detectron2.utils import logger as detectron2_logger
 from project import ROOT
-from tiny_system import UNIFIED_OPTIONS, forget_tiny, tiny_options
+from tiny_system import UNIFIED_OPTIONS, forget_tiny, set_option, tiny_options
 
 from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.coco.segment_ids import read_id_map, write_id_map
@@ -42,14 +40,6 @@ def words(tmp_path):
     detectron2_logger.setup_logger.cache_clear()
     for name in ("detectron2", "fvcore", "panoptic_common", "tiny_system", "unified_panoptic"):
         logging.getLogger(name).handlers.clear()
-
-
-def set_option(words: list[str], key: str, value: str) -> list[str]:
-    """The arguments with one config option changed or added."""
-    if key in words:
-        place = words.index(key) + 1
-        return [*words[:place], value, *words[place + 1 :]]
-    return [*words, key, value]
 
 
 @pytest.fixture
@@ -286,25 +276,6 @@ def test_options_after_the_pairs_are_explained(words, extra, capsys):
     with pytest.raises(SystemExit):
         train_net.parse_arguments([*words, *extra])
     assert "after the first config option" in capsys.readouterr().err
-
-
-def test_images_without_truth_give_an_archive_and_train_nothing(refusal, words, tmp_path, capsys):
-    """Tables 4 and 5: a trained model writes what a test server takes."""
-    _, _, images, panoptic_json, _ = words[:5]
-    assert train_net.main(words) == 0
-    content = json.loads(Path(panoptic_json).read_text())
-    info = tmp_path / "info.json"
-    info.write_text(json.dumps({"images": content["images"][1:]}))
-    alone = ["--register-images", "alone", images, str(info), panoptic_json, *words]
-    alone = set_option(alone, "DATASETS.TEST", "('alone',)")
-    evaluate = set_option(alone, "MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth"))
-    assert train_net.main(["--eval-only", *evaluate]) == 0
-    with zipfile.ZipFile(tmp_path / "out/inference/alone/TinyPanoptic.zip") as packed:
-        annotations = json.loads(packed.read("TinyPanoptic.json"))["annotations"]
-        assert [annotation["image_id"] for annotation in annotations] == [101, 102, 103]
-        assert len(packed.namelist()) == 4
-    train = set_option(alone, "DATASETS.TRAIN", "('alone',)")
-    assert "DATASETS.TRAIN names 'alone', which has no truth" in refusal(train)
 
 
 def test_evaluation_without_weights(refusal, words):
