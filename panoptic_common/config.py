@@ -271,8 +271,7 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.INPUT.RELIGHT.CONTRAST = 0.2
     cfg.INPUT.RELIGHT.SATURATION = 0.2
     cfg.INPUT.RELIGHT.HUE = 0.02
-    # An exponent from [1 / (1 + x), 1 + x] on all values; 0.0: none is drawn.
-    cfg.INPUT.RELIGHT.GAMMA = 0.0
+    cfg.INPUT.RELIGHT.GAMMA = 0.0  # an exponent from [1 / (1 + x), 1 + x]; 0.0: none
     # INPUT.RANDOM_FLIP may also be "both"; and turns by 0, 90, 180 or 270 degrees.
     cfg.INPUT.RANDOM_QUARTER_TURN = False
     # At test time resize by this factor instead of to MIN_SIZE_TEST; 0.0 switches it off.
@@ -314,7 +313,7 @@ def add_panoptic_config(cfg: CN) -> None:
     # Write the final weights as model_final.safetensors, too, with config and classes inside.
     cfg.SOLVER.CHECKPOINT_SAFETENSORS = False
     # ---- evaluation -------------------------------------------------------------------------
-    # Further panoptic outputs to evaluate beside the main one, by name in `panoptic_variants`.
+    # Further panoptic outputs to evaluate, by name in `panoptic_variants`.
     cfg.TEST.PANOPTIC_VARIANTS = ()
     # Keep the best in this result, such as "panoptic_seg/PQ", as model_best.pth; "": keep none.
     cfg.TEST.BEST_METRIC = ""

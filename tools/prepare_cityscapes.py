@@ -2,14 +2,12 @@
 """Make the panoptic PNGs and JSON files of Cityscapes from its gtFine images.
 
     python tools/prepare_cityscapes.py                      # below $DETECTRON2_DATASETS/cityscapes
-    python tools/prepare_cityscapes.py DIR --splits val
-    python tools/prepare_cityscapes.py --splits test        # image_info_test.json, without truth
+    python tools/prepare_cityscapes.py DIR --splits val test    # of test only image_info_test.json
 
 DIR holds leftImg8bit/ and gtFine/ as they are unpacked from the zip files of the same names. The
 converter of the package cityscapesscripts does the work; it writes
 gtFine/cityscapes_panoptic_<split>.json and a folder of the same name. Category ids are the original
-label ids (not the train ids). Whole splits are moved into place; those that exist are kept unless
---force is given.
+label ids (not the train ids). Splits that exist already are kept unless --force is given.
 """
 
 from __future__ import annotations
