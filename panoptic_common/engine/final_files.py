@@ -55,20 +55,36 @@ class FinalFiles(HookBase):
     def after_step(self) -> None:
         """Write what is known as soon as the final model is there."""
         if self.trainer.iter + 1 == self.trainer.max_iter:
-            self._write({})
+            self._write({}, self.safetensors)
 
     def after_train(self) -> None:
-        """Write the card again, with the figures of the last evaluation."""
-        results = getattr(self.trainer, "_last_eval_results", None)
-        if results and self.trainer.iter >= self.trainer.max_iter:
-            self._write(results)
+        """Write the card again, with the figures of the last evaluation.
 
-    def _write(self, results: Mapping[str, Any]) -> None:
-        path = Path(self.checkpointer.save_dir, f"{FINAL}.pth")
+        Of a run that was ended early (`EarlyStop`) everything is written here.
+        """
+        results = getattr(self.trainer, "_last_eval_results", None) or {}
+        if self.trainer.iter < self.trainer.max_iter:
+            if self._was_ended_early():
+                self._write(results, self.safetensors)
+        elif results:
+            self._write(results, False)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.checkpointer.save_dir, f"{FINAL}.pth")
+
+    def _was_ended_early(self) -> bool:
+        """Tell whether the final model is of the step that was the last one."""
+        if not self.checkpointer.save_to_disk or not self._path.is_file():
+            return False
+        return bool(read_weights_file(self._path).get("iteration") == self.trainer.iter)
+
+    def _write(self, results: Mapping[str, Any], safetensors: bool) -> None:
+        path = self._path
         if not self.checkpointer.save_to_disk or not path.is_file():
             return
         contents = read_weights_file(path)
-        if self.safetensors and not results:
+        if safetensors:
             path = path.with_suffix(".safetensors")
             write_weights(path, contents)
             logger.info("Its weights alone are in %s", path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from panoptic_common.compat.stopping import end_workers_at_exit, leave_signals_to_the_parent
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -18,6 +16,7 @@ from panoptic_common.data.catalog import load_panoptic
 from panoptic_common.data.instance_truth import training_records
 from panoptic_common.data.mapper import PanopticDatasetMapper, TargetFunction
 from panoptic_common.data.train_loader import TrainLoader
+from panoptic_common.processes.stopping import end_workers_at_exit, leave_signals_to_the_parent
 
 
 def train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> TrainLoader:

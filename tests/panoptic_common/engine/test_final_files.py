@@ -57,3 +57,23 @@ def test_a_new_run_puts_the_card_of_an_earlier_one_aside(tiny_root: Path) -> Non
     train(cfg, until=1)
     assert (tiny_root / "out/earlier.1/model_final.md").is_file()
     assert not (tiny_root / "out/model_final.md").exists()
+
+
+def test_a_run_that_is_ended_early_has_them_too(
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PQ 50, 40, 45: two evaluations without a new best, after iteration 2 of 12."""
+    values = iter((50.0, 40.0, 45.0))
+    monkeypatch.setattr(
+        TinyTrainer, "test", classmethod(lambda *_: {"panoptic_seg": {"PQ": next(values)}})
+    )
+    words = {"TEST.EVAL_PERIOD": 1, "SOLVER.CHECKPOINT_PERIOD": 1, "TEST.EARLY_STOP": 2}
+    options = [word for pair in words.items() for word in pair]
+    cfg = tiny_config(
+        *(tiny_root, "TEST.BEST_METRIC", "panoptic_seg/PQ", *options),
+        *("SOLVER.CHECKPOINT_SAFETENSORS", True),
+    )
+    train(cfg)
+    assert read_checkpoint_metadata(tiny_root / "out/model_final.safetensors").iteration == 2
+    card = (tiny_root / "out/model_final.md").read_text()
+    assert "| panoptic_seg/PQ | 45.00 |" in card or "| panoptic_seg/PQ | 45 |" in card
