@@ -187,7 +187,12 @@ def work(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.eval_only:
         return evaluate(cfg, args)
     with refusing():
-        trainer = Trainer(cfg, allow_unsafe_checkpoint=args.allow_unsafe_checkpoint, asked=asked)
+        trainer = Trainer(
+            cfg,
+            allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
+            asked=asked,
+            max_seconds=args.max_time,
+        )
         trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 
