@@ -319,8 +319,8 @@ def add_panoptic_config(cfg: CN) -> None:
     cfg.TEST.BEST_METRIC = ""
     # End the training after so many evaluations in a row without a new best; 0: never.
     cfg.TEST.EARLY_STOP = 0
-    # Also evaluate boundary PQ, with bands of this share of the image's diagonal (0.02 in Boundary
-    # IoU's COCO figures; those of different ratios cannot be compared); 0.0: do not.
+    # Also evaluate boundary PQ, with bands of this share of the image's diagonal; 0.0: do not.
+    # Boundary IoU's own ratio is 0.02 for COCO. Figures of different ratios cannot be compared.
     cfg.TEST.BOUNDARY_RATIO = 0.02
     # Images that an evaluation writes to OUTPUT_DIR/images.
     cfg.TEST.EVAL_VISUALIZE = 0

@@ -4,9 +4,10 @@
     python tools/studies/waiting.py --size 192 384
     python tools/studies/waiting.py --parts unified cops --size 512 1024 --repeat 1 --pairs 1
 
-A part does one piece of work, over and over, in a process of its own: a training step of a system
-with the config of the demo (one image, random weights), the solver on four grids of that size at
-stride 4, or OpenCV's resizing and warping of an image. Beside it two processes compute without end.
+A part does one piece of work, over and over, in a process of its own. One part per system is a
+training step with the config of the demo (one image, random weights). The solver's is four grids of
+that size at stride 4, OpenCV's is resizing and warping an image. Beside it two processes compute
+without end.
 The two policies take turns: OMP_WAIT_POLICY=PASSIVE, which is this project's default, and libgomp's
 own. The table gives medians over all pieces; what takes longer than --limit seconds is shown so.
 """

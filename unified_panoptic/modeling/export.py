@@ -124,7 +124,7 @@ def export_model(model: UnifiedPanoptic) -> Export:
 
     Raises:
         ValueError: the model makes its panoptic map in another way than by the argmax at the size
-            of the result, or decodes boxes in a way that the runtime does not know.
+            of the result. Or it decodes boxes in a way that the runtime does not know.
     """
     _check(model)
     dense = DenseNetwork(model)
