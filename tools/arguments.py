@@ -120,6 +120,8 @@ def output_file(text: str) -> Path:
     folder = path.absolute().parent
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced by a file
+        raise argparse.ArgumentTypeError(f"{text} is a pipe or a device, no regular file")
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: its folder does not exist")
     if not os.access(folder, os.W_OK):

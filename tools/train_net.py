@@ -148,8 +148,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
     cfg.freeze()
     if args.config_file:
         args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
-    names = ("panoptic_common", *SYSTEMS.values(), OTHERS)
-    set_up_log(cfg, args, names, args.verbose)
+    set_up_log(cfg, args, ("panoptic_common", *SYSTEMS.values(), OTHERS), args.verbose)
     if changed:
         logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")
     return cfg, asked
@@ -187,12 +186,8 @@ def work(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.eval_only:
         return evaluate(cfg, args)
     with refusing():
-        trainer = Trainer(
-            cfg,
-            allow_unsafe_checkpoint=args.allow_unsafe_checkpoint,
-            asked=asked,
-            max_seconds=args.max_time,
-        )
+        unsafe = args.allow_unsafe_checkpoint
+        trainer = Trainer(cfg, unsafe, asked=asked, max_seconds=args.max_time)
         trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 

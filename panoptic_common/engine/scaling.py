@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
@@ -64,8 +66,7 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
             f"TEST.EARLY_STOP is {test.EARLY_STOP}: give a number of evaluations, TEST.BEST_METRIC "
             'such as "panoptic_seg/PQ", and TEST.EVAL_PERIOD in iterations'
         )
-    if solver.MAX_ITER < 1:
-        raise ValueError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}: train for 1 iteration or more")
+    require_schedule(cfg)
     batch = solver.IMS_PER_BATCH
     if batch < 1 or batch % num_workers:
         raise ValueError(
@@ -79,6 +80,14 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
             f"step cannot be divided equally: make SOLVER.IMS_PER_BATCH {batch} a multiple of "
             f"{max(parts, 1) * num_workers}, or choose a divisor of {share}"
         )
+
+
+def require_schedule(cfg: CfgNode) -> None:
+    """Raise ValueError unless a config trains at all: MAX_ITER and BASE_LR are positive."""
+    for key in ("MAX_ITER", "BASE_LR"):
+        value = cfg.SOLVER[key]
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"SOLVER.{key} is {value}: give a positive number")
 
 
 def scaling_sentence(cfg: CfgNode, scaled: CfgNode) -> str:

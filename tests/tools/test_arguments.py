@@ -156,3 +156,10 @@ def test_a_signal_ends_a_program_in_a_sentence(capsys):
     with pytest.raises(SystemExit) as caught:
         main(None)
     assert caught.value.code == 2
+
+
+def test_output_does_not_replace_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(argparse.ArgumentTypeError, match="pipe or a device"):
+        arguments.output_file(str(tmp_path / "pipe"))
+    assert arguments.output_file(str(tmp_path / "new")) == tmp_path / "new"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from tiny_system import tiny_config
 
-from panoptic_common.engine.scaling import require_trainable, scale_to_workers, use_cpu_without_cuda
+from panoptic_common.engine.scaling import (
+    require_schedule,
+    require_trainable,
+    scale_to_workers,
+    use_cpu_without_cuda,
+)
 
 
 def test_scaling_to_workers(tiny_root, caplog, monkeypatch):
@@ -53,7 +60,7 @@ def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("SOLVER.MAX_ITER", 0), "MAX_ITER is 0: train for 1 iteration or more"),
+        (("SOLVER.MAX_ITER", 0), "MAX_ITER is 0: give a positive number"),
         (("SOLVER.IMS_PER_BATCH", 3), "is 3, which 2 processes cannot share equally"),
         # 4 images for 2 processes are 2 each, which are no 4 parts.
         (("SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATE", 4), "IMS_PER_BATCH 4 a multiple of 8"),
@@ -68,3 +75,14 @@ def test_schedules_that_cannot_be_trained_are_refused(tiny_root, opts, message):
 def test_a_negative_number_of_processes_is_refused(tiny_root):
     with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is -1: give a number"):
         scale_to_workers(tiny_config(tiny_root, "SOLVER.REFERENCE_WORLD_SIZE", -1), 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("MAX_ITER", 0), ("MAX_ITER", -1), ("BASE_LR", 0.0), ("BASE_LR", math.inf)]
+)
+def test_a_run_that_trains_nothing_is_refused(key, value):
+    cfg = CfgNode({"SOLVER": {"MAX_ITER": 1, "BASE_LR": 0.1}})
+    require_schedule(cfg)
+    cfg.SOLVER[key] = value
+    with pytest.raises(ValueError, match=f"SOLVER.{key} is {value}: give a positive number"):
+        require_schedule(cfg)
