@@ -5,8 +5,8 @@
     python tools/studies/waiting.py --parts unified cops --size 512 1024 --repeat 1 --pairs 1
 
 A part does one piece of work, over and over, in a process of its own. That is a training step of a
-system with the config of the demo (one image, random weights), or four solves of grids of that size
-at stride 4. Or OpenCV resizes and warps an image. Beside it two processes compute without end.
+system with the config of the demo, of one image. Or it is four solves of grids of that size at
+stride 4. Or OpenCV resizes and warps an image. Beside it two processes compute without end.
 The two policies take turns: OMP_WAIT_POLICY=PASSIVE, which is this project's default, and libgomp's
 own. The table gives medians; what takes longer than --limit seconds is shown so.
 """
