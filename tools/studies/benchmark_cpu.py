@@ -14,8 +14,8 @@ Ways:
 
 Weights are random. The Unified system runs whole, with 100 forced detections; COPS up to its costs,
 as its solver would have to solve noise. Times are processor time. The last column compares results
-with those of the first way. It gives equal pixels of the panoptic map, or the greatest difference
-of costs beside their greatest magnitude.
+with those of the first way. For the Unified system it counts equal pixels of the panoptic map. For
+COPS it gives the greatest difference of costs, divided by their greatest magnitude.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ of a plain convolution and o_k a learnt offset. Between cells the input is inter
 both directions; outside the image it is 0.
 
 torchvision's operator collects what the taps read channel by channel. On a CPU each of these reads
-is a step far through memory. Here the channels of a cell lie side by side. So a tap is a weighted
-sum of four rows of a table: `embedding_bag`. The product with the weights follows at once,
-while the rows are still in the cache.
+is a step far through memory. Here the channels of a cell lie side by side. A tap is then a weighted
+sum of four rows of a table, as `embedding_bag` forms it. The product with the weights follows at
+once, while the rows are still in the cache.
 
 Shapes: N images; C_in, C_out channels; h, w cells; P = N h w places, each with 9 taps.
 """

@@ -123,8 +123,8 @@ def export_model(model: UnifiedPanoptic) -> Export:
         model: on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: the model makes its panoptic map in another way than by the argmax at the size
-            of the result. Or it decodes boxes in a way that the runtime does not know.
+        ValueError: the map is not made by the argmax at the size of the result, or the runtime
+            cannot decode the boxes.
     """
     _check(model)
     dense = DenseNetwork(model)
