@@ -57,7 +57,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("file", type=input_file, help="the problem")
-    add("--method", choices=METHODS, default="multilevel")
+    add("--method", choices=METHODS, default="auto")
     add("--refine", type=int, default=1, help="cycles of multilevel's refinement")
     add("--threads", type=int, default=1, help="the result does not depend on it")
     add("--bound", action="store_true", help="bound the distance to the optimum")

@@ -58,7 +58,7 @@ def solve_amwc(
     edge_costs: npt.ArrayLike,
     partitionable: npt.ArrayLike,
     *,
-    method: str = "greedy",
+    method: str = "auto",
     start: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     refine: int = 1,
     num_threads: int = 1,
@@ -73,11 +73,12 @@ def solve_amwc(
         edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together.
         partitionable: (K,) bools, True for classes that may have several clusters.
-        method: "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`). "multilevel" = local
-            moves on coarser and coarser graphs (`cops.solver.multilevel`). "auto" = the same with
-            more kinds of moves and as many cycles as gain something, never above "multilevel".
-        start: (V,) classes and (V,) clusters from which "multilevel" starts, instead of from single
-            nodes, such as `result[:2]` of the image before in a video. The result costs no more.
+        method: "auto" = as many kinds of moves and cycles as the problem asks for, never above
+            "multilevel". "multilevel" = local moves on coarser and coarser graphs
+            (`cops.solver.multilevel`). "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`).
+        start: (V,) classes and (V,) clusters from which "auto" and "multilevel" start, instead of
+            from single nodes, such as `result[:2]` of the image before in a video. The result costs
+            no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend
             on it. For many problems at once `solve_many` is the better use of threads.
@@ -103,7 +104,7 @@ def solve_mwc(
     edges: npt.ArrayLike,
     edge_costs: npt.ArrayLike,
     *,
-    method: str = "greedy",
+    method: str = "auto",
     start: npt.ArrayLike | None = None,
     refine: int = 1,
     num_threads: int = 1,
@@ -114,8 +115,8 @@ def solve_mwc(
         node_costs: (V, K), as for `solve_amwc`.
         edges: (E, 2).
         edge_costs: (E,), paid if the ends of the edge have different classes.
-        method: "greedy", "multilevel" or "auto".
-        start: (V,) classes from which "multilevel" starts, instead of from single nodes.
+        method: "auto", "multilevel" or "greedy".
+        start: (V,) classes from which "auto" and "multilevel" start, instead of from single nodes.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only: threads for this one problem. The result does not depend
             on it. For many problems at once `solve_many` is the better use of threads.

@@ -26,7 +26,7 @@ def check_method(method: str, start: object) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if method == "greedy" and start is not None:
-        raise ValueError("the greedy method has no start; use method='multilevel'")
+        raise ValueError("the greedy method has no start; use method='auto' or 'multilevel'")
 
 
 def solve_checked(

@@ -50,7 +50,7 @@ def solve_multicut(
     edge_costs: npt.ArrayLike,
     *,
     num_nodes: int | None = None,
-    method: str = "multilevel",
+    method: str = "auto",
     start: npt.ArrayLike | None = None,
     refine: int = 1,
     num_threads: int = 1,
@@ -62,10 +62,10 @@ def solve_multicut(
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together. +inf:
             the ends must have one cluster (must-link); -inf: two clusters (cannot-link).
         num_nodes: V; by default one more than the largest end of an edge.
-        method: "greedy", "multilevel" or "auto", as for `cops.solver.solve_amwc`.
-        start: (V,) integer labels from which "multilevel" starts, such as those of the image
-            before. They need not obey the constraints: the nodes of a must-link take the label of
-            the first of them.
+        method: "auto", "multilevel" or "greedy", as for `cops.solver.solve_amwc`.
+        start: (V,) integer labels from which "auto" and "multilevel" start, such as those of the
+            image before. They need not obey the constraints: the nodes of a must-link take the
+            label of the first of them.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: of "multilevel" only; the result does not depend on it.
 

@@ -4,11 +4,13 @@
     python tools/studies/solver_zoo.py
     python tools/studies/solver_zoo.py --number 500 --solvers multilevel-3 auto --json zoo.json
     python tools/studies/solver_zoo.py --show star rounded 17
+    python tools/studies/solver_zoo.py --number 0 --load COSTS/*.npz
 
 Instance n of a shape and a kind of costs is made from that number alone; --show compares one. The
 table has a row per shape and solver: how many instances end above greedy by more than 1e-5 of
 |energy|, by how much at most, and the recipe of the worst; and how many end below. "multilevel-3"
-has three cycles of refinement. Exit status: 1 if an instance has ended above greedy.
+has three cycles of refinement. --load adds costs of trained networks, which benchmark_solver.py
+--dump writes. Exit status: 1 if an instance has ended above greedy.
 """
 
 from __future__ import annotations
@@ -26,8 +28,12 @@ from tabulate import tabulate
 from cops.solver import solve_amwc
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
+from panoptic_tools.arguments import input_file
+from panoptic_tools.studies.library.solver_problems import load_problem
 
 TOLERANCE = 1e-5
+# The "shape" of problems that come from a file, whose name stands for the kind of costs.
+LOADED = "loaded"
 SHAPES = (
     *("planted", "star", "clique", "tree", "chain", "power law", "bipartite", "complete"),
     *("grid", "no attractive edge"),
@@ -122,8 +128,9 @@ def instances(total: int) -> Iterator[Instance]:
 
 def excess(instance: Instance, names: list[str]) -> list[float]:
     """Return by how much each of the solvers ends above greedy, in parts of |energy|."""
-    problem = make_problem(instance)
-    greedy = solve_amwc(*problem).energy
+    loaded = instance.shape == LOADED
+    problem = load_problem(Path(instance.costs)) if loaded else make_problem(instance)
+    greedy = solve_amwc(*problem, method="greedy").energy
     found = [solve_amwc(*problem, **SOLVERS[name]).energy for name in names]
     return [(energy - greedy) / max(abs(greedy), 1e-12) for energy in found]
 
@@ -131,7 +138,8 @@ def excess(instance: Instance, names: list[str]) -> list[float]:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Solve all instances, and sum up by shape and solver."""
     found: dict[tuple[str, str], list[tuple[float, Instance]]] = {}
-    for done, instance in enumerate(instances(options.number)):
+    files = [Instance(LOADED, str(path), 0) for path in options.load]
+    for done, instance in enumerate([*instances(options.number), *files]):
         for name, value in zip(options.solvers, excess(instance, options.solvers), strict=True):
             found.setdefault((instance.shape, name), []).append((value, instance))
         if (done + 1) % 500 == 0:
@@ -161,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--number", type=int, default=5000, help="of instances")
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     parser.add_argument("--json", type=Path, help="write the table here, too")
+    parser.add_argument("--load", nargs="+", type=input_file, default=[], metavar="FILE.npz")
     parser.add_argument("--show", nargs=3, metavar=("SHAPE", "COSTS", "NUMBER"))
     options = parser.parse_args(arguments)
     if options.show:
@@ -171,8 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name, value in zip(options.solvers, values, strict=True):
             print(f"{name}: {100.0 * value:+.4f} %")
         return 0
-    if options.number < 1:
-        parser.error("--number must be 1 or more")
+    if options.number < 0 or options.number + len(options.load) == 0:
+        parser.error("--number must be 1 or more, or 0 with --load")
     rows = run(options)
     print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     if options.json:

@@ -87,7 +87,8 @@ def compare(frames: list[Problem], warm_refine: int, multicut: bool) -> dict[str
 
     def solve(frame: Problem, start: Any, refine: int) -> Any:
         if multicut:
-            return solve_multicut(*frame[1:3], start=start and start.labels, refine=refine)
+            labels = start and start.labels
+            return solve_multicut(*frame[1:3], method="multilevel", start=labels, refine=refine)
         start = start and start[:2]
         return solve_amwc(*frame, method="multilevel", start=start, refine=refine)
 

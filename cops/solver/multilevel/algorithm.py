@@ -29,6 +29,7 @@ Shapes: V nodes, K classes, E edges, M clusters.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,37 @@ def solve_multilevel(
         )
         cost = energy(*problem[:3], result.node_classes, result.is_cut)
         return result._replace(energy=cost)
+    draft = draft_labelling(problem, survey, start=start, refine=refine, num_threads=num_threads)
+    return finish_draft(problem, survey, draft, start)
+
+
+class Draft(NamedTuple):
+    """A labelling before the certificate.
+
+    Attributes:
+        graph: of the input.
+        scale: what its costs were multiplied by.
+        clusters: (V,) int32, numbered as in refine.py.
+        class_of: (K + V,) int32.
+        together: a lower bound of what all nodes in one cluster cost; -inf if not known.
+    """
+
+    graph: Graph
+    scale: float
+    clusters: Labels
+    class_of: Labels
+    together: float
+
+
+def draft_labelling(
+    problem: Problem,
+    survey: Survey,
+    *,
+    start: tuple[Labels, Labels] | None,
+    refine: int,
+    num_threads: int,
+) -> Draft:
+    """Do steps 1 to 4 for a problem without infinity; the arguments are `solve_multilevel`'s."""
     partitionable = problem.partitionable
     graph, scale = input_graph(problem, survey, both=refine > 0)
     # What "all nodes in one cluster" costs at least; unknown until some graph says so.
@@ -112,13 +144,19 @@ def solve_multilevel(
     else:
         clusters, class_of = number_start(*start, partitionable)
     _refine(graph, partitionable, clusters, class_of, refine)
-    classes = class_of[clusters]
-    result = finish_best(problem, survey.stencil, graph.best, together, classes, clusters)
+    return Draft(graph, scale, clusters, class_of, together)
+
+
+def finish_draft(
+    problem: Problem, survey: Survey, draft: Draft, start: tuple[Labels, Labels] | None
+) -> Result:
+    """Do step 5; the result is at least as good as the start, where there is one."""
+    stencil, best = survey.stencil, draft.graph.best
+    classes = draft.class_of[draft.clusters]
+    result = finish_best(problem, stencil, best, draft.together, classes, draft.clusters)
     if start is not None:
         # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
-        given = finish_best(
-            problem, survey.stencil, graph.best, -np.inf, start[0].copy(), start[1].copy()
-        )
+        given = finish_best(problem, stencil, best, -np.inf, start[0].copy(), start[1].copy())
         if given.energy < result.energy:
             return given
     return result

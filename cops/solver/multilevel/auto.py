@@ -1,40 +1,53 @@
 """The method "auto": multilevel, with as many cycles and kinds of moves as the problem asks for.
 
-It begins with what "multilevel" returns after one cycle. Then rounds follow: chains into new
-clusters (gather.py), first of nodes, then of whole clusters, and another cycle of refinement. They
-end with the first round that gains next to nothing. The result costs no more than that of
-"multilevel".
+It begins with what "multilevel" finds in one cycle. Rounds follow: forced moves (force.py), first
+of nodes, then of whole clusters, and another cycle of refinement if those gain anything. They end
+with the first round that gains next to nothing. The result costs no more than that of "multilevel".
 
-Shapes: V nodes, K classes.
+Greedy contraction can still end below, on graphs without structure above all: two heuristics, two
+minima, and no move of a few nodes leads from one to the other. Where it is cheap, it is run as
+well, and rounds follow on its result if that is the better one (and on any small graph, where two
+starts cost nothing). So there the result costs no more than greedy contraction's. `_greedy_pays`
+says where that is.
+
+Shapes: V nodes, K classes, E edges.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.labelling import Result, energy
+from cops.solver.greedy.algorithm import contract_greedily
+from cops.solver.labelling import Result, energy, finish
 from cops.solver.multilevel.algorithm import (
+    Draft,
+    draft_labelling,
+    finish_draft,
     improve,
-    input_graph,
     number_start,
     solve_again,
-    solve_multilevel,
     without_infinity,
 )
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget
-from cops.solver.multilevel.gather import gather
+from cops.solver.multilevel.force import force_moves
 from cops.solver.multilevel.graph import contract, find_components
 from cops.solver.multilevel.parts import renumber
 from cops.solver.problem import Problem, Survey
 
 MAX_ROUNDS = 12
 # A round that gains less than this share of what edges and classes cost is the last.
-LEAST_GAIN = 1e-6
+LEAST_GAIN = 1e-4
+# Greedy contraction of so many edges takes 10 ms, and of so many 0.1 s.
+FEW_EDGES = 1 << 15
+MANY_EDGES = 1 << 18
+# With so many edges per node it is about as fast as one cycle, however large the graph.
+SPARSE = 4
 
 
 def solve_auto(
@@ -50,30 +63,74 @@ def solve_auto(
         result = solve_auto(finite, survey, start=start, num_threads=num_threads)
         cost = energy(*problem[:3], result.node_classes, result.is_cut)
         return result._replace(energy=cost)
-    best = solve_multilevel(problem, survey, start=start, num_threads=num_threads)
-    graph, scale = input_graph(problem, survey, both=True)
-    clusters, class_of = number_start(*best[:2], problem.partitionable)
-    least = LEAST_GAIN * abs(best.energy) * scale
-    for _ in range(MAX_ROUNDS):
-        gain = _gather_all(graph, problem.partitionable, clusters, class_of)
-        others, classes, change = solve_again(graph, problem.partitionable, clusters, class_of)
-        change -= improve(graph, problem.partitionable, others, classes)
-        if change < 0.0:
-            clusters[:], class_of[:] = others, classes
-            gain -= change
-        else:
-            gain += improve(graph, problem.partitionable, clusters, class_of)
-        if gain <= least:
+    draft = draft_labelling(problem, survey, start=start, refine=1, num_threads=num_threads)
+    first = finish_draft(problem, survey, draft, start)
+    best, settled = _go_on(problem, survey, draft, first)
+    if start is None and _greedy_pays(problem, survey, settled):
+        greedy = finish(problem, *contract_greedily(problem), survey.stencil)
+        # A second start is worth its time where that is short.
+        if greedy.energy < best.energy or len(problem.edges) <= FEW_EDGES:
+            clusters, class_of = number_start(*greedy[:2], problem.partitionable)
+            other = draft._replace(clusters=clusters, class_of=class_of)
+            best = min(best, _go_on(problem, survey, other, greedy)[0], key=attrgetter("energy"))
+    return best
+
+
+def _greedy_pays(problem: Problem, survey: Survey, settled: bool) -> bool:
+    """Say whether greedy contraction takes little time, beside that of the rounds or in all.
+
+    Its time grows with the edges per node. On long lists of a stencil with many of them (images
+    with distant neighbours) it takes many times that of "multilevel".
+    """
+    num_edges, num_nodes = len(problem.edges), len(problem.node_costs)
+    if num_edges <= max(FEW_EDGES, SPARSE * num_nodes) or not len(survey.stencil.offsets):
+        return True
+    return num_edges <= MANY_EDGES and not settled
+
+
+def _go_on(problem: Problem, survey: Survey, draft: Draft, begin: Result) -> tuple[Result, bool]:
+    """Improve a labelling by rounds until one gains next to nothing.
+
+    Args:
+        problem: without infinity.
+        survey: of it.
+        draft: the labelling, changed in place.
+        begin: the result that it stands for, which is returned if nothing is better.
+
+    Returns:
+        The result, and whether there was one round only, which gained next to nothing.
+    """
+    partitionable, graph = problem.partitionable, draft.graph
+    clusters, class_of = draft.clusters, draft.class_of
+    least = LEAST_GAIN * abs(begin.energy) * draft.scale
+    total = 0.0
+    rounds = 0
+    while rounds < MAX_ROUNDS:
+        rounds += 1
+        gain = forced = _force_all(graph, partitionable, clusters, class_of)
+        if forced > least:
+            others, classes, change = solve_again(graph, partitionable, clusters, class_of)
+            change -= improve(graph, partitionable, others, classes)
+            if change < 0.0:
+                clusters[:], class_of[:] = others, classes
+                gain -= change
+            else:
+                gain += improve(graph, partitionable, clusters, class_of)
+        total += gain
+        if forced <= least or gain <= least:
             break
+    settled = rounds == 1
+    if total <= 0.0:
+        return begin, settled
     result = finish_best(problem, survey.stencil, graph.best, -np.inf, class_of[clusters], clusters)
-    return result if result.energy < best.energy else best
+    return (result if result.energy < begin.energy else begin), settled
 
 
 @jit
-def _gather_all(graph, partitionable, clusters, class_of):
-    """Grow chains of nodes and then of the connected parts of clusters; return their gain."""
+def _force_all(graph, partitionable, clusters, class_of):
+    """Force moves of nodes and then of the connected parts of clusters; return their gain."""
     budget = 4 * chain_budget(graph)
-    gain = gather(graph, partitionable, clusters, class_of, budget)
+    gain = force_moves(graph, partitionable, clusters, class_of, budget)
     num_nodes, num_classes = graph.node_costs.shape
     parts, num_parts = find_components(graph, clusters, False)
     small, _ = contract(graph, parts, num_parts)
@@ -81,7 +138,7 @@ def _gather_all(graph, partitionable, clusters, class_of):
     for v in range(num_nodes):
         coarse[parts[v]] = clusters[v]
     coarse, classes = renumber(coarse, class_of, num_classes, num_parts)
-    gain += gather(small, partitionable, coarse, classes, budget)
+    gain += force_moves(small, partitionable, coarse, classes, budget)
     for v in range(num_nodes):
         clusters[v] = coarse[parts[v]]
     class_of[: classes.size] = classes

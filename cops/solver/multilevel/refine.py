@@ -100,10 +100,10 @@ def _pass_constrained(
         tally.stamp[own] = now  # so that it is not listed
         num_touched = add_up(row, count, now, tally)
         threshold = stay + np.float32(RELATIVE_GAIN) * abs(stay)
-        best, gain = _find_contact(graph, v, class_of, tally, num_touched, own, threshold)
+        best, gain = find_contact(graph, v, class_of, tally, num_touched, own, threshold)
         alone = -1
         if gain < 0.0:
-            alone, gain = _find_class(graph, v, partitionable, tally, now, gain)
+            alone, gain = find_class(graph, v, partitionable, tally, now, gain)
         if alone >= 0 and not partitionable[alone]:
             best = alone
         elif alone >= 0 and numbers.size[own] == 1 and own >= num_classes:
@@ -126,7 +126,7 @@ def _pass_constrained(
 
 
 @jit_inline
-def _find_contact(graph, v, class_of, tally, num_touched, best, threshold):
+def find_contact(graph, v, class_of, tally, num_touched, best, threshold):
     """Find the neighbouring cluster where v gains most, and more than `threshold`; else `best`."""
     for t in range(num_touched):
         c = tally.touched[t]
@@ -139,7 +139,7 @@ def _find_contact(graph, v, class_of, tally, num_touched, best, threshold):
 
 
 @jit_inline
-def _find_class(graph, v, partitionable, tally, now, threshold):
+def find_class(graph, v, partitionable, tally, now, threshold):
     """Find the class for which v gains most without contact, and more than `threshold`; else -1.
 
     The cluster of a class outside P is only meant where v does not touch it (its stamp).

@@ -187,7 +187,7 @@ def test_methods_and_starts_are_checked():
     with pytest.raises(ValueError, match="greedy, multilevel, auto, not 'fast'"):
         solve_mwc(NODES, EDGES, COSTS, method="fast")
     with pytest.raises(ValueError, match="greedy method has no start"):
-        solve_mwc(NODES, EDGES, COSTS, start=[0, 0, 0])
+        solve_mwc(NODES, EDGES, COSTS, method="greedy", start=[0, 0, 0])
     for start, message in (
         ([0, 0], "3 integers"),
         ([0, 0, 2], r"0 \.\. 1"),

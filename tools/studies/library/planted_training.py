@@ -104,7 +104,7 @@ def plant_image(
     """
     height, width = (side // STRIDE for side in size)
     settings = (seed, height, width, num_classes, distances)
-    truth = solve_amwc(*planted_problem(*settings, noise=0.0))
+    truth = solve_amwc(*planted_problem(*settings, noise=0.0), method="greedy")
     id_map = truth.node_clusters.reshape(height, width) + 1
     classes = np.zeros(id_map.max() + 1, dtype=np.int64)
     classes[truth.node_clusters + 1] = truth.node_classes

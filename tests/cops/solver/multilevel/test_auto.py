@@ -1,11 +1,17 @@
-"""The method "auto": never above multilevel, feasible, and the move that multilevel lacks."""
+"""The method "auto": never above multilevel, feasible, and the moves that multilevel lacks."""
 
 from __future__ import annotations
 
 import numpy as np
 from solver_instances import judge, random_batch
 
-from cops.solver import solve_amwc, solve_multicut
+from cops.solver import is_feasible, solve_amwc, solve_multicut
+from cops.solver.multilevel.algorithm import input_graph, number_start
+from cops.solver.multilevel.auto import MANY_EDGES, _greedy_pays
+from cops.solver.multilevel.force import force_moves
+from cops.solver.multilevel.refine import labelling_cost
+from cops.solver.problem import Problem, Survey, survey_problem
+from cops.solver.stencil import find_stencil
 
 
 def test_never_above_multilevel_and_always_feasible():
@@ -49,3 +55,77 @@ def test_multicut_and_a_start():
     assert found.labels.tolist() == [0, 0, 1] and found.energy == -4.0
     never = [[0.0, np.inf], [np.inf, 1.0]]
     assert solve_amwc(never, [[0, 1]], [100.0], [True, True], method="auto").energy == 101.0
+
+
+def star():
+    """A hub that may change its class; nine leaves would be glad, four would have to leave.
+
+    The classes have one cluster each. Hub: 2 for class 1. Nine leaves of class 1 (9 for class 0)
+    pay 1 each while the hub is in class 0. Four leaves of class 1 (1.5 for class 0) earn 2 each
+    while they are apart from the hub. Hub in 0: 9 - 8 = 1. Hub in 1 alone: 2 + 0 = 2. Hub in 1 and
+    the four in 0: 2 + 4 * 1.5 - 8 = 0.
+    """
+    node_costs = np.array([[0.0, 2.0]] + [[9.0, 0.0]] * 9 + [[1.5, 0.0]] * 4)
+    edges = np.stack([np.zeros(13, int), np.arange(1, 14)], axis=1)
+    return node_costs, edges, np.array([1.0] * 9 + [-2.0] * 4), [False, False]
+
+
+def test_a_forced_move_and_answers_that_go_elsewhere():
+    for method in ("greedy", "multilevel"):
+        assert solve_amwc(*star(), method=method).energy == 1.0
+    result = solve_amwc(*star())
+    assert result.energy == 0.0 and result.node_classes.tolist() == [1] * 10 + [0] * 4
+
+
+def test_forced_moves_gain_what_they_say_and_leave_no_trace_of_what_they_undo():
+    gained = 0
+    for problem in random_batch(5, 150).problems():
+        checked, survey = survey_problem(*problem)
+        if not np.isfinite(survey.largest_node_cost):
+            continue
+        graph, _ = input_graph(checked, survey, both=True)
+        flags = checked.partitionable
+        best = graph.best.copy()
+        alone = np.arange(len(best), dtype=np.int32)
+        clusters, class_of = number_start(best, alone, flags)
+        before = labelling_cost(graph, clusters, class_of)
+        first = clusters.copy(), class_of[clusters]
+        gain = force_moves(graph, flags, clusters, class_of, 10**6)
+        after = labelling_cost(graph, clusters, class_of)
+        largest = max(survey.largest_edge_cost, survey.largest_node_cost, abs(before))
+        assert abs(before - after - gain) <= 1e-4 * largest
+        assert is_feasible(
+            checked.edges, flags, class_of[clusters], clusters, _cut(checked, clusters)
+        )
+        gained += gain > 0.0
+        if gain == 0.0:
+            np.testing.assert_array_equal(clusters, first[0])
+            np.testing.assert_array_equal(class_of[clusters], first[1])
+    assert gained > 20
+
+
+def _cut(problem, clusters):
+    ends = clusters[problem.edges]
+    return ends[:, 0] != ends[:, 1]
+
+
+def test_greedy_is_run_where_it_is_cheap():
+    def pays(num_nodes, edges, settled):
+        edges = np.asarray(edges, np.int32)
+        stencil = find_stencil(edges, num_nodes)[0]
+        nodes, costs = np.zeros((num_nodes, 1), np.float32), np.zeros(len(edges), np.float32)
+        problem = Problem(nodes, edges, costs, np.ones(1, bool))
+        return _greedy_pays(problem, Survey(0.0, 0.0, stencil), settled)
+
+    v = np.arange(20_000)
+    chain = np.stack([v[:-1], v[1:]], axis=1)
+    assert pays(20_000, chain, True)
+    grid = np.concatenate([np.stack([v[:-d], v[d:]], axis=1) for d in (1, 2, 100, 200, 400)])
+    assert not pays(20_000, grid, True) and pays(20_000, grid, False)
+    large = np.concatenate([np.stack([v[:-d], v[d:]], axis=1) for d in range(1, 15)])
+    assert len(large) > MANY_EDGES and not pays(20_000, large, False)
+    # Without pieces there is no stencil.
+    rng = np.random.default_rng(0)
+    scattered = rng.permutation(grid)
+    assert not len(find_stencil(scattered.astype(np.int32), 20_000)[0].offsets)
+    assert pays(20_000, scattered, True)
