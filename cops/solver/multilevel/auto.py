@@ -4,11 +4,10 @@ It begins with what "multilevel" finds in one cycle. Rounds follow: forced moves
 of nodes, then of whole clusters, and another cycle of refinement if those gain anything. They end
 with the first round that gains next to nothing. The result costs no more than that of "multilevel".
 
-Greedy contraction can still end below, on graphs without structure above all: two heuristics, two
-minima, and no move of a few nodes leads from one to the other. Where it is cheap, it is run as
-well, and rounds follow on its result if that is the better one (and on any small graph, where two
-starts cost nothing). So there the result costs no more than greedy contraction's. `_greedy_pays`
-says where that is.
+Greedy contraction can still end below, on graphs without structure above all. The two minima differ
+in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is run as
+well. Rounds follow on its result if that is the better one, or if the graph is small. So there the
+result costs no more than greedy contraction's. `_greedy_pays` says where that is.
 
 Shapes: V nodes, K classes, E edges.
 """

@@ -36,7 +36,7 @@ from cops.solver.multilevel.sums import RELATIVE_GAIN
 # After one forced move, no more nodes than this are asked.
 MAX_ANSWERS = 512
 # In a stencil with more costs than this, nodes are no seeds that stay as long as no neighbour moves
-# (`find_restless`): there are enough others, and they are found in a fraction of the time.
+# (`find_restless`). There are enough others, and they are found in a fraction of the time.
 SMALL_STENCIL = 1 << 16
 
 
