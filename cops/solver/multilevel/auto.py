@@ -5,9 +5,9 @@ of nodes, then of whole clusters, and another cycle of refinement if those gain 
 with the first round that gains next to nothing. The result costs no more than that of "multilevel".
 
 Greedy contraction can still end below, on graphs without structure above all. The two minima differ
-in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is run as
-well. Rounds follow on its result if that is the better one, or if the graph is small. So there the
-result costs no more than greedy contraction's. `_greedy_pays` says where that is.
+in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is
+run as well. Rounds follow on its result if that is the better one, or if the graph is small. So
+there the result costs no more than greedy contraction's. `_greedy_pays` says where that is.
 
 Shapes: V nodes, K classes, E edges.
 """
