@@ -323,7 +323,8 @@ def test_wheel_holds_packages_configs_and_programs_but_no_studies(wheel: Path) -
 def test_console_commands_answer(installed: Path, tmp_path: Path) -> None:
     commands = project_table()["scripts"]
     assert set(commands) == {
-        f"panoptic-{x}" for x in ("train", "demo", "check", "evaluate", "doctor", "solve")
+        *(f"panoptic-{x}" for x in ("train", "demo", "check", "evaluate", "doctor", "solve")),
+        *("panoptic-export", "panoptic-run"),
     }
     for number, name in enumerate(sorted(set(commands) - {"panoptic-doctor"})):
         done = run_installed(

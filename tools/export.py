@@ -20,6 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import panoptic_common.compat  # sets OMP_WAIT_POLICY before torch reads it
+
 import numpy as np
 import torch
 

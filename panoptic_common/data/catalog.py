@@ -388,7 +388,7 @@ def _load(name: str) -> list[dict[str, Any]]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}\n{source.hint}".rstrip()) from None
     _fill_metadata(name, table)
-    _COUNTS[name] = len(records), sum(len(record["segments_info"]) for record in records)
+    _COUNTS[name] = len(records), sum(len(record.get("segments_info", ())) for record in records)
     logger.info(
         "%s: %d images, %d classes, from %s", name, len(records), len(table), paths.panoptic_json
     )

@@ -112,7 +112,6 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         (str(checkpoint), *words, "--dataset", "tiny_held"): "tested on",
         (str(checkpoint), *words, "--max-pixels", "100"): "no image of at most 100 pixels",
         (str(checkpoint), *words, "--dataset", "tiny_nucle"): "did you mean 'tiny_nuclei'",
-        (str(tmp_path / "absent.pth"),): "absent.pth",
         (str(other / "model.pth"),): "NUMBERING",
     }
     for arguments, sentence in cases.items():
@@ -126,8 +125,16 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
     ("word", "sentence"), [(("--images", "0"), "at least 1"), (("--out", "x.pkl"), ".pth")]
 )
 def test_wrong_options_are_refused(
-    word: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, word: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        calibrate_cops.parse_args(["model.pth", *word])
+        calibrate_cops.parse_args([str(checkpoint), *word])
     assert caught.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        calibrate_cops.main([str(tmp_path / "absent.pth")])
+    assert caught.value.code == 2 and "absent.pth" in capsys.readouterr().err

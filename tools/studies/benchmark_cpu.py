@@ -28,6 +28,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+import panoptic_common.compat  # sets OMP_WAIT_POLICY before torch reads it
+
 import torch
 from torch import nn
 from torchvision.ops import deform_conv2d

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
-import torch
+import torch  # before our packages, which would set the policy that is measured here
 
 from cops.solver import solve_many
 from cops.solver.planted import planted_problem
@@ -143,7 +143,7 @@ def run_part(
 ) -> list[tuple[float, float]]:
     """Run one process; returns (wall, processor) seconds of each piece within the limit."""
     words = ["--inside", "--parts", part, "--threads", str(threads), "--repeat"]
-    words += [str(options.repeat), "--size", *map(str, options.size)]
+    words += [str(options.repeat), "--limit", str(options.limit), "--size", *map(str, options.size)]
     kept = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
     environment = {**kept, **POLICIES[policy], "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, *words]

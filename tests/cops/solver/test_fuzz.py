@@ -108,7 +108,7 @@ def test_greedy_may_end_above_each_node_alone(mwc):
     nodes, edges, costs = [[0, 9], [0, 9], [1, 0]], [[0, 2], [1, 2]], [3.0, -100.0]
     options = {} if mwc else {"partitionable": [False, True]}
     solve = solve_mwc if mwc else solve_amwc
-    greedy = solve(nodes, edges, costs, **options)
+    greedy = solve(nodes, edges, costs, **options, method="greedy")
     assert greedy.node_clusters.tolist() == [0, 0, 0] and greedy.energy == 1.0
     assert solve(nodes, edges, costs, **options, method="multilevel").energy == -97.0
 
@@ -121,7 +121,7 @@ def test_greedy_may_end_above_one_cluster(mwc):
     edges, costs = [[0, 1], [1, 2], [0, 2]], [1.0, 1.0, 1.0]
     options = {} if mwc else {"partitionable": [True] * 3}
     solve = solve_mwc if mwc else solve_amwc
-    assert solve(nodes, edges, costs, **options).energy == 3.0
+    assert solve(nodes, edges, costs, **options, method="greedy").energy == 3.0
     assert solve(nodes, edges, costs, **options, method="multilevel").energy == 2.5
 
 

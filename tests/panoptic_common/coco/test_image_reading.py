@@ -198,7 +198,7 @@ def test_the_limit_of_pixels_is_an_environment_variable(
 
 
 def test_the_drawing_of_training_uses_the_same_reader() -> None:
-    from panoptic_common.engine import trainer
+    from panoptic_common.engine import prediction_images
 
-    readers = SimpleNamespace(a=sheets.read_image, b=trainer.read_image)
+    readers = SimpleNamespace(a=sheets.read_image, b=prediction_images.read_image)
     assert readers.a is read_image and readers.b is read_image

@@ -86,6 +86,8 @@ def imported(path: Path) -> list[str]:
 def test_no_program_imports_torch_before_the_variable_is_set() -> None:
     """libgomp reads it once, when torch is imported."""
     paths = [p for p in (ROOT / "tools").rglob("*.py") if "__main__" in p.read_text("utf-8")]
+    # It measures libgomp's own policy, too: torch must find the variable as it is given.
+    paths.remove(ROOT / "tools/studies/waiting.py")
     assert len(paths) > 10
     for path in paths:
         names = imported(path)
