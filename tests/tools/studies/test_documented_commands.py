@@ -38,8 +38,15 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize("words", DOCUMENTED, ids=" ".join)
-def test_a_documented_command_is_understood(words, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_documented_command_is_understood(words, monkeypatch, tmp_path):
+    """In a folder that has what the commands before it have trained."""
+    for name in ("configs", "docs", "tests", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for word in words:
+        if word.startswith("output/") and word.endswith(".pth"):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).touch()
+    monkeypatch.chdir(tmp_path)
     name = "panoptic_tools." + words[0].removeprefix("tools/").removesuffix(".py").replace("/", ".")
     program = importlib.import_module(name)
     reader = next(getattr(program, reader) for reader in READERS if hasattr(program, reader))
