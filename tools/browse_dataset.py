@@ -39,6 +39,7 @@ from panoptic_tools.arguments import (
     FAULTY,
     add_register_option,
     make_parser,
+    orderly,
     output_folder,
     refuse,
     require_at_least,
@@ -81,6 +82,7 @@ def load_settings(config_file: str, opts: Sequence[str]) -> CfgNode:
     return cfg
 
 
+@orderly
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the sheets and print the table; returns the exit status."""
     options = parse_args(arguments)

@@ -37,6 +37,7 @@ from panoptic_tools.arguments import (
     add_unsafe_option,
     input_file,
     make_parser,
+    orderly,
     output_folder,
     refuse,
     require_pairs,
@@ -156,6 +157,7 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Export the model and return the exit status."""
     args = parse_args(words)

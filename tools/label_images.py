@@ -38,6 +38,7 @@ from panoptic_tools.arguments import (
     input_file,
     input_folder,
     make_parser,
+    orderly,
     output_file,
     output_folder,
     refuse,
@@ -221,6 +222,7 @@ def segments_of_labels(
     return id_map, update_segments(id_map, listed)
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(words)

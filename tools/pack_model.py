@@ -37,6 +37,7 @@ from panoptic_tools.arguments import (
     add_unsafe_option,
     input_file,
     make_parser,
+    orderly,
     output_folder,
     refuse,
     require_pairs,
@@ -182,6 +183,7 @@ def pack(options: argparse.Namespace) -> Path:
     return path
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     options = parse_arguments(words)

@@ -55,6 +55,7 @@ from panoptic_tools.arguments import (
     input_file,
     input_folder,
     make_parser,
+    orderly,
     output_folder,
     refuse,
 )
@@ -189,6 +190,7 @@ def prepared(plan: Plan, positions: Sequence[int], split: str) -> Iterator[Prepa
     return (plan.make(position, image_id) for image_id, position in enumerate(bar, start=1))
 
 
+@orderly
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set and return the exit status."""
     options = parse_args(arguments)

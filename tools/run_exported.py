@@ -27,6 +27,7 @@ from panoptic_tools.arguments import (
     input_file,
     input_folder,
     make_parser,
+    orderly,
     output_folder,
     refuse,
     require_at_least,
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"written to {results.write()}")
 
 
+@orderly
 def main(words: Sequence[str] | None = None) -> int:
     """Segment the images and return the exit status."""
     args = parse_args(words)
