@@ -115,6 +115,9 @@ def _add_training_config(node: CN) -> None:
     node.BACKWARD.SAMPLES = 5  # N, interpolation ranges per step
     node.BACKWARD.LAMBDA_RANGE = (1.0, 5000.0)  # drawn uniformly from here (Table 2)
     node.BACKWARD.WARM_START = False  # the MWC starts from the forward solution
+    # What a perturbed solution is compared with: "forward", the solution of the forward pass. Or
+    # "solved", that of the lifted problem: what changes without a perturbation is no gradient then.
+    node.BACKWARD.ZERO = "forward"
 
     # ---- loss through the solver (3.3.2, A.2) ---------------------------------------------------
     node.LOSS = CN()

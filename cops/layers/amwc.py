@@ -114,7 +114,6 @@ class _AmwcFunction(torch.autograd.Function):
                     ctx.classes[index],
                     gradient,
                     batch.known_nodes[index],
-                    batch.known_edges[index],
                     method=batch.settings.method,
                     warm_start=batch.settings.warm_start,
                 )

@@ -24,8 +24,8 @@ from torch.autograd.function import once_differentiable
 
 from cops.layers.perturbation import (
     FloatArray,
-    SolutionChange,
-    solution_change,
+    PerturbedSolution,
+    is_worse,
 )
 from cops.layers.solved_batch import SolvedBatch, SolverLayer, batch_maps
 from cops.solver import solve_amwc
@@ -84,8 +84,8 @@ def _crop(gradient: Tensor | None, batch: SolvedBatch, index: int) -> FloatArray
 
 def _reaction(
     batch: SolvedBatch, index: int, class_maps: FloatArray | None, edge_maps: FloatArray | None
-) -> Callable[[float], SolutionChange]:
-    """Build the function from lambda to the change of one image's solution.
+) -> Callable[[float], PerturbedSolution]:
+    """Build the function from lambda to one image's solution.
 
     Args:
         batch: the problems and solutions of the forward pass.
@@ -103,16 +103,17 @@ def _reaction(
         edge_step += graph.edge_costs_from_maps(edge_maps) * known[1]
     partitionable = np.array(settings.partitionable, dtype=bool)
 
-    def react(interpolation: float) -> SolutionChange:
+    before = batch.solutions[index]
+
+    def react(interpolation: float) -> PerturbedSolution:
         scale = np.float32(interpolation)
+        node_costs = problem.node_costs + scale * node_step
+        edge_costs = problem.edge_costs + scale * edge_step
         solved = solve_amwc(
-            problem.node_costs + scale * node_step,
-            graph.edges,
-            problem.edge_costs + scale * edge_step,
-            partitionable,
-            method=settings.method,
+            node_costs, graph.edges, edge_costs, partitionable, method=settings.method
         )
-        return solution_change(batch.solutions[index], solved.node_classes, solved.is_cut, *known)
+        worse = is_worse(solved, node_costs, edge_costs, before.node_classes, before.is_cut)
+        return PerturbedSolution(solved.node_classes, solved.is_cut, worse)
 
     return react
 

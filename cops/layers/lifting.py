@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cops.layers.perturbation import Problem, SolutionChange, solution_change
+from cops.layers.perturbation import PerturbedSolution, Problem, is_worse
 from cops.solver import Result, solve_mwc
 
 FloatArray = npt.NDArray[Any]
@@ -87,11 +87,10 @@ def algorithm_1(
     mask_classes: npt.NDArray[np.integer],
     mask_gradient: FloatArray,
     known_nodes: npt.NDArray[np.bool_],
-    known_edges: npt.NDArray[np.bool_],
     *,
     method: str = "greedy",
     warm_start: bool = False,
-) -> Callable[[float], SolutionChange]:
+) -> Callable[[float], PerturbedSolution]:
     """Prepare Algorithm 1 for one image, up to lambda.
 
     What does not depend on lambda is made here, once; the function that comes back may run on
@@ -103,12 +102,11 @@ def algorithm_1(
         mask_classes: (J,) classes of the labels.
         mask_gradient: (V, J) float32, dL/dz.
         known_nodes: (V,) False for void and crowd, whose part of dL/dz is dropped.
-        known_edges: (E,) False for edges that touch these.
         method: of `cops.solver.solve_mwc`.
         warm_start: start from the solution of the forward pass ("multilevel" only).
 
     Returns:
-        A function from lambda to the change of the solution.
+        A function from lambda to the solution; 0 solves the lifted problem itself.
     """
     label_classes = lift_classes(mask_classes, problem.node_costs.shape[1])
     lifted_costs = np.take(problem.node_costs, label_classes, axis=1)
@@ -116,12 +114,12 @@ def algorithm_1(
     mask_gradient = np.where(known_nodes[:, None], mask_gradient, np.float32(0))
     start = before.node_clusters if warm_start else None
 
-    def react(interpolation: float) -> SolutionChange:
+    def react(interpolation: float) -> PerturbedSolution:
         costs = perturb(lifted_costs, mask_gradient, interpolation)
         solved = solve_mwc(
             costs, problem.graph.edges, problem.edge_costs, method=method, start=start
         )
-        new_classes = label_classes[solved.node_classes]
-        return solution_change(before, new_classes, solved.is_cut, known_nodes, known_edges)
+        worse = is_worse(solved, costs, problem.edge_costs, before.node_clusters, before.is_cut)
+        return PerturbedSolution(label_classes[solved.node_classes], solved.is_cut, worse)
 
     return react

@@ -11,6 +11,7 @@ nodes; E edges.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ class SolverSettings:
         method: of `cops.solver.solve_amwc`.
         num_threads: solves that run side by side; 0: one per core. It does not change any result.
         warm_start: the perturbed MWC starts from the forward solution; "multilevel" only.
+        zero: what a perturbed solution is compared with. "forward": the solution of the forward
+            pass, as in Eq. 3. "solved": the lifted problem without perturbation, solved once more
+            by the same method. It costs one solve per image. A change that the perturbation did
+            not cause then is none. `AmwcLabelsLayer` lifts nothing, so both are the same there.
     """
 
     partitionable: tuple[bool, ...]
@@ -46,6 +51,7 @@ class SolverSettings:
     method: str = "greedy"
     num_threads: int = 0
     warm_start: bool = False
+    zero: str = "forward"
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be.
@@ -62,6 +68,8 @@ class SolverSettings:
             raise ValueError(f"num_samples is {self.num_samples}: at least one lambda is needed")
         if self.warm_start and self.method != "multilevel":
             raise ValueError(f"warm_start needs the method 'multilevel', not {self.method!r}")
+        if self.zero not in ("forward", "solved"):
+            raise ValueError(f"zero is {self.zero!r}: use 'forward' or 'solved'")
 
     def draw_lambdas(self, generator: torch.Generator) -> npt.NDArray[np.float64]:
         """Draw the (S,) lambdas of one image, uniformly from their range."""
@@ -96,6 +104,10 @@ class LayerStatistics:
         reacted: (N, S) bool, whether the perturbation changed any label that the truth knows.
         class_l1: (N, S) L1 norm of the class costs' gradient of each lambda, before the average.
         edge_l1: (N, S) likewise of the edge costs.
+        worse: (N, S) bool, whether the perturbed problem was solved worse than by leaving all
+            labels as they are. Then the change is the solver's error, and no answer to the loss.
+        residual: share of nodes and edges that change without any perturbation; nan where it was
+            not measured.
     """
 
     forward_seconds: float = 0.0
@@ -104,10 +116,14 @@ class LayerStatistics:
     reacted: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     class_l1: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     edge_l1: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    worse: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    residual: float = math.nan
 
     def summary(self) -> dict[str, float]:
         """Return figures to log: for all lambdas, and for the lower and the upper half of them."""
         figures = {"seconds_amwc": self.forward_seconds, "seconds_mwc": self.backward_seconds}
+        if not math.isnan(self.residual):
+            figures["residual_at_zero"] = self.residual
         if not self.lambdas.size:
             return figures
         middle = np.median(self.lambdas)
@@ -115,9 +131,45 @@ class LayerStatistics:
         groups["_large_lambda"] = self.lambdas >= middle
         for suffix, group in groups.items():
             figures[f"unreacted{suffix}"] = float(1 - self.reacted[group].mean())
+            figures[f"worse_than_unchanged{suffix}"] = float(self.worse[group].mean())
             figures[f"class_gradient_l1{suffix}"] = float(self.class_l1[group].mean())
             figures[f"edge_gradient_l1{suffix}"] = float(self.edge_l1[group].mean())
         return figures
+
+
+class PerturbedSolution(NamedTuple):
+    """What the solver gives for the costs at one lambda.
+
+    Attributes:
+        node_classes: (V,) x_p.
+        is_cut: (E,) y_p.
+        worse: whether these costs are paid less by leaving all labels as they are.
+    """
+
+    node_classes: npt.NDArray[np.integer[Any]]
+    is_cut: npt.NDArray[np.bool_]
+    worse: bool
+
+
+def is_worse(
+    solved: Result,
+    node_costs: FloatArray,
+    edge_costs: FloatArray,
+    labels: FloatArray,
+    cut: FloatArray,
+) -> bool:
+    """Return whether a solution costs more than given labels, by more than rounding.
+
+    Args:
+        solved: for these costs.
+        node_costs: (V, L), perturbed.
+        edge_costs: (E,).
+        labels: (V,) to compare with, in 0..L-1.
+        cut: (E,) the cut edges of these.
+    """
+    kept = float(node_costs[np.arange(len(labels)), labels].sum(dtype=np.float64))
+    kept += float(edge_costs[cut].sum(dtype=np.float64))
+    return solved.energy > kept + 1e-6 * max(1.0, abs(kept))
 
 
 class SolutionChange(NamedTuple):
@@ -135,24 +187,22 @@ class SolutionChange(NamedTuple):
 
 
 def solution_change(
-    before: Result,
-    new_classes: npt.NDArray[np.integer],
-    new_cut: npt.NDArray[np.bool_],
+    before: Result | PerturbedSolution,
+    after: PerturbedSolution,
     known_nodes: npt.NDArray[np.bool_],
     known_edges: npt.NDArray[np.bool_],
 ) -> SolutionChange:
     """Compare two solutions; cells and edges without truth are left out.
 
     Args:
-        before: the solution of the forward pass.
-        new_classes: (V,) x_p.
-        new_cut: (E,) y_p.
+        before: the solution of the forward pass, or of the lifted problem without perturbation.
+        after: at one lambda.
         known_nodes: (V,) False for void and crowd.
         known_edges: (E,) False for edges that touch these.
     """
-    nodes = np.flatnonzero((new_classes != before.node_classes) & known_nodes)
-    edges = np.flatnonzero((new_cut != before.is_cut) & known_edges)
-    return SolutionChange(nodes, new_classes[nodes], edges)
+    nodes = np.flatnonzero((after.node_classes != before.node_classes) & known_nodes)
+    edges = np.flatnonzero((after.is_cut != before.is_cut) & known_edges)
+    return SolutionChange(nodes, after.node_classes[nodes], edges)
 
 
 class SolverGradient(NamedTuple):
@@ -174,12 +224,15 @@ class SolverGradient(NamedTuple):
 
 
 def average_changes(
-    before: Result, changes: list[SolutionChange], lambdas: FloatArray, num_classes: int
+    before: Result | PerturbedSolution,
+    changes: list[SolutionChange],
+    lambdas: FloatArray,
+    num_classes: int,
 ) -> SolverGradient:
     """Average the gradients of all lambdas (lines 4 and 5 of Algorithm 1; Eq. 3, 4).
 
     Args:
-        before: the solution of the forward pass.
+        before: what the changes are changes of.
         changes: S of them.
         lambdas: (S,).
         num_classes: K.

@@ -6,6 +6,7 @@ S lambdas per image.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +20,12 @@ from cops.grid_graph import grid_graph
 from cops.layers.perturbation import (
     FloatArray,
     LayerStatistics,
+    PerturbedSolution,
     Problem,
-    SolutionChange,
     SolverGradient,
     SolverSettings,
     average_changes,
+    solution_change,
 )
 from cops.solver import Result, solve_many
 from cops.solver.parallel import run_all
@@ -39,6 +41,7 @@ class SolvedBatch:
         statistics: of the layer; overwritten by each pass. The times in it need no synchronising
             of a GPU: what is timed works on arrays that have been copied to the CPU before.
         generator: on the CPU; gives the lambdas.
+        measure_residual: solve without perturbation as well, for `LayerStatistics.residual`.
 
     Attributes:
         problems: of the N images.
@@ -54,8 +57,10 @@ class SolvedBatch:
         settings: SolverSettings,
         statistics: LayerStatistics,
         generator: torch.Generator,
+        measure_residual: bool = False,
     ) -> None:
         self.truths = truths
+        self.measure_residual = measure_residual
         self.settings = settings
         self.statistics = statistics
         # Drawn now, image by image: neither the order of the solves nor a backward pass that
@@ -108,36 +113,56 @@ class SolvedBatch:
         ]
 
     def differentiate(
-        self, reactions: Sequence[Callable[[float], SolutionChange]]
+        self, reactions: Sequence[Callable[[float], PerturbedSolution]]
     ) -> list[SolverGradient]:
         """Run the backward pass: Eq. 4 of every image.
 
         Args:
-            reactions: for each image the function from lambda to the change of its solution.
+            reactions: for each image the function from lambda to its solution.
         """
         began = time.perf_counter()
+        solve_zero = self.measure_residual or self.settings.zero == "solved"
         tasks = [
             partial(react, float(interpolation))
             for react, lambdas in zip(reactions, self.lambdas, strict=True)
-            for interpolation in lambdas
+            for interpolation in (*lambdas, *([0.0] if solve_zero else []))
         ]
-        changes = run_all(tasks, self.num_threads)
+        solved = run_all(tasks, self.num_threads)
         self.statistics.backward_seconds = time.perf_counter() - began
-        samples = self.settings.num_samples
+        step = self.settings.num_samples + int(solve_zero)
+        images = [solved[begin : begin + step] for begin in range(0, len(solved), step)]
+        zeros = [image.pop() for image in images] if solve_zero else []
+        self.statistics.residual = self._residual(zeros)
+        self.statistics.worse = np.array([[s.worse for s in image] for image in images])
         gradients = [
-            average_changes(
-                solution,
-                changes[index * samples : (index + 1) * samples],
-                self.lambdas[index],
-                len(self.settings.partitionable),
-            )
-            for index, solution in enumerate(self.solutions)
+            self._gradient(index, zeros[index] if self.settings.zero == "solved" else None, image)
+            for index, image in enumerate(images)
         ]
         self.statistics.lambdas = np.stack(self.lambdas)
         self.statistics.reacted = np.stack([g.reacted for g in gradients])
         self.statistics.class_l1 = np.stack([g.class_l1 for g in gradients])
         self.statistics.edge_l1 = np.stack([g.edge_l1 for g in gradients])
         return gradients
+
+    def _gradient(
+        self, index: int, zero: PerturbedSolution | None, solved: list[PerturbedSolution]
+    ) -> SolverGradient:
+        """Average an image's changes, from the solution without perturbation if it is given."""
+        before = zero or self.solutions[index]
+        known = self.known_nodes[index], self.known_edges[index]
+        changes = [solution_change(before, after, *known) for after in solved]
+        num_classes = len(self.settings.partitionable)
+        return average_changes(before, changes, self.lambdas[index], num_classes)
+
+    def _residual(self, zeros: list[PerturbedSolution]) -> float:
+        """Return the share of known nodes and edges that change without a perturbation."""
+        changed = total = 0
+        for index, zero in enumerate(zeros):
+            known = self.known_nodes[index], self.known_edges[index]
+            change = solution_change(self.solutions[index], zero, *known)
+            changed += len(change.nodes) + len(change.edges)
+            total += int(known[0].sum() + known[1].sum())
+        return changed / total if total else math.nan
 
     def as_maps(
         self, gradients: Sequence[SolverGradient], class_costs: Tensor, edge_costs: Tensor
@@ -220,6 +245,8 @@ class SolverLayer(nn.Module):
     Attributes:
         settings: of the solver and of the perturbation.
         statistics: of the last forward and backward pass.
+        measure_residual: the next passes also measure `LayerStatistics.residual`, which takes one
+            solve more per image.
     """
 
     def __init__(self, settings: SolverSettings) -> None:
@@ -227,6 +254,7 @@ class SolverLayer(nn.Module):
         super().__init__()
         self.settings = settings
         self.statistics = LayerStatistics()
+        self.measure_residual = False
 
     def batch(self, truths: Sequence[CopsTarget], generator: torch.Generator) -> SolvedBatch:
         """Prepare a forward and a backward pass.
@@ -235,4 +263,4 @@ class SolverLayer(nn.Module):
             truths: of the N images.
             generator: on the CPU; gives the lambdas.
         """
-        return SolvedBatch(truths, self.settings, self.statistics, generator)
+        return SolvedBatch(truths, self.settings, self.statistics, generator, self.measure_residual)

@@ -12,9 +12,9 @@ get those of a perturbation that is 65536 times as strong, and they would not be
 makes the gradient linear in a factor of the loss: loss scales, and the division by the number of
 accumulated batches. The loss's own weight stands inside and does perturb (A.2).
 
-With several processes it also multiplies by their number. The loss is that of the whole batch
-(`cops.losses.processes`), so gradients must be added up over the processes, while
-DistributedDataParallel takes their mean.
+With several processes, or parts of a batch, it also multiplies by their number. The loss is that of
+the whole batch (`cops.losses.batch_sums`), so gradients must be added up over the shares. But
+DistributedDataParallel takes their mean, and so does `SOLVER.ACCUMULATE`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cops.losses.processes import num_processes
+from cops.losses.batch_sums import num_shares
 
 
 class _Enter(torch.autograd.Function):
@@ -42,7 +42,7 @@ class _Enter(torch.autograd.Function):
         factor = ctx.scale.factor
         if factor is None:
             raise RuntimeError("no loss left this scale: call `leave` with what is trained")
-        factor = factor * num_processes()
+        factor = factor * ctx.scale.shares
         return None, *(None if g is None else g * factor.to(g.dtype) for g in gradients)
 
 
@@ -67,11 +67,13 @@ class LossScale:
 
     Attributes:
         factor: of the loss, a scalar; known once the backward pass has come to the loss.
+        shares: how many gradients the trainer takes the mean of.
     """
 
     def __init__(self) -> None:
-        """Begin without a factor."""
+        """Begin without a factor, in the part of a batch that is being computed."""
         self.factor: Tensor | None = None
+        self.shares = num_shares()
 
     def enter(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the same values; their gradients are multiplied by the factor."""

@@ -7,8 +7,8 @@ them,
 
     h(u) = u^4 / (u^4 + (1 - u)^4),    sigma(a) = 1 / (1 + exp(-s (a - t))),
 
-to the quality of one class, summed over the images of the batch, of all processes, before the
-ratio is taken,
+to the quality of one class, summed over the images of the batch, of all processes and parts, before
+the ratio is taken,
 
     PQ = sum of h sigma u over the pairs / (sum of h sigma over the pairs
                                             + (sum of sigma over false positives + misses) / 2).
@@ -49,7 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from cops.layers.panoptic_masks import PanopticMasks
-from cops.losses.processes import sum_over_processes
+from cops.losses.batch_sums import sum_over_batch
 from cops.targets import CopsTarget
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
@@ -199,7 +199,7 @@ def _quality_of_classes(
 
     Args:
         pairs: J masks.
-        num_truths: (K,), of this process.
+        num_truths: (K,), of this part of the batch.
         keep: (J,) sigma.
         form: "authors" or "literal".
         linear_share: see `soft_match`.
@@ -220,7 +220,7 @@ def _quality_of_classes(
         unmatched = num_truths - by_class(pairs.matched.to(hit.dtype))
         missed = unmatched + by_class((1 - match) * pairs.matched)
     own = (by_class(hit), by_class(spurious), missed, by_class(hit * pairs.iou), num_truths)
-    sums = sum_over_processes(torch.stack(own)).unbind()
+    sums = sum_over_batch(torch.stack(own)).unbind()
     true_positives, false_positives, false_negatives, overlap, num_truths = sums
     weight = true_positives + 0.5 * (false_positives + false_negatives)
     if epsilon:

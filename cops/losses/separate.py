@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cops.losses.processes import sum_over_processes
+from cops.losses.batch_sums import sum_over_batch
 from cops.targets import CopsTarget
 
 
@@ -48,7 +48,7 @@ def class_label_loss(labels: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     target = torch.zeros_like(labels).scatter_(1, known[:, None], 1.0)
     distance = (labels - target).abs().sum(dim=1)
     own = torch.stack([(distance * weights).sum(), weights.sum().to(distance.dtype)])
-    wrong, total = sum_over_processes(own).unbind()
+    wrong, total = sum_over_batch(own).unbind()
     # Not clamped to a tiny number: its inverse times a weight is inf, and inf * 0 is nan.
     return wrong / torch.where(total > 0, total, torch.ones_like(total))
 
@@ -75,7 +75,7 @@ def edge_label_loss(labels: Tensor, is_cut: Tensor, weights: Tensor) -> Tensor:
 
     own_shared = by_distance(labels * is_cut)
     own_wrong = by_distance(labels * (1 - is_cut)) + by_distance((1 - labels) * is_cut)
-    shared, wrong = sum_over_processes(torch.stack([own_shared, own_wrong])).unbind()
+    shared, wrong = sum_over_batch(torch.stack([own_shared, own_wrong])).unbind()
     total = shared + 0.5 * wrong
     counted = total.detach() > 0
     losses = torch.where(counted, 1 - shared / torch.where(counted, total, 1.0), 0 * total)

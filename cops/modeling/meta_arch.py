@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from torch import nn
 from cops.finetune import freeze_for_finetuning
 from cops.layers.amwc import AmwcLayer
 from cops.layers.amwc_labels import AmwcLabelsLayer
+from cops.losses.batch_sums import BatchParts
 from cops.losses.gradient_scale import scale_gradient
 from cops.losses.loss_scale import LossScale
 from cops.losses.panoptic_quality import PanopticQualityLoss
@@ -37,6 +39,7 @@ from cops.modeling.semantic_head import SemanticHead
 from cops.modeling.solver_training import SolverTraining
 from cops.modeling.stopwatch import Stopwatch
 from panoptic_common.engine import detectron2_entries
+from panoptic_common.modeling.batch_norm import keeping_statistics
 from panoptic_common.modeling.network_input import (
     coarsest_stride,
     normalised_batch,
@@ -230,6 +233,31 @@ class COPS(nn.Module):
         # the others select by masks.
         get_event_storage().put_scalar("time/network_forward", watch.seconds())
         return losses
+
+    def prepare_parts(self, parts: Sequence[list[dict]]) -> list[AbstractContextManager]:
+        """Compute what the parts of a batch add to its panoptic quality, before any is trained.
+
+        The trainer calls this with SOLVER.ACCUMULATE above 1. It draws random numbers as `forward`
+        will for the same parts, and puts the generators back.
+
+        Args:
+            parts: as `forward` takes them, in the order in which they will be trained.
+
+        Returns:
+            A context for the forward pass of each part, in which its loss is that of the batch.
+        """
+        if self.solver_training is None or self.mix:  # a norm of gradients is not known before
+            return [nullcontext() for _ in parts]
+        sums = BatchParts(len(parts))
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices), keeping_statistics(self):
+            for index, part in enumerate(parts):
+                require_targets(part, ("cops_target",))
+                maps = self.predict_maps(self.preprocess(part).tensor)
+                truths = [x["cops_target"].to(self.device) for x in part]
+                with sums.measuring(index):
+                    self.solver_training.measure(maps.class_costs, maps.edge_costs, truths)
+        return [sums.training(index) for index in range(len(parts))]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise images, and pad them to one size that the backbone can divide."""

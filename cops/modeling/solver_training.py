@@ -29,6 +29,9 @@ from cops.targets import GRID_STRIDE, CopsTarget
 
 logger = logging.getLogger(__name__)
 
+# Iterations between two solves without perturbation, whose changes are only logged.
+RESIDUAL_PERIOD = 20
+
 
 class SolverTraining(nn.Module):
     """The losses on what the solver makes of the costs.
@@ -61,11 +64,12 @@ class SolverTraining(nn.Module):
         """Read MODEL.COPS.TRAINING, SOLVER, BACKWARD, LOSS, and the area limits of INFERENCE."""
         node = cfg.MODEL.COPS
         is_thing = tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING)
-        if cfg.SOLVER.ACCUMULATE > 1 and node.TRAINING == "surrogate":
+        if cfg.SOLVER.ACCUMULATE > 1 and node.MIX:
             logger.warning(
-                "SOLVER.ACCUMULATE is %d: the panoptic quality that is trained is the mean of that "
-                "of the parts, not that of the batch, as it is a ratio of sums.",
+                "SOLVER.ACCUMULATE is %d and MODEL.COPS.MIX %g: gradients are scaled to a norm in "
+                "each part, and the quality is the mean of that of the parts.",
                 cfg.SOLVER.ACCUMULATE,
+                node.MIX,
             )
         settings = SolverSettings(
             partitionable=is_thing,
@@ -75,6 +79,7 @@ class SolverTraining(nn.Module):
             method=node.SOLVER.METHOD,
             num_threads=node.SOLVER.THREADS or threads_per_process(),
             warm_start=node.BACKWARD.WARM_START,
+            zero=node.BACKWARD.ZERO,
         )
         if node.TRAINING == "separate":
             parts = {
@@ -119,13 +124,8 @@ class SolverTraining(nn.Module):
         storage = get_event_storage()
         for name, value in self.amwc.statistics.summary().items():  # of the last step
             storage.put_scalar(f"solver/{name}", value)
-        # Drawn from the global generator, which is seeded for each step: a step can be repeated.
-        seed = int(torch.randint(2**31 - 1, ()))
-        generator = torch.Generator().manual_seed(seed)
-        class_costs, edge_costs = drop_costs(
-            class_costs.float(), edge_costs.float(), self.cost_dropout, generator
-        )
-        labels = self.amwc(class_costs, edge_costs, truths, generator)
+        self.amwc.measure_residual = storage.iter % RESIDUAL_PERIOD == 0
+        labels = self._solve(class_costs, edge_costs, truths)
         if isinstance(self.loss, SeparateLosses):
             return self.loss(*labels, truths)
         loss, details = self.loss(labels, truths)
@@ -144,6 +144,29 @@ class SolverTraining(nn.Module):
         for name, figure in zip(names, figures, strict=True):
             storage.put_scalar(f"quality/{name}", figure)
         return {"loss_panoptic_quality": loss}
+
+    @torch.no_grad()
+    def measure(
+        self, class_costs: torch.Tensor, edge_costs: torch.Tensor, truths: Sequence[CopsTarget]
+    ) -> None:
+        """Solve and compare as `forward` does, for what the losses add to `BatchParts`."""
+        labels = self._solve(class_costs, edge_costs, truths)
+        if isinstance(self.loss, SeparateLosses):
+            self.loss(*labels, truths)
+        else:
+            self.loss(labels, truths)
+
+    def _solve(
+        self, class_costs: torch.Tensor, edge_costs: torch.Tensor, truths: Sequence[CopsTarget]
+    ) -> Any:
+        """Return what `self.amwc` makes of the costs that dropout leaves."""
+        # Drawn from the global generator, which is seeded for each step: a step can be repeated.
+        seed = int(torch.randint(2**31 - 1, ()))
+        generator = torch.Generator().manual_seed(seed)
+        class_costs, edge_costs = drop_costs(
+            class_costs.float(), edge_costs.float(), self.cost_dropout, generator
+        )
+        return self.amwc(class_costs, edge_costs, truths, generator)
 
 
 def threads_per_process() -> int:

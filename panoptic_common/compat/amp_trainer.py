@@ -35,7 +35,8 @@ class AMPTrainer(SimpleTrainer):
 
     With `parts` above 1 the images of a step go through the network in so many equal parts, one
     after another, and the optimizer steps once. The gradient is that of the mean of the parts'
-    losses. This is what so many processes would give, and takes the memory of one part.
+    losses. This is what so many processes would give, and takes the memory of one part. A model
+    with a method `prepare_parts` is given all parts first, for losses that are no means.
 
     Args:
         model: returns a dict of losses in training mode; may be wrapped in DDP.
@@ -76,14 +77,23 @@ class AMPTrainer(SimpleTrainer):
         self.optimizer.zero_grad()
         parts = [data] if self.parts == 1 else _split(data, self.parts)
         losses = []
-        for number, part in enumerate(parts, start=1):
-            with self._gradients_stay_here(number < len(parts)):
+        for number, (part, context) in enumerate(zip(parts, self._contexts(parts), strict=True), 1):
+            with self._gradients_stay_here(number < len(parts)), context:
                 losses.append(self._forward_and_backward(part))
         if hasattr(self, "after_backward"):  # a hook point of Detectron2 main
             self.after_backward()
         self._write_metrics(_mean(losses), data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _contexts(self, parts: list[Any]) -> list[AbstractContextManager[Any]]:
+        """Return what each part is trained in: what the model asks for, or nothing."""
+        model = self.model
+        model = model.module if isinstance(model, DistributedDataParallel) else model
+        if len(parts) == 1 or not hasattr(model, "prepare_parts"):
+            return [contextlib.nullcontext() for _ in parts]
+        with torch.autocast(self.device_type, dtype=self.precision, enabled=self.mixed):
+            return model.prepare_parts(parts)
 
     def _forward_and_backward(self, data: Any) -> dict[str, torch.Tensor]:
         """Add the gradient of a part's share of the loss; returns the losses of that part."""

@@ -318,3 +318,43 @@ def test_multilevel_solves_both_passes(warm_start):
     first, second = (gradients(costs, truths, options) for _ in range(2))
     assert first[0].abs().sum() > 0
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+# ---- the solver's own changes -------------------------------------------------------------------
+
+
+def gradients_of_no_loss(zero: str, seed: int):
+    """Gradients of 0 times the labels on a larger grid, and the layer's statistics."""
+    rng = np.random.default_rng(seed)
+    costs = grid_costs(rng, height=12, width=12)
+    layer = AmwcLayer(grid_settings(zero=zero))
+    layer.measure_residual = True
+    (prediction,) = layer(*costs, [grid_truth(rng, 12, 12)], seeded())
+    (0 * prediction.masks.sum()).backward()
+    return float(sum(c.grad.abs().sum() for c in costs)), layer.statistics
+
+
+def test_what_changes_without_a_loss_is_measured_and_can_be_left_out():
+    measured = []
+    for seed in range(10):
+        size, statistics = gradients_of_no_loss("forward", seed)
+        measured.append(statistics.residual)
+        # With no loss there is no perturbation: whatever changes is the residual.
+        assert (size > 0) == (statistics.residual > 0) == bool(statistics.reacted.any())
+        size, statistics = gradients_of_no_loss("solved", seed)
+        assert size == 0 and not statistics.reacted.any()
+        assert statistics.residual == measured[-1]
+    assert max(measured) > 0  # greedy contraction of the lifted problem takes another way
+
+
+def test_zero_makes_no_difference_where_nothing_changes_without_a_loss():
+    # Forward and lifted problem agree here, so both ways are Eq. 3.
+    rng = np.random.default_rng(4)
+    costs, truths = grid_costs(rng), [grid_truth(rng)]
+    results = [
+        gradients(costs, truths, grid_settings(1.0, 200.0, samples=4, zero=zero))
+        for zero in ("forward", "solved")
+    ]
+    assert results[1][2].statistics.residual == 0
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    assert results[0][0].abs().sum() > 0

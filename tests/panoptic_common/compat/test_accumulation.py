@@ -94,13 +94,18 @@ def test_mixed_precision_takes_parts_too():
     torch.testing.assert_close(gradients, whole, rtol=0.05, atol=0.02)
 
 
-SOLVER = {cops_factory.C + "TRAINING": "surrogate", cops_factory.C + "BACKWARD.SAMPLES": 1}
+# With both losses: the surrogate alone is that of the whole batch (test_batch_sums.py).
+MIXED = {
+    cops_factory.C + "TRAINING": "surrogate",
+    cops_factory.C + "BACKWARD.SAMPLES": 1,
+    cops_factory.C + "MIX": 0.5,
+}
 
 
 @pytest.mark.parametrize(
     ("factory", "changes"),
-    [(model_factory, {}), (cops_factory, {}), (cops_factory, SOLVER)],
-    ids=["unified", "cops", "cops through the solver"],
+    [(model_factory, {}), (cops_factory, {}), (cops_factory, MIXED)],
+    ids=["unified", "cops", "cops, both losses"],
 )
 def test_the_systems_take_the_mean_of_the_parts(factory, changes):
     """Where a loss is no mean over images, the gradient is the mean of those of the parts."""

@@ -15,7 +15,12 @@ from torch import nn
 from cops.layers.amwc import AmwcLayer
 from cops.layers.lifting import algorithm_1
 from cops.layers.panoptic_masks import PanopticMasks
-from cops.layers.perturbation import Problem, SolutionChange, average_changes
+from cops.layers.perturbation import (
+    PerturbedSolution,
+    Problem,
+    average_changes,
+    solution_change,
+)
 from cops.layers.solved_batch import build_problems
 from cops.targets import CopsTarget
 from panoptic_tools.studies.library.measure import seconds_of
@@ -40,8 +45,8 @@ def compare_batch(model: nn.Module, batch: list[dict], seed: int) -> list[Figure
 
     Returns:
         Dicts with "way", "cosine", "norm_ratio" (nan where both, or the reference, are zero),
-        "reacted" (share of lambdas) and "seconds" of one solve. The
-        reference itself is compared with nothing.
+        "reacted" and "worse" (shares of lambdas) and "seconds" of one solve. The reference itself
+        is compared with nothing.
     """
     with torch.no_grad():
         maps = model.predict_maps(model.preprocess(batch).tensor)
@@ -75,16 +80,24 @@ class SolvedImage(NamedTuple):
     truth: CopsTarget
     mask_gradient: torch.Tensor  # (J, h, w)
 
-    def react(self, keywords: Mapping[str, Any]) -> Callable[[float], SolutionChange]:
-        """Return the function from lambda to the change of the solution, solved by `keywords`."""
-        known = (self.truth.edge_weights > 0).numpy()
+    @property
+    def known_nodes(self) -> np.ndarray:
+        """(V,) bools."""
+        return (self.truth.segment_map >= 0).flatten().numpy()
+
+    @property
+    def known_edges(self) -> np.ndarray:
+        """(E,) bools."""
+        return self.problem.graph.edge_costs_from_maps((self.truth.edge_weights > 0).numpy())
+
+    def react(self, keywords: Mapping[str, Any]) -> Callable[[float], PerturbedSolution]:
+        """Return the function from lambda to the solution, solved by `keywords`."""
         return algorithm_1(
             self.problem,
             self.label.solution,
             self.label.classes.numpy(),
             self.mask_gradient.flatten(1).numpy().T.copy(),
-            (self.truth.segment_map >= 0).flatten().numpy(),
-            self.problem.graph.edge_costs_from_maps(known),
+            self.known_nodes,
             **keywords,
         )
 
@@ -105,18 +118,21 @@ def compare_image(image: SolvedImage, lambdas: np.ndarray, others: np.ndarray) -
     for way, keywords in {"from scratch": SCRATCH, **WAYS}.items():
         chosen = others if way == "other lambdas" else lambdas
         react = image.react(keywords)
-        changes: list[SolutionChange] = []
+        solved: list[PerturbedSolution] = []
         seconds = seconds_of(
-            lambda react=react, chosen=chosen, changes=changes: changes.extend(
+            lambda react=react, chosen=chosen, solved=solved: solved.extend(
                 react(float(value)) for value in chosen
             )
         )
+        known = image.known_nodes, image.known_edges
+        changes = [solution_change(image.label.solution, after, *known) for after in solved]
         num_classes = image.problem.node_costs.shape[1]
         found = average_changes(image.label.solution, changes, chosen, num_classes)
         gradient = np.concatenate([found.node_costs.ravel(), found.edge_costs])
         figure: Figure = {
             "way": way,
             "reacted": float(found.reacted.mean()),
+            "worse": sum(after.worse for after in solved) / len(solved),
             "seconds": seconds / len(chosen),
         }
         if reference is None:
