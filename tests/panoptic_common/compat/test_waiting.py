@@ -11,57 +11,55 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+# Two threads share a short piece of work. Then one works on for 5 ms, by its own processor time,
+# and the other waits for the next piece. Printed is the processor time of both per that of the one.
 WORK = """
-import panoptic_common, torch, time, resource
+import time, torch
+
 torch.set_num_threads(2)
-x = torch.ones(1, 16, 48, 48)
-layer = torch.nn.Conv2d(16, 16, 3, padding=1)
+values = torch.ones(1 << 17)
 
-def step():
-    for _ in range(20):
-        torch.relu(layer(x) + 1).sum().backward()
+def share():
+    own, both = time.thread_time(), time.process_time()
+    for _ in range(8):
+        torch.relu(values)
+        end = time.thread_time() + 0.005
+        while time.thread_time() < end:
+            pass
+    return (time.process_time() - both) / (time.thread_time() - own)
 
-step()
-times = []
-for _ in range(7):
-    before = time.process_time()
-    step()
-    times.append(time.process_time() - before)
-print(min(times), max(times))
+share()
+print(*(share() for _ in range(3)))
 """
-BUSY = "while True: pass"
+NAMES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-def processor_times(environment: dict[str, str]) -> tuple[float, float]:
-    """Return the least and the greatest of a few steps."""
-    done = subprocess.run(
-        [sys.executable, "-c", WORK], env=environment, capture_output=True, text=True, timeout=300
-    )
+def processor_shares(imports: str, **variables: str) -> list[float]:
+    """Return three measurements: 1 if the thread that waits burns nothing, 2 if it burns all."""
+    kept = {key: value for key, value in os.environ.items() if key not in NAMES}
+    environment = {**kept, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-c", imports + WORK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    least, greatest = map(float, done.stdout.split())
-    return least, greatest
+    return [float(word) for word in done.stdout.split()]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="is about libgomp")
-def test_waiting_threads_burn_no_processor_beside_busy_processes() -> None:
-    """Processor time of a step, beside as many busy processes as there are cores.
+def cores() -> int:
+    """How many this process may use: with one, libgomp itself lets threads sleep early."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
 
-    What spins is the same program with the policy ACTIVE. How often a spinning thread waits for one
-    that has no core is chance: so its worst step counts, and the best of ours.
+
+@pytest.mark.skipif(cores() < 2, reason="is about libgomp on two cores")
+def test_a_thread_that_waits_burns_no_processor() -> None:
+    """Both times are processor times, so that load changes neither.
+
+    Measured were 1.01 to 1.02 with our package, 1.6 to 2.0 without it and with ACTIVE, on two cores
+    beside other work. What load can do is to start a thread late: the best of three counts.
     """
-    names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    environment = {key: value for key, value in os.environ.items() if key not in names}
-    environment["PYTHONPATH"] = str(ROOT)
-    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]
-    try:
-        ours, _ = processor_times(environment)
-        _, spinning = processor_times({**environment, "OMP_WAIT_POLICY": "ACTIVE"})
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert ours < spinning / 2, (ours, spinning)
+    ours = processor_shares("import panoptic_common")
+    assert min(ours) < 1.2, ours
+    spinning = processor_shares("import panoptic_common", OMP_WAIT_POLICY="ACTIVE")
+    assert max(spinning) > 1.4, spinning  # else this test measures nothing
 
 
 def test_a_choice_of_the_user_stays() -> None:
