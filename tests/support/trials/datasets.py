@@ -18,7 +18,7 @@ from PIL import Image
 from cops.targets import make_cops_targets
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
-from panoptic_common.coco.records import read_records
+from panoptic_common.coco.records import read_records, try_records
 from trials.outcome import Outcome
 from unified_panoptic.targets import make_unified_targets
 
@@ -90,6 +90,7 @@ def checked(paths: PanopticPaths) -> list[str]:
 def loaded(paths: PanopticPaths) -> tuple[list[dict], list[tuple[dict, dict]]]:
     """The class table, and records with their samples as training makes them."""
     table, records = read_records(paths)
+    try_records(records)  # as every training does before it sets anything up
     is_thing = tuple(bool(entry["isthing"]) for entry in table)
     samples = []
     for record in records:

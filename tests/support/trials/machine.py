@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ MEANS = {
 }
 
 
-def call(program: str, *words: str, **environment: str) -> str:
+def call(program: str, *words: str, unset: Sequence[str] = (), **environment: str) -> str:
     """Run a program of tests/support; an AssertionError shows how it failed."""
+    kept = {name: value for name, value in ENVIRONMENT.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, str(SUPPORT / program), *words],
         cwd=ROOT,
-        env={**ENVIRONMENT, **environment},
+        env={**kept, **environment},
         capture_output=True,
         text=True,
     )
@@ -98,10 +100,9 @@ def run_load(count: int, seed: int, folder: Path) -> Outcome:
 
 def user_seconds(system: str, seed: int) -> float:
     """User time of 20 training steps with two threads; a user's own OMP settings do not count."""
-    unset = {name: "" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    return float(
-        call("endurance_worker.py", "train", system, "20", str(seed), OMP_NUM_THREADS="2", **unset)
-    )
+    words = ("endurance_worker.py", "train", system, "20", str(seed))
+    own = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # an empty one would be a user's choice, too
+    return float(call(*words, unset=own, OMP_NUM_THREADS="2"))
 
 
 def start_busy() -> subprocess.Popen[Any]:
