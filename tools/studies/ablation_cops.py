@@ -4,6 +4,8 @@
     python tools/studies/ablation_cops.py --seeds 0 1 2 --jobs 2
     python tools/studies/ablation_cops.py --configs configs/cops/cityscapes --jobs 1 \
         --names full full_N1 full_separate --test-set cityscapes_fine_panoptic_val
+    python tools/studies/ablation_cops.py --configs configs/cops/nuclei --test-set nuclei_val \
+        --names control full full_lambda_1000 --start cops/zoo/cops-nuclei.safetensors
 
 For each seed, trains the config `pretrain` of configs/cops/scenes. Then it trains every other
 config from these weights, or from random ones if the config names none (`single_stage`). `control`
@@ -21,11 +23,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panoptic_common.engine.training_run import METRICS, TrainingRun, read_metrics
-from panoptic_tools.arguments import checked
+from panoptic_common.engine.training_run import TrainingRun
+from panoptic_tools.arguments import checked, input_file
 from panoptic_tools.studies.library.config_runs import (
     check_study,
     prepare_data,
@@ -46,6 +47,7 @@ from panoptic_tools.studies.library.seed_tables import (
     comparison_in_markdown,
     panoptic_outputs,
 )
+from panoptic_tools.studies.library.surrogate_curves import read_curves
 from panoptic_tools.studies.library.tables import markdown_table
 from panoptic_tools.studies.library.training_queue import Finished, run_all
 
@@ -79,6 +81,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=[],
         metavar="NAME=N",
         help="of pretrain and of other configs; default: SOLVER.MAX_ITER of each",
+    )
+    parser.add_argument(
+        "--start",
+        type=input_file,
+        metavar="FILE",
+        help="weights that stand for the trained baseline, the same for all seeds",
     )
     parser.add_argument("--variants", nargs="*", default=[], help="of TEST.PANOPTIC_VARIANTS")
     parsed = parser.parse_args(arguments)
@@ -125,7 +133,11 @@ def make_run(arguments: argparse.Namespace, name: str, seed: int) -> TrainingRun
     cfg = run_config(arguments, name)
     iterations = arguments.iterations.get(name, cfg.SOLVER.MAX_ITER)
     if name != BASELINE and starts_from_baseline(cfg):  # that may start from ImageNet's weights
-        opts["MODEL.WEIGHTS"] = str(run_folder(arguments, BASELINE, seed) / "model_final.pth")
+        trained = run_folder(arguments, BASELINE, seed) / "model_final.pth"
+        opts["MODEL.WEIGHTS"] = str(arguments.start or trained)
+    elif name == BASELINE and arguments.start:  # evaluated only: one step of hardly any rate
+        iterations, opts["MODEL.WEIGHTS"] = 1, str(arguments.start)
+        opts |= {"SOLVER.BASE_LR": 1e-12, "MODEL.COPS.FREEZE": True}
     return training_run(arguments, name, seed, iterations, opts)
 
 
@@ -176,40 +188,6 @@ def make_rows(finished: Finished) -> dict[str, tuple[str, str]]:
             if output != MAIN_OUTPUT:
                 rows[f"{config}, {output.removeprefix(f'{MAIN_OUTPUT}_')}"] = (config, output)
     return rows
-
-
-def read_curves(
-    folders: Mapping[str, Sequence[Path]],
-) -> dict[str, list[dict[str, float]]]:
-    """Return surrogate and true PQ of the training batches as the runs went (paper's Fig. 4, 5).
-
-    Both are medians over 20 iterations, which is how Detectron2 logs.
-
-    Args:
-        folders: of the runs of each config, one per seed, to take the mean of. A config that
-            trains no surrogate is left out.
-
-    Returns:
-        For each config, a dict per logged iteration: "iteration", "surrogate", "true" in percent.
-    """
-    curves = {}
-    for config, runs in folders.items():
-        points: dict[int, list[tuple[float, float]]] = {}
-        for folder in runs:
-            for line in read_metrics(folder / METRICS):
-                if "quality/surrogate" in line:
-                    pair = (100 * line["quality/surrogate"], 100 * line["quality/true"])
-                    points.setdefault(int(line["iteration"]) + 1, []).append(pair)
-        if points:
-            curves[config] = [
-                {
-                    "iteration": iteration,
-                    "surrogate": sum(pair[0] for pair in pairs) / len(pairs),
-                    "true": sum(pair[1] for pair in pairs) / len(pairs),
-                }
-                for iteration, pairs in sorted(points.items())
-            ]
-    return curves
 
 
 def as_markdown(tables: Mapping[str, Any]) -> str:
