@@ -102,6 +102,10 @@ def _add_training_config(node: CN) -> None:
     # Adds the pre-training losses to the loss through the solver, both gradients at the costs
     # scaled to an L1 norm of 1. The weight is that of the pre-training losses. 0: not added.
     node.MIX = 0.0
+    # One stage: shares of SOLVER.MAX_ITER between which the loss through the solver comes in. Up to
+    # the first the pre-training losses are alone. From the second on the gradient of the other is
+    # 1 / MIX times theirs, as an L1 norm at the costs; theirs is not scaled. Empty: as under MIX.
+    node.RAMP = ()
     # Trains only the last decoder layers, the heads, the classifiers and the cost scales (4.2).
     node.FREEZE = False
 
@@ -135,6 +139,9 @@ def _add_training_config(node: CN) -> None:
     # Of the slope 0.1 of sigma (Eq. 6), and of the area limits beside it: "pixel", "authors", or
     # "cell". The paper does not say; see `cops.modeling.solver_training.area_unit`.
     node.LOSS.AREA_UNIT = "cell"
+    # Predicted things of fewer cells get no mask: costs of a network that has learned nothing yet
+    # give thousands of segments an image. The authors drop those below 3.
+    node.LOSS.LEAST_CELLS = 0
     # Share of costs set to zero in training (A.2): pixels with all their classes, and edges.
     node.LOSS.COST_DROPOUT = 0.1
 

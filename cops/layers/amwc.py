@@ -15,7 +15,7 @@ segments, M predicted ones, J masks of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,42 +24,55 @@ from torch.autograd.function import once_differentiable
 
 from cops.layers.lifting import algorithm_1
 from cops.layers.matching import count_segment_overlaps, match_by_iou
-from cops.layers.panoptic_masks import PanopticMasks
+from cops.layers.panoptic_masks import PanopticMasks, cluster_classes
+from cops.layers.perturbation import SolverSettings
 from cops.layers.solved_batch import SolvedBatch, SolverLayer
 from cops.solver import Result
 from cops.targets import CopsTarget
 
 
-def _match_with_truth(
-    solution: Result, classes: np.ndarray, truth: CopsTarget
-) -> tuple[np.ndarray, np.ndarray]:
-    """Match the M clusters with the S true segments.
+class _Labels(NamedTuple):
+    """The labels of the loss for one image.
+
+    Attributes:
+        classes: (J,).
+        match: (J,) index of the true segment or -1.
+        num_predicted: how many are segments of the solution.
+        mask_of_nodes: (V,) label of each node, -1 where its segment is too small for one.
+    """
+
+    classes: np.ndarray
+    match: np.ndarray
+    num_predicted: int
+    mask_of_nodes: np.ndarray
+
+
+def _label_segments(solution: Result, truth: CopsTarget, settings: SolverSettings) -> _Labels:
+    """Find the segments that get a mask and their partners in the truth; add what was missed.
 
     Args:
         solution: of the solver.
         truth: of the same image.
-        classes: (M,) of the clusters.
-
-    Returns:
-        (M,) index of the true segment or -1, and the indices of the true segments left over.
+        settings: which classes are things, and how many cells a thing's mask needs.
     """
+    classes, cells = cluster_classes(solution), np.bincount(solution.node_clusters)
+    kept = (cells >= settings.least_cells) | ~np.array(settings.partitionable)[classes]
+    num = int(kept.sum())
+    # Small segments share the number after the last; it is matched with nothing.
+    mask_of_nodes = np.where(kept, np.cumsum(kept) - 1, num)[solution.node_clusters]
     segment_map = truth.segment_map.cpu().numpy()
     true_classes = truth.classes.cpu().numpy()
     overlaps = count_segment_overlaps(
-        solution.node_clusters.reshape(segment_map.shape),
-        segment_map,
-        len(classes),
-        len(true_classes),
+        mask_of_nodes.reshape(segment_map.shape), segment_map, num + 1, len(true_classes)
     )
-    match = match_by_iou(overlaps.iou(), classes, true_classes)
-    return match, np.setdiff1d(np.arange(len(true_classes)), match)
-
-
-def _cluster_classes(solution: Result) -> np.ndarray:
-    """Return the (M,) class of each cluster."""
-    classes = np.zeros(int(solution.node_clusters.max()) + 1, dtype=np.int64)
-    classes[solution.node_clusters] = solution.node_classes
-    return classes
+    match = match_by_iou(overlaps.iou()[:num], classes[kept], true_classes)
+    missed = np.setdiff1d(np.arange(len(true_classes)), match)
+    return _Labels(
+        np.concatenate([classes[kept], true_classes[missed]]),
+        np.concatenate([match, missed]),
+        num,
+        np.where(mask_of_nodes < num, mask_of_nodes, -1),
+    )
 
 
 class _AmwcFunction(torch.autograd.Function):
@@ -71,25 +84,22 @@ class _AmwcFunction(torch.autograd.Function):
         class_costs: Tensor,
         edge_costs: Tensor,
         batch: SolvedBatch,
-        labels: list[tuple[np.ndarray, np.ndarray]],
+        labels: list[_Labels],
     ) -> tuple[Tensor, ...]:
         batch.solve(class_costs, edge_costs)
         batch.know([truth.segment_map >= 0 for truth in batch.truths])
         masks = []
         for solution, truth in zip(batch.solutions, batch.truths, strict=True):
-            predicted = _cluster_classes(solution)
-            match, missed = _match_with_truth(solution, predicted, truth)
-            missed_classes = truth.classes.cpu().numpy()[missed]
-            labels.append(
-                (np.concatenate([predicted, missed_classes]), np.concatenate([match, missed]))
-            )
-            # Clusters are numbered from 0, so the missed segments' channels stay empty.
-            clusters = torch.from_numpy(solution.node_clusters.astype(np.int64))
-            image = torch.zeros(len(labels[-1][0]), clusters.numel())
-            image.scatter_(0, clusters[None], 1.0)
-            masks.append(image.reshape(-1, *truth.segment_map.shape).to(class_costs.device))
+            found = _label_segments(solution, truth, batch.settings)
+            labels.append(found)
+            # The channels of missed segments stay empty. One more takes nodes without a mask.
+            num = len(found.classes)
+            channels = np.where(found.mask_of_nodes < 0, num, found.mask_of_nodes)
+            image = torch.zeros(num + 1, len(channels))
+            image.scatter_(0, torch.from_numpy(channels.astype(np.int64))[None], 1.0)
+            masks.append(image[:-1].reshape(-1, *truth.segment_map.shape).to(class_costs.device))
         ctx.batch = batch
-        ctx.classes = [classes for classes, _ in labels]
+        ctx.labels = labels
         ctx.save_for_backward(class_costs, edge_costs)
         ctx.set_materialize_grads(False)
         return tuple(masks)
@@ -100,7 +110,8 @@ class _AmwcFunction(torch.autograd.Function):
         batch: SolvedBatch = ctx.batch
         reactions = []
         for index, problem in enumerate(batch.problems):
-            shape = (len(ctx.classes[index]), problem.graph.num_nodes)
+            found = ctx.labels[index]
+            shape = (len(found.classes), problem.graph.num_nodes)
             given = mask_gradients[index]
             gradient = np.zeros(shape[::-1], dtype=np.float32)
             if given is not None:
@@ -111,9 +122,10 @@ class _AmwcFunction(torch.autograd.Function):
                 algorithm_1(
                     problem,
                     batch.solutions[index],
-                    ctx.classes[index],
+                    found.classes,
                     gradient,
                     batch.known_nodes[index],
+                    mask_of_nodes=found.mask_of_nodes,
                     method=batch.settings.method,
                     warm_start=batch.settings.warm_start,
                 )
@@ -149,16 +161,16 @@ class AmwcLayer(SolverLayer):
             ValueError: shapes that do not fit together, or costs that are not finite.
         """
         batch = self.batch(truths, generator)
-        labels: list[tuple[np.ndarray, np.ndarray]] = []
+        labels: list[_Labels] = []
         masks = _AmwcFunction.apply(class_costs, edge_costs, batch, labels)
         device = class_costs.device
         return [
             PanopticMasks(
                 mask,
-                torch.from_numpy(classes).to(device),
-                torch.from_numpy(match).to(device),
-                int(solution.node_clusters.max()) + 1,
+                torch.from_numpy(found.classes).to(device),
+                torch.from_numpy(found.match).to(device),
+                found.num_predicted,
                 solution,
             )
-            for mask, (classes, match), solution in zip(masks, labels, batch.solutions, strict=True)
+            for mask, found, solution in zip(masks, labels, batch.solutions, strict=True)
         ]

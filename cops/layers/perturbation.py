@@ -42,6 +42,8 @@ class SolverSettings:
             pass, as in Eq. 3. "solved": the lifted problem without perturbation, solved once more
             by the same method. It costs one solve per image. A change that the perturbation did
             not cause then is none. `AmwcLabelsLayer` lifts nothing, so both are the same there.
+        least_cells: a predicted thing of fewer cells has no mask, so the loss does not see it.
+            `AmwcLabelsLayer` has no masks.
     """
 
     partitionable: tuple[bool, ...]
@@ -52,6 +54,7 @@ class SolverSettings:
     num_threads: int = 0
     warm_start: bool = False
     zero: str = "forward"
+    least_cells: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be.
@@ -68,6 +71,8 @@ class SolverSettings:
             raise ValueError(f"num_samples is {self.num_samples}: at least one lambda is needed")
         if self.warm_start and self.method != "multilevel":
             raise ValueError(f"warm_start needs the method 'multilevel', not {self.method!r}")
+        if self.least_cells < 0:
+            raise ValueError(f"least_cells is {self.least_cells}: give 0 or more")
         if self.zero not in ("forward", "solved"):
             raise ValueError(f"zero is {self.zero!r}: use 'forward' or 'solved'")
 

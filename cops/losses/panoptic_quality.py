@@ -48,7 +48,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cops.layers.panoptic_masks import PanopticMasks
+from cops.layers.panoptic_masks import PanopticMasks, cluster_classes
 from cops.losses.batch_sums import sum_over_batch
 from cops.targets import CopsTarget
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
@@ -260,7 +260,7 @@ def true_statistics(
     for prediction, truth in zip(predictions, truths, strict=True):
         true_map = truth.segment_map.cpu().numpy()
         clusters = prediction.solution.node_clusters.reshape(true_map.shape)
-        classes = prediction.classes[: prediction.num_predicted].cpu().numpy()
+        classes = cluster_classes(prediction.solution)
         kept = np.bincount(clusters.ravel(), minlength=len(classes)) >= limits[classes]
         predicted_map = np.where(kept, np.arange(1, len(classes) + 1), 0)[clusters]
         matches = match_segments(

@@ -30,14 +30,16 @@ from cops.losses.batch_sums import BatchParts
 from cops.losses.gradient_scale import scale_gradient
 from cops.losses.loss_scale import LossScale
 from cops.losses.panoptic_quality import PanopticQualityLoss
+from cops.losses.processes import num_processes, sum_over_processes
 from cops.losses.separate import SeparateLosses
 from cops.modeling.affinity_head import AffinityHead
 from cops.modeling.cost_scale import CostScale
 from cops.modeling.inference import STRIDE, VARIANTS, InferenceOptions, SolvedImage
 from cops.modeling.pretraining import PretrainingLosses
 from cops.modeling.semantic_head import SemanticHead
-from cops.modeling.solver_training import SolverTraining
+from cops.modeling.solver_training import Ramp, SolverTraining
 from cops.modeling.stopwatch import Stopwatch
+from cops.targets import CopsTarget
 from panoptic_common.engine import detectron2_entries
 from panoptic_common.modeling.batch_norm import keeping_statistics
 from panoptic_common.modeling.network_input import (
@@ -75,6 +77,7 @@ class COPS(nn.Module):
         solver_training: losses on the solver's labels; None trains on the pre-training losses.
         mix: weight of the pre-training losses beside the loss through the solver, both gradients
             scaled to an L1 norm of 1 at the costs first. 0 leaves them out.
+        ramp: when the loss through the solver comes in beside the pre-training losses; needs a mix.
         freeze: train the last layers only (4.2).
         stride: of the grid.
         size_divisibility: images are padded to multiples of it, and of what the backbone needs.
@@ -110,6 +113,7 @@ class COPS(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         size_divisibility: int = 0,
+        ramp: Ramp | None = None,
     ) -> None:
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]
@@ -119,6 +123,11 @@ class COPS(nn.Module):
             raise ValueError(f"mix is {mix}: give a weight of 0 or more")
         if mix and solver_training is None:
             raise ValueError(f"mix is {mix}, but nothing is trained through the solver: use 0")
+        if ramp is not None and not mix:
+            raise ValueError(
+                "a ramp needs MODEL.COPS.MIX: set it to the pre-training losses' weight"
+            )
+        self.ramp = ramp
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.affinity_head = affinity_head
@@ -183,6 +192,7 @@ class COPS(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": node.SIZE_DIVISIBILITY,
+            "ramp": Ramp(node.RAMP, cfg.SOLVER.MAX_ITER) if node.RAMP else None,
         }
 
     @property
@@ -283,6 +293,10 @@ class COPS(nn.Module):
         # Neither the solver nor a norm of gradients may see a factor of the loss.
         scale = LossScale()
         costs = scale.enter((maps.class_costs, maps.edge_costs))
+        if self.ramp is not None:
+            return self._ramped_losses(
+                maps, truths, batched_inputs, self.ramp, self.solver_training
+            )
         if self.mix:
             # Each loss sees the maps through its own copy, whose gradient is scaled on the way
             # back.
@@ -292,6 +306,34 @@ class COPS(nn.Module):
             costs = scale_gradient(costs, 1.0)
         losses.update(self.solver_training(*costs, truths))
         return {name: scale.leave(loss) for name, loss in losses.items()}
+
+    def _ramped_losses(
+        self,
+        maps: Maps,
+        truths: list[CopsTarget],
+        batched_inputs: list[dict],
+        ramp: Ramp,
+        solver_training: SolverTraining,
+    ) -> dict[str, torch.Tensor]:
+        """Compute the pre-training losses, and as much of the other as the ramp allows."""
+        logits = (maps.class_logits, maps.edge_logits)
+        losses = self.pretraining(*logits, truths, batched_inputs)
+        total = torch.stack(list(losses.values())).sum()
+        strength = ramp.strength(get_event_storage().iter)
+        get_event_storage().put_scalar("solver/ramp", strength)
+        costs = (maps.class_costs, maps.edge_costs)
+        if strength == 0:
+            # Several processes wait for a gradient of every parameter, the cost scales' too.
+            nothing = 0 * (costs[0].sum() + costs[1].sum())
+            return {**losses, "loss_affinity": losses["loss_affinity"] + nothing}
+        # The size of their gradient at the logits, where the costs are made from.
+        gradients = torch.autograd.grad(total, logits, retain_graph=True)
+        size = torch.stack([g.abs().sum(dtype=torch.float64) for g in gradients]).sum()
+        norm = float(sum_over_processes(size)) / num_processes()
+        scale = LossScale()
+        costs = scale_gradient(scale.enter(costs), strength * norm / self.mix)
+        ramped = solver_training(*costs, truths)
+        return {**losses, **{name: scale.leave(loss) for name, loss in ramped.items()}}
 
     def _infer_image(
         self,

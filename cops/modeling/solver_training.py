@@ -80,6 +80,7 @@ class SolverTraining(nn.Module):
             num_threads=node.SOLVER.THREADS or threads_per_process(),
             warm_start=node.BACKWARD.WARM_START,
             zero=node.BACKWARD.ZERO,
+            least_cells=node.LOSS.LEAST_CELLS,
         )
         if node.TRAINING == "separate":
             parts = {
@@ -167,6 +168,33 @@ class SolverTraining(nn.Module):
             class_costs.float(), edge_costs.float(), self.cost_dropout, generator
         )
         return self.amwc(class_costs, edge_costs, truths, generator)
+
+
+class Ramp:
+    """How much of the loss through the solver is trained, by the iteration.
+
+    Args:
+        shares: of the training, begin and end, in 0..1; between them it grows from 0 to 1.
+        max_iter: iterations of the training.
+
+    Raises:
+        ValueError: not two ascending shares.
+    """
+
+    def __init__(self, shares: Sequence[float], max_iter: int) -> None:
+        if len(shares) != 2 or not 0 <= shares[0] <= shares[1] <= 1:
+            raise ValueError(
+                f"MODEL.COPS.RAMP is {tuple(shares)}: give two ascending shares of the training, "
+                "such as (0.7, 0.8), or () for none"
+            )
+        self.begin, self.end = (share * max_iter for share in shares)
+
+    def strength(self, iteration: int) -> float:
+        """Return a number in 0..1; 0 up to the begin, 1 from the end on."""
+        if iteration < self.begin:
+            return 0.0
+        done = iteration + 1 - self.begin
+        return min(1.0, done / max(self.end - self.begin, 1e-9))
 
 
 def threads_per_process() -> int:

@@ -134,6 +134,66 @@ def test_mixing_gives_both_losses_the_same_say_at_the_costs():
         assert float(total) == pytest.approx(norm, rel=1e-4)
 
 
+def gradients_at_logits(model, iteration: int) -> tuple[dict, dict[str, float], list]:
+    """Losses of a step, the L1 norm of each one's gradient at the logits, and all gradients."""
+    seen, predict = {}, model.predict_maps
+
+    def spied(images):
+        seen["maps"] = predict(images)
+        for name in ("class_logits", "edge_logits"):
+            getattr(seen["maps"], name).retain_grad()
+        return seen["maps"]
+
+    model.predict_maps = spied
+    with EventStorage(iteration):
+        losses = model.train()([make_image(0)])
+    norms = {}
+    maps = seen["maps"]
+    for name, loss in losses.items():
+        maps.class_logits.grad = maps.edge_logits.grad = None
+        loss.backward(retain_graph=True)
+        pair = (maps.class_logits.grad, maps.edge_logits.grad)
+        norms[name] = sum(float(g.abs().sum()) for g in pair if g is not None)
+    return losses, norms, [None if p.grad is None else p.grad for p in model.parameters()]
+
+
+def test_a_ramp_begins_with_the_pretraining_losses_alone():
+    ramp = {C + "MIX": 0.5, C + "RAMP": (0.5, 0.75), "SOLVER.MAX_ITER": 100}
+    losses, _, gradients = gradients_at_logits(tiny_model({**SURROGATE, **ramp}), 49)
+    alone, _, expected = gradients_at_logits(tiny_model({}), 49)
+    assert losses.keys() == alone.keys()
+    for name, loss in alone.items():
+        assert torch.equal(losses[name], loss)
+    for found, wanted in zip(gradients, expected, strict=True):
+        # Every parameter has a gradient: the cost scales' is 0.
+        assert found is not None
+        assert found.abs().sum() == 0 if wanted is None else torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(("iteration", "strength"), [(50, 0.04), (62, 0.52), (74, 1.0), (99, 1.0)])
+def test_a_ramp_brings_the_other_gradient_to_its_size(iteration, strength):
+    ramp = {C + "MIX": 0.5, C + "RAMP": (0.5, 0.75), "SOLVER.MAX_ITER": 100}
+    # The scales start at 1 and 0, so gradients at costs and logits differ by their sign alone.
+    model = tiny_model({**SURROGATE, **ramp, C + "LOSS.COST_DROPOUT": 0.0})
+    losses, norms, _ = gradients_at_logits(model, iteration)
+    assert set(losses) == {"loss_semantic", "loss_affinity", "loss_panoptic_quality"}
+    # Each pre-training loss is taken on logits of its own.
+    pretraining = norms["loss_semantic"] + norms["loss_affinity"]
+    expected = strength * pretraining / 0.5
+    assert norms["loss_panoptic_quality"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("shares", [(0.5,), (0.8, 0.5), (-0.1, 0.5), (0.5, 1.5)])
+def test_bad_ramps_are_refused(shares):
+    with pytest.raises(ValueError, match="MODEL.COPS.RAMP is"):
+        tiny_model({**SURROGATE, C + "MIX": 1.0, C + "RAMP": shares})
+
+
+def test_a_ramp_without_a_mix_is_refused():
+    with pytest.raises(ValueError, match="a ramp needs MODEL.COPS.MIX"):
+        tiny_model({**SURROGATE, C + "RAMP": (0.5, 0.6)})
+
+
 def test_finetuning_trains_only_the_last_layers():
     model = tiny_model({**SURROGATE, C + "FREEZE": True})
     model.train()
