@@ -1,7 +1,7 @@
 """Command lines of all programs: options that several share, and how a program refuses.
 
-The rule for messages stands in `CONTRIBUTING.md`. `Parser` follows it for options, `input_file` and
-its like for paths, and `refuse` for everything else. None of them needs torch or Detectron2.
+The rule for messages stands in `CONTRIBUTING.md`. `Parser` follows it for options, `input_file`
+and its like for paths, `refuse` for everything else. None needs torch or Detectron2.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from panoptic_common.coco.user_files import error_text, open_regular
 from panoptic_common.processes import stopping
+from panoptic_common.processes.output import UNREAD, nobody_reads
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
 _DISK_IS_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -43,6 +44,8 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
         status: `REFUSED`, or `FAULTY` where the program has done its work on faulty data; it is
             `FAULTY`, too, where the disk was full.
     """
+    if isinstance(error, BrokenPipeError):  # `orderly` knows whether that is a fault
+        raise error
     print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
     full = isinstance(error, OSError) and error.errno in _DISK_IS_FULL
     return FAULTY if full else status
@@ -52,7 +55,8 @@ def orderly(main: Callable[..., int]) -> Callable[..., int]:
     """Let SIGTERM and Ctrl-C end a program in good order; decorates its `main`.
 
     What it holds is given back: temporary files and folders, worker processes, locks. One sentence
-    says so, and the exit status is 143 or 130.
+    says so, and the exit status is 143 or 130. Without a word it ends by `UNREAD` where whoever
+    reads its output has gone, as `head` does.
     """
 
     @functools.wraps(main)
@@ -64,6 +68,12 @@ def orderly(main: Callable[..., int]) -> Callable[..., int]:
                 status = stopping.status_of(end)
                 sentence = f"ended by {signal.Signals(status - 128).name}"
                 return refuse(main.__globals__["__file__"], sentence, status)
+            except OSError as error:
+                if nobody_reads(error):
+                    return UNREAD
+                if error.errno in _DISK_IS_FULL:  # that of the output, too
+                    return refuse(main.__globals__["__file__"], error)
+                raise
 
     return run
 
@@ -132,7 +142,6 @@ def output_file(text: str) -> Path:
 def output_folder(text: str) -> Path:
     """Take the name of a folder to write to, which may have to be made."""
     path = Path(text)
-    # The part of the path that is there.
     above = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not above.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: {above} is a file, no folder")
