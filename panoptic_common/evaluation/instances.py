@@ -34,8 +34,7 @@ from detectron2.utils import comm
 
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
 from panoptic_common.evaluation.truth import PanopticTruth, coco_image, describe, gather_list
-from panoptic_common.files import naming, write_json
-from panoptic_common.processes.scratch import scratch_folder
+from panoptic_common.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -280,33 +279,26 @@ class InstanceEvaluator(DatasetEvaluator):
         by_image: dict[Any, list[dict[str, Any]]] = {key: [] for key in self._truth.records}
         for detection in detections:
             by_image[detection["image_id"]].append(detection)
-        # Its files are moved when they are whole: a disk may get full.
-        with scratch_folder(folder) as scratch, naming(folder):
-            scorer = _Scorer(
-                name,
-                tasks,
-                distributed=False,
-                output_dir=str(scratch),
-                max_dets_per_image=self._max_detections,
-            )
-            with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
-                results = scorer.score(by_image)
-            for file in ("instances_predictions.pth", "coco_instances_results.json"):
-                os.replace(scratch / file, folder / file)
+        kept = [dict(detection) for detection in detections]  # the scorer changes what it gets
+        predictions = [{"image_id": key, "instances": found} for key, found in by_image.items()]
+        # Under the names of Detectron2, which would leave half a file where the disk gets full.
+        path = folder / "instances_predictions.pth"
+        write_atomically(path, lambda file: torch.save(predictions, file))
+        scorer = _Scorer(name, tasks, distributed=False, max_dets_per_image=self._max_detections)
+        with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
+            results = scorer.score(predictions)
+        listed = [{**d, "category_id": things[d["category_id"]]["id"]} for d in kept]
+        write_json(folder / "coco_instances_results.json", listed)
         return {task: dict(results[task]) for task in tasks}
 
 
 class _Scorer(COCOEvaluator):
     """Detectron2's evaluator, fed with encoded detections."""
 
-    def score(
-        self, by_image: Mapping[Any, list[dict[str, Any]]]
-    ) -> Mapping[str, Mapping[str, float]]:
+    def score(self, predictions: list[dict[str, Any]]) -> Mapping[str, Mapping[str, float]]:
         """Score the detections of each image."""
         self.reset()
-        self._predictions = [
-            {"image_id": image_id, "instances": found} for image_id, found in by_image.items()
-        ]
+        self._predictions = predictions
         return self.evaluate()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 
@@ -12,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from evaluation_outputs import nothing_output, perfect_output, run
 
 from panoptic_common.evaluation.instances import InstanceEvaluator, encode_masks
+from panoptic_common.files import _WatchedFile
 
 
 def test_perfect_detections_have_ap_100(tiny_dataset, tmp_path):
@@ -23,6 +25,31 @@ def test_perfect_detections_have_ap_100(tiny_dataset, tmp_path):
     assert len(truth["annotations"]) == 3 * 5  # 2 cars, person, bus, crowd
     assert sum(a["iscrowd"] for a in truth["annotations"]) == 3
     assert min(a["id"] for a in truth["annotations"]) == 1
+    # Both files of Detectron2: its own numbers in one, those of the data set in the other.
+    predictions = torch.load(tmp_path / "instances_predictions.pth")
+    counted = [item["category_id"] for found in predictions for item in found["instances"]]
+    listed = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    numbers = [entry["id"] for entry in truth["categories"]]
+    assert [numbers[k] for k in counted] == [item["category_id"] for item in listed]
+    assert set(listed[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+
+
+@pytest.mark.parametrize("full_at", ["instances_predictions.pth", "coco_instances_results.json"])
+def test_a_full_disk_leaves_no_half_file(tiny_dataset, tmp_path, monkeypatch, full_at):
+    write = _WatchedFile.write
+
+    def full(self, data):
+        if full_at not in str(self.name):
+            return write(self, data)
+        write(self, bytes(data)[:10])
+        error = OSError(errno.ENOSPC, "No space left on device")
+        self._refused.append(error)
+        raise error
+
+    monkeypatch.setattr(_WatchedFile, "write", full)
+    with pytest.raises(OSError, match=f"No space left on device: .*{full_at}"):
+        run(InstanceEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    assert not list(tmp_path.glob(f"*{full_at}*"))
 
 
 def test_detections_in_a_crowd_cost_nothing_and_elsewhere_they_do(tiny_dataset):
