@@ -6,7 +6,8 @@ model, and `model_zoo` configs by name; only their first use imports the rest.
 
 It sets OMP_WAIT_POLICY to PASSIVE, unless it is set, for a torch that is imported afterwards. Else
 torch's threads wait for one another by spinning. Where other programs use the cores, too, a thread
-spins for one that the system has not given a core. A step then takes many times as long.
+spins for one that the system has not given a core. A step then takes many times as long. In this
+project's own programs it lets Ctrl-C end the imports that follow (`processes.starting`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import importlib
 import os
 from typing import Any
 
+from panoptic_common.processes.starting import die_of_interrupts
+
+die_of_interrupts()
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"

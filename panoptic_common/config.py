@@ -17,11 +17,11 @@ from typing import Any
 
 from panoptic_common.compat.config_input import Options, as_sections, as_words, require_tuples
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from panoptic_common.checkpoint.weight_names import class_table_difference
+from panoptic_common.config_files import read_yaml
 from panoptic_common.data.catalog import (
     DEFAULT_SCENES,
     class_table,
@@ -140,7 +140,8 @@ def read_config(
     if isinstance(config, CN):
         source, content = "the config", config
     else:
-        source, content = _read_yaml(config)
+        source = os.fspath(find_config(config)) if os.fspath(config) else ""
+        content = read_yaml(source) if source else {}
     model = content.get("MODEL")
     architecture = model.get("META_ARCHITECTURE", "") if isinstance(model, dict) else ""
     for key, value in zip(words[::2], words[1::2], strict=True):
@@ -206,29 +207,6 @@ def _require_numbering(cfg: CN, systems: Mapping[str, str]) -> None:
                 "things in semantic maps, or 'joint' if all classes are one table"
             )
         )
-
-
-def _read_yaml(path: str | os.PathLike[str]) -> tuple[str, dict[Any, Any]]:
-    """Find and read a YAML file with its _BASE_; returns its place and what it holds."""
-    if not os.fspath(path):
-        return "", {}
-    place = os.fspath(find_config(path))
-    try:
-        content = CN.load_yaml_with_base(place, allow_unsafe=False)
-    except RecursionError:
-        raise ValueError(f"{place} is its own _BASE_, directly or by way of others") from None
-    except OSError as error:
-        raise ValueError(
-            f"{place}: its _BASE_ {error.filename} cannot be read: {error.strerror}"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{place} cannot be read as a config: {text}") from error
-    except (TypeError, AttributeError):  # a file that holds one value, or a list
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"{place} holds no keys with values: it is no config")
-    return place, content
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:

@@ -33,12 +33,14 @@ class Row(NamedTuple):
 # Folders and files of a row are separated by blanks; {a,b} names several.
 TABLE = (
     Row(
-        1, "panoptic_common.{files,mappings,systems,drawing,processes} cops.grid_graph", NUMPY_ONLY
+        1,
+        "panoptic_common.{files,mappings,plain_yaml,systems,drawing,processes} cops.grid_graph",
+        NUMPY_ONLY,
     ),
     Row(2, "panoptic_common.{coco,runtime} cops.solver", NUMPY_ONLY),
     Row(2, "panoptic_common.compat"),
     Row(3, "panoptic_common.scenes {cops,unified_panoptic}.runtime", NUMPY_ONLY),
-    Row(3, "panoptic_common.{checkpoint,modeling}"),
+    Row(3, "panoptic_common.{checkpoint,modeling,config_files}"),
     Row(4, "panoptic_common.data"),
     Row(5, "panoptic_common.{config,evaluation,register_datasets}"),
     Row(6, "panoptic_common.{inference,engine,external}"),

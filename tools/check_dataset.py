@@ -16,6 +16,8 @@ import argparse
 import os
 import sys
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 from tabulate import tabulate
 from tqdm import tqdm
 

@@ -9,6 +9,7 @@ needed works and 1 if something is missing or fails; the last line says so in wo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -21,6 +22,9 @@ from importlib import metadata
 from pathlib import Path
 
 from doctor_trials import TRIALS, try_solver
+
+with contextlib.suppress(ImportError):  # that it is missing is said in the table
+    import panoptic_common.processes.starting  # Ctrl-C ends it without a traceback
 
 MINIMUM_PYTHON = (3, 10)
 

@@ -18,6 +18,8 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 from tabulate import tabulate
 
 from panoptic_common.coco.pairing import pair_annotations

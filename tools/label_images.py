@@ -22,6 +22,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image

@@ -17,6 +17,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 import numpy as np
 from PIL import Image
 

@@ -4,10 +4,9 @@
     python tools/prepare_cityscapes.py                      # below $DETECTRON2_DATASETS/cityscapes
     python tools/prepare_cityscapes.py DIR --splits val test    # of test only image_info_test.json
 
-DIR holds leftImg8bit/ and gtFine/ as they are unpacked from the zip files of the same names. The
-converter of the package cityscapesscripts does the work; it writes
-gtFine/cityscapes_panoptic_<split>.json and a folder of the same name. Category ids are the original
-label ids (not the train ids). Splits that exist already are kept unless --force is given.
+DIR holds leftImg8bit/ and gtFine/ as they are unpacked from the zip files. The converter of the
+package cityscapesscripts writes gtFine/cityscapes_panoptic_<split>.json and a folder of that name.
+Category ids are label ids, not train ids. Splits that exist are kept unless --force is given.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
 import numpy as np
 from PIL import Image
@@ -41,9 +42,8 @@ _RULE = (
 _ID_LIMIT, _NUMBERED = 65536, 1000
 _THINGS = np.arange(24, 34)  # label ids: person to bicycle, caravan and trailer included
 _EVALUATED = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]  # label ids
-_POSSIBLE = np.concatenate(
-    [np.arange(34), (_NUMBERED * _THINGS[:, None] + np.arange(_NUMBERED)).ravel()]
-)
+_INSTANCES = _NUMBERED * _THINGS[:, None] + np.arange(_NUMBERED)
+_POSSIBLE = np.concatenate([np.arange(34), _INSTANCES.ravel()])
 _LAST_TRAIN_ID = 18
 # Void, and the numbered things, person (11) to bicycle (18), in train ids.
 _TRAIN_IDS = {255, *range(11 * _NUMBERED, (_LAST_TRAIN_ID + 1) * _NUMBERED)}

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 from tqdm import tqdm
 
 from panoptic_common.coco.annotated_images import FoundImages, make_classes, prepare_image

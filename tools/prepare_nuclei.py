@@ -24,6 +24,8 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 from tqdm import tqdm
 
 from panoptic_common.coco.instance_folders import InstanceSample, find_samples

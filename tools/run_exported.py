@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 from PIL import Image
 
 from panoptic_common.coco.image_reading import read_image

@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
+
 import numpy as np
 
 from cops.solver import METHODS, solve_amwc, solve_multicut

@@ -121,6 +121,11 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
             f"{path} is too big for the memory of this machine ({os.path.getsize(path)} bytes): is "
             "it a file of weights?"
         ) from error
+    # Whatever the format: what says that it is ours is used as ours.
+    if is_own(contents) and (fault := faulty_entry(contents)):
+        raise CheckpointError(
+            f"{path} is damaged or of another program: {fault}" + advice_on_neighbours(path)
+        )
     for name in contents["model"]:
         if not isinstance(name, str):
             raise CheckpointError(f"{path} is no file of weights: one of them is called {name!r}")
@@ -147,10 +152,6 @@ def _read_contents(path: str, allow_unsafe: bool) -> dict[str, Any]:
             raise CheckpointError(f"{path} has no 'model_state', as files of pycls have")
         return {"model": contents["model_state"], "matching_heuristics": True}
     if is_own(contents):
-        if fault := faulty_entry(contents):
-            raise CheckpointError(
-                f"{path} is damaged or of another program: {fault}" + advice_on_neighbours(path)
-            )
         return contents
     for key in ("model", "state_dict"):
         if isinstance(contents.get(key), dict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
+from panoptic_common.plain_yaml import parse_yaml
 
 OWN_KEYS = ("model", "class_table", "config", "iteration", "seed")
 
@@ -58,8 +59,8 @@ def _is_config(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        return isinstance(yaml.safe_load(value), dict)
-    except yaml.YAMLError:
+        return isinstance(parse_yaml(value), dict)
+    except ValueError:
         return False
 
 
@@ -68,6 +69,10 @@ def _is_whole(least: int) -> Callable[[Any], bool]:
         return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
     return check
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _is_state(value: Any) -> bool:
@@ -80,6 +85,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "config": (_is_config, "no config in YAML"),
     "iteration": (_is_whole(-1), "no number of an iteration"),
     "seed": (_is_whole(0), "no whole number"),
+    "value": (_is_finite, "no finite number"),  # of the metric by which the best model was chosen
     "optimizer": (_is_state, "no state of an optimizer"),
     "scheduler": (_is_state, "no state of a schedule"),
     "grad_scaler": (_is_state, "no state of a loss scale"),

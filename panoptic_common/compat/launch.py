@@ -253,6 +253,8 @@ def _spawn(job: _Job) -> None:
         while alive := [process for process in processes if process.exitcode is None]:
             connection.wait([process.sentinel for process in alive])
             failed = next((p.exitcode for p in processes if p.exitcode), None)
+            if failed is not None and -failed in stopping.SIGNALS:  # it came during the imports
+                failed = 128 - failed
             if failed in stopping.STATUSES:  # a signal that the workers alone got
                 _wait(processes, stopping.SECONDS_TO_SAVE)
                 raise SystemExit(failed)

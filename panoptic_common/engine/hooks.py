@@ -108,7 +108,7 @@ class BestCheckpoint(HookBase):
         if self.trainer.start_iter > 0 and os.path.isfile(path):
             contents = read_weights_file(path)
             if is_own(contents) and contents.get("metric") == self.metric:
-                self.best = contents["value"]
+                self.best = contents.get("value", -math.inf)
 
     def after_step(self) -> None:
         """Save the model if it was evaluated and is the best."""

@@ -58,7 +58,7 @@ BASED = f"_BASE_: {find_config(D2).resolve()}\n"
         ("MODEL: {META_ARCHITECTURE: [COPS]}", "is none of"),
         ("_BASE_: own.yaml", "is its own _BASE_"),
         ("_BASE_: nowhere.yaml", "its _BASE_ .*nowhere.yaml cannot be read: No such file"),
-        ("_BASE_: .", "its _BASE_ .* cannot be read: Is a directory"),
+        ("_BASE_: .", "its _BASE_ .* is a folder"),
         (BASED + "SOLVER: {MAX_ITER: }", "SOLVER.MAX_ITER has no value"),
         (BASED + "SOLVER: []", "SOLVER is a section of keys, but holds"),
         (BASED + "SOLVER: {1: 2}", "the key SOLVER.1 is no text"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -25,6 +27,7 @@ RIGHT = {
     "iteration": 3,
     "seed": 7,
     "optimizer": {},
+    "value": 51.5,
 }
 NOTHING_RIGHT = (None, 2.5, float("nan"), "- a", ["a"], [[1]], torch.zeros(2), True)
 WRONG = {
@@ -33,6 +36,7 @@ WRONG = {
     "config": (None, 3, "", "- a", "a: [", {}),
     "iteration": (*NOTHING_RIGHT, -2, 2**63),
     "seed": (*NOTHING_RIGHT, -1),
+    "value": (None, float("nan"), "- a", ["a"], torch.zeros(2)),
 }
 
 
@@ -45,6 +49,20 @@ def test_what_is_right_passes() -> None:
 def test_what_is_wrong_is_named(key: str) -> None:
     for value in WRONG[key]:
         assert repr(key) in (faulty_entry(RIGHT | {key: value}) or ""), value
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".pth", ".pyth"])
+def test_the_ending_of_a_file_does_not_matter(tmp_path, ending: str) -> None:
+    """What says that it is ours is used as ours: config and class table build the model."""
+    for key in ("class_table", "config", "iteration", "seed"):
+        contents = {**RIGHT, "model": {"weight": np.zeros(2)}, key: WRONG[key][0]}
+        if ending == ".pkl":
+            (tmp_path / "w.pkl").write_bytes(pickle.dumps(contents))
+        else:
+            kept = {"model_state": {"weight": torch.zeros(2)}} if ending == ".pyth" else {}
+            torch.save({**RIGHT, **kept, key: WRONG[key][0]}, tmp_path / f"w{ending}")
+        with pytest.raises(CheckpointError):
+            read_checkpoint_metadata(tmp_path / f"w{ending}")
 
 
 def ways(cfg: CfgNode, path: str) -> dict[str, Callable[[], object]]:

@@ -1,0 +1,65 @@
+"""Read a config file with its _BASE_: as data, from regular files, to an end."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, ClassVar
+
+import panoptic_common.compat
+
+from detectron2.config import CfgNode as CN
+
+from panoptic_common.coco.user_files import open_regular
+from panoptic_common.plain_yaml import parse_yaml
+
+_MOST_FILES = 100  # a chain of _BASE_ has five or six
+
+
+def read_yaml(place: str) -> dict[str, Any]:
+    """Return what a YAML file and its _BASE_ hold.
+
+    Raises:
+        ValueError: naming the file, if it or its _BASE_ cannot be read, or holds no keys.
+    """
+    try:
+        # A class per call, since the library's reader is a class method that calls itself.
+        reader = type("_Files", (_PlainFiles,), {"opened": []})
+        content = reader.load_yaml_with_base(place)
+    except OSError as error:
+        base = error.filename or ""
+        reason = error.strerror or error
+        raise ValueError(f"{place}: its _BASE_ {base} cannot be read: {reason}") from error
+    except AssertionError as error:
+        raise ValueError(f"{place} cannot be read as a config: {error}") from error
+    except (TypeError, AttributeError):  # a file that holds one value, or a list
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{place} holds no keys with values: it is no config")
+    return content
+
+
+class _PlainFiles(CN):
+    """How files are opened: none that would never end, is no data, or is its own _BASE_."""
+
+    opened: ClassVar[list[str]]
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        cls.opened.append(filename)
+        if len(cls.opened) > _MOST_FILES:
+            raise ValueError(f"{cls.opened[0]} is its own _BASE_, directly or by way of others")
+        web = filename.startswith(("http://", "https://"))
+        try:
+            opened = super()._open_cfg(filename) if web else open_regular(filename)
+        except ValueError as error:  # a folder, a pipe, a device
+            if len(cls.opened) == 1:
+                raise
+            raise ValueError(f"{cls.opened[0]}: its _BASE_ {error}") from error
+        with opened as file:
+            content = file.read()
+        try:
+            text = content if isinstance(content, str) else content.decode("utf-8")
+            parse_yaml(text)
+        except ValueError as error:  # of bytes that are no text, too
+            raise ValueError(f"{filename} cannot be read as a config: {error}") from error
+        return io.StringIO(text)
