@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from panoptic_common.coco.annotations import PanopticPaths
@@ -126,7 +126,7 @@ class ImageFinder:
         """Return the files with this name, or this name without its suffix, in the whole tree."""
         if self._tree is None:
             self._tree = {}
-            for folder, _, _ in os.walk(self._images, followlinks=True):
+            for folder in _folders_below(self._images):
                 for file in sorted(list_folder(folder, self._listings)):
                     stem, suffix = os.path.splitext(file)
                     path = os.path.join(folder, file)
@@ -134,6 +134,22 @@ class ImageFinder:
                     if suffix.lower() in IMAGE_SUFFIXES:
                         self._tree.setdefault(stem, []).append(path)
         return self._tree.get(key, [])
+
+
+def _folders_below(root: str) -> Iterator[str]:
+    """Yield a folder and all below it, links followed, each once: a link may lead to its parent."""
+    seen = set()
+    for folder, names, _ in os.walk(root, followlinks=True):
+        try:
+            place = os.stat(folder)
+        except OSError:  # it has just gone
+            place = None
+        key = place and (place.st_dev, place.st_ino)
+        if key is None or key in seen:
+            names.clear()  # `os.walk` goes into what is left of them
+            continue
+        seen.add(key)
+        yield folder
 
 
 def list_folder(folder: str, cache: dict[str, frozenset[str]]) -> frozenset[str]:
@@ -151,10 +167,18 @@ def list_folder(folder: str, cache: dict[str, frozenset[str]]) -> frozenset[str]
         try:
             # The kind of a file comes with its name: no further call, but for links.
             with os.scandir(folder) as entries:
-                cache[folder] = frozenset(entry.name for entry in entries if entry.is_file())
+                cache[folder] = frozenset(entry.name for entry in entries if _is_file(entry))
         except ValueError:  # a NUL byte in the name
             pass
         except OSError as error:
             if error.errno not in _NO_FOLDER:
                 raise
     return cache[folder]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a regular file; a link that leads to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

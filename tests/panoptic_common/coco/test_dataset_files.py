@@ -86,3 +86,20 @@ def test_a_file_of_two_images_is_named_with_both(tmp_path: Path) -> None:
     assert files.sharing_problems(1, "images/a.jpg", None) == []  # annotated twice: said elsewhere
     (problem,) = files.sharing_problems(2, "images/b.jpg", "pngs/./a.png")
     assert problem == "image 2: its file pngs/./a.png is that of image 1 too"
+
+
+def test_a_link_to_itself_hides_no_other_file(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert list_folder(str(tmp_path), {}) == {"a.png", "b.png"}
+    assert why_missing(str(tmp_path / "loop.png")) == " (a link of this name leads nowhere)"
+
+
+def test_folders_that_link_to_their_parents_are_walked_once(tmp_path: Path) -> None:
+    """Without a memory two such links make 2 ** 40 folders, as deep as links may go."""
+    _touch(tmp_path, "deep/a.jpg")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(".", target_is_directory=True)
+        (tmp_path / "deep" / name).symlink_to("..", target_is_directory=True)
+    finder = ImageFinder(str(tmp_path))
+    assert finder.find({"id": 1, "file_name": "a.jpg"}, "x.png") == str(tmp_path / "deep/a.jpg")
