@@ -30,6 +30,10 @@ too:
         names of the (h, w) maps on the network's grid that the model returns for them.
     ``set_score_threshold(cfg, value)``
         sets the least score of a detection in the panoptic map, in place.
+    ``explore(predictor, image)``
+        runs the network and returns a `panoptic_common.inference.explorer.Exploration`.
+    ``slider_of(model)``
+        returns the `panoptic_common.inference.explorer.Slider` whose values that understands.
     ``DEMO_COLUMNS``
         a tuple of `panoptic_common.inference.record_sheets.Column` for sheets beside the truth.
 """

@@ -25,13 +25,12 @@ from typing import Any
 import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.instance_folders import LABEL_ENDINGS, LABEL_SUFFIXES
-from panoptic_common.coco.instance_masks import IntMap, read_label_image
+from panoptic_common.coco.instance_masks import IntMap, number_instances, read_label_image
 from panoptic_common.coco.pairing import read_lists
 from panoptic_common.coco.segment_ids import read_id_map, update_segments, write_id_map
 from panoptic_common.files import write_json
@@ -49,7 +48,6 @@ from panoptic_tools.error_images import find_images
 
 # Where a label image lies: beside its image, or in a folder of its own under the same name.
 LAYOUTS = ("suffixes", "pairs")
-_MOST_LABELS = 2**16 - 1
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -129,27 +127,6 @@ def refuse_equal_names(files: Iterable[str]) -> None:
         if stem in seen:
             raise ValueError(f"{seen[stem]} and {file} would have the same label image: rename one")
         seen[stem] = file
-
-
-def number_instances(id_map: IntMap, ids: Sequence[int]) -> npt.NDArray[np.uint16]:
-    """Give some segments the numbers from 1 on, in the order given; the rest is 0.
-
-    Args:
-        id_map: (H, W) segment ids.
-        ids: which; at most 65,535.
-
-    Returns:
-        (H, W).
-
-    Raises:
-        ValueError: there are more than 16 bits can number.
-    """
-    if len(ids) > _MOST_LABELS:
-        raise ValueError(f"{len(ids)} instances in one image: 16 bits number {_MOST_LABELS}")
-    present, index = np.unique(id_map, return_inverse=True)
-    numbers = {segment: number for number, segment in enumerate(ids, start=1)}
-    values = np.array([numbers.get(int(segment), 0) for segment in present], dtype=np.uint16)
-    return values[index.reshape(id_map.shape)]
 
 
 # ---------------------------------------------------------------------------------------- read

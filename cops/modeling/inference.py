@@ -32,6 +32,7 @@ from cops.solver import METHODS, Result, solve_amwc
 from cops.targets import GRID_STRIDE, CopsTarget, build_target_function
 
 STRIDE = GRID_STRIDE  # of the network's grid in the paper
+MOST_SOLUTIONS = 24  # of one image that are kept: 10 MB each at 1024 x 2048 pixels
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class SolvedImage:
             np.asarray(self.is_thing),
             method=options.method,
         )
+        if len(self._solved) >= MOST_SOLUTIONS:
+            del self._solved[next(iter(self._solved))]  # the oldest
         self._solved[key] = graph, costs, result
         return self._solved[key]
 
@@ -229,6 +232,7 @@ class SolvedImage:
         limit = options.thing_area_limit if options.trim_instances else 0
         detected = self.panoptic(options.changed({"thing_area_limit": limit}))
         height, width = (-(-length // self.grid_stride) for length in self.input_size)
+        costs = self.edge_costs[:, :height, :width] + options.edge_offset
         return {
             "sem_seg": semantic_probabilities(
                 self.class_logits, self.input_size, self.output_size, stride=self.grid_stride
@@ -236,7 +240,7 @@ class SolvedImage:
             "panoptic_seg": self.panoptic(options),
             "instances": instances_from_segments(detected, self.is_thing, options.max_instances),
             "cut_edges": cut_edge_map(clusters),
-            "affinity_map": cut_probability_map(-self.edge_costs[:, :height, :width]),
+            "affinity_map": cut_probability_map(-costs),
         }
 
     @staticmethod

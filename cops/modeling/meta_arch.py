@@ -12,7 +12,7 @@ Shapes: N images; K classes; D distances; H, W pixels of the padded batch; h = H
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -229,14 +229,9 @@ class COPS(nn.Module):
             require_targets(batched_inputs, ("cops_target",))
         watch = Stopwatch(self.device)
         images = self.preprocess(batched_inputs)
-        maps = self.predict_maps(images.tensor)
         if not self.training:
-            return [
-                self._infer_image(inputs, size, *(m[index] for m in maps))
-                for index, (inputs, size) in enumerate(
-                    zip(batched_inputs, images.image_sizes, strict=True)
-                )
-            ]
+            return [self._outputs(solved) for solved in self.solved_images(batched_inputs, images)]
+        maps = self.predict_maps(images.tensor)
         watch.stop()
         losses = self._losses(maps, batched_inputs)
         # Read only now: the losses have waited for the maps anyway, the solver works on the CPU and
@@ -335,27 +330,31 @@ class COPS(nn.Module):
         ramped = solver_training(*costs, truths)
         return {**losses, **{name: scale.leave(loss) for name, loss in ramped.items()}}
 
-    def _infer_image(
-        self,
-        inputs: dict,
-        size: tuple[int, int],
-        class_logits: torch.Tensor,
-        edge_logits: torch.Tensor,
-        class_costs: torch.Tensor,
-        edge_costs: torch.Tensor,
-    ) -> dict:
+    def solved_images(self, batched_inputs: list[dict], images: ImageList) -> Iterator[SolvedImage]:
+        """Yield the costs of each image, ready to be solved.
+
+        Args:
+            batched_inputs: as in `forward`.
+            images: the same images, of `preprocess`.
+        """
+        maps = self.predict_maps(images.tensor)
+        for index, (inputs, size) in enumerate(
+            zip(batched_inputs, images.image_sizes, strict=True)
+        ):
+            yield SolvedImage(
+                maps.class_logits[index],
+                maps.class_costs[index],
+                maps.edge_costs[index],
+                distances=self.distances,
+                is_thing=self.is_thing,
+                input_size=size,
+                output_size=(inputs.get("height", size[0]), inputs.get("width", size[1])),
+                grid_stride=self.stride,
+                truth=inputs.get("cops_target"),
+            )
+
+    def _outputs(self, image: SolvedImage) -> dict:
         """Make all outputs of one image."""
-        image = SolvedImage(
-            class_logits,
-            class_costs,
-            edge_costs,
-            distances=self.distances,
-            is_thing=self.is_thing,
-            input_size=size,
-            output_size=(inputs.get("height", size[0]), inputs.get("width", size[1])),
-            grid_stride=self.stride,
-            truth=inputs.get("cops_target"),
-        )
         output = image.outputs(self.options)
         output["panoptic_variants"] = {
             name: image.panoptic(self.options.changed(VARIANTS[name])) for name in self.variants

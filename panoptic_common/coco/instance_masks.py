@@ -11,7 +11,7 @@ Shape shorthand: H, W image size in pixels; N masks of an image.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from panoptic_common.coco.user_files import open_regular
 
 BoolMap = npt.NDArray[np.bool_]
 IntMap = npt.NDArray[np.int32]
+MOST_LABELS = 2**16 - 1  # that a label image of 16 bits can number
 
 
 @dataclass
@@ -190,3 +191,24 @@ def merge_masks(masks: Iterable[tuple[str, BoolMap]], size: tuple[int, int]) -> 
         merged.names.append(name)
         merged.labels[free] = len(merged.names)
     return merged
+
+
+def number_instances(id_map: IntMap, ids: Sequence[int]) -> npt.NDArray[np.uint16]:
+    """Give some segments the numbers from 1 on, in the order given; the rest is 0.
+
+    Args:
+        id_map: (H, W) segment ids.
+        ids: which; at most 65,535.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        ValueError: there are more than 16 bits can number.
+    """
+    if len(ids) > MOST_LABELS:
+        raise ValueError(f"{len(ids)} instances in one image: 16 bits number {MOST_LABELS}")
+    present, index = np.unique(id_map, return_inverse=True)
+    numbers = {segment: number for number, segment in enumerate(ids, start=1)}
+    values = np.array([numbers.get(int(segment), 0) for segment in present], dtype=np.uint16)
+    return values[index.reshape(id_map.shape)]

@@ -230,12 +230,18 @@ class Predictor:
         """
         inputs = [self.prepare(image) for image in images]
         outputs = self.model(inputs) if inputs else []
-        return [self._prediction(*parts) for parts in zip(images, inputs, outputs, strict=True)]
+        return [self.prediction(*parts) for parts in zip(images, inputs, outputs, strict=True)]
 
-    def _prediction(
+    def prediction(
         self, image: np.ndarray, inputs: Mapping[str, Any], output: Mapping[str, Any]
     ) -> Prediction:
-        """Bring what the model makes of one image to the CPU and to the image's size."""
+        """Bring what the model makes of one image to the CPU and to the image's size.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            inputs: of `prepare`.
+            output: of the model in evaluation mode.
+        """
         instances = self._detections(output, image.shape[:2])
         input_size = (inputs["image"].shape[1], inputs["image"].shape[2])
         # A model that does not give one of them says nothing about any pixel.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from panoptic_common.coco.instance_masks import number_instances
 from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 from panoptic_tools import evaluate_panoptic, label_images, prepare_nuclei
 
@@ -120,4 +121,4 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_more_instances_than_16_bits_can_number_are_refused() -> None:
     with pytest.raises(ValueError, match="65536 instances"):
-        label_images.number_instances(np.zeros((1, 1), np.int32), range(2**16))
+        number_instances(np.zeros((1, 1), np.int32), range(2**16))

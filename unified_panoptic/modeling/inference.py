@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
 
-from unified_panoptic.modeling.instance_affinity import FactoredResidual
+from unified_panoptic.modeling.instance_affinity import FactoredResidual, pixel_affinity
 from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
 from unified_panoptic.modeling.postprocess import (
     argmax_at_output,
@@ -92,6 +93,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def affinity_at(
+    factors: tuple[torch.Tensor, torch.Tensor],
+    input_size: tuple[int, int],
+    output_size: tuple[int, int],
+    x: float,
+    y: float,
+) -> torch.Tensor:
+    """Compute the affinity of a pixel of the result to all cells.
+
+    Args:
+        factors: phi_0(Q), phi_1(Q), each (C, h, w).
+        input_size: (H_in, W_in).
+        output_size: (H, W).
+        x: column of the pixel.
+        y: row of the pixel.
+
+    Returns:
+        (h, w) of `pixel_affinity`.
+
+    Raises:
+        IndexError: the pixel lies outside the image.
+    """
+    height, width = output_size
+    if not (0 <= x < width and 0 <= y < height):
+        raise IndexError(f"pixel ({x}, {y}) lies outside the image of {width} x {height}")
+    row, column = int(y * input_size[0] / height / STRIDE), int(x * input_size[1] / width / STRIDE)
+    return pixel_affinity(*factors, row, column)
+
+
 class PredictedImage:
     """What the network found in one image, and the panoptic maps that follow from it.
 
@@ -126,11 +156,55 @@ class PredictedImage:
         self.factors = factors
         self.is_thing = is_thing
         self.input_size = input_size
+        self._instances = instances
         masks = instances.pred_masks[:, 0] if instances.has("pred_masks") else None
         # A copy: Detectron2's post-processing scales the boxes of `instances` in place.
         boxes = instances.pred_boxes.tensor.clone()
         self.detections = Detections(boxes, instances.pred_classes, instances.scores, masks)
         self._untrimmed: dict[InferenceOptions, Panoptic] = {}
+
+    def outputs(self, options: InferenceOptions, variants: Sequence[str] = ()) -> dict[str, Any]:
+        """Make all that the meta-architecture returns of an image.
+
+        Args:
+            options: of the panoptic map.
+            variants: further maps, keys of `VARIANTS`; those that the model cannot make are left
+                out.
+        """
+        fields = {
+            **self._instances.get_fields(),
+            "pred_boxes": Boxes(self.detections.boxes.clone()),
+        }
+        found = Instances(self._instances.image_size, **fields)
+        return {
+            "sem_seg": self.semantic,
+            "instances": detector_postprocess(found, *self.semantic.shape[-2:]),
+            "panoptic_seg": self.panoptic(options),
+            "panoptic_variants": {
+                name: self.panoptic(replace(options, **VARIANTS[name]))
+                for name in variants
+                if self.can(name)
+            },
+        }
+
+    def affinity_of_pixel(self, x: float, y: float) -> torch.Tensor:
+        """Compute the affinity of one pixel to all others (Fig. 6), at stride 4 of the input.
+
+        Args:
+            x: column in pixels of the result.
+            y: row in pixels of the result.
+
+        Returns:
+            (h, w); the larger, the more that cell's potential is sent to the pixel.
+
+        Raises:
+            ValueError: the model has no affinity head.
+            IndexError: the pixel lies outside the image.
+        """
+        if self.factors is None:
+            raise ValueError("this model was built without the dense instance affinity")
+        height, width = self.semantic.shape[-2:]
+        return affinity_at(self.factors, self.input_size, (height, width), x, y)
 
     def can(self, variant: str) -> bool:
         """Tell whether the model has what a variant of that name needs."""

@@ -8,7 +8,7 @@ Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded batch; h = 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from detectron2.modeling import (
     build_proposal_generator,
     build_roi_heads,
 )
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
@@ -33,8 +32,13 @@ from panoptic_common.modeling.network_input import (
     require_targets,
 )
 from panoptic_common.modeling.resampling import resample
-from unified_panoptic.modeling.inference import VARIANTS, InferenceOptions, PredictedImage
-from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead, pixel_affinity
+from unified_panoptic.modeling.inference import (
+    VARIANTS,
+    InferenceOptions,
+    PredictedImage,
+    affinity_at,
+)
+from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
 from unified_panoptic.modeling.semantic_head import STRIDE, SemanticHead
@@ -244,40 +248,32 @@ class UnifiedPanoptic(nn.Module):
         self, images: ImageList, features: dict[str, torch.Tensor], batched_inputs: list[dict]
     ) -> list[dict]:
         """Return what `forward` returns at inference, from images and features at hand."""
+        predicted = self.predict_images(images, features, batched_inputs)
+        return [image.outputs(self.options, self.variants) for image in predicted]
+
+    def predict_images(
+        self, images: ImageList, features: dict[str, torch.Tensor], batched_inputs: list[dict]
+    ) -> Iterator[PredictedImage]:
+        """Yield what panoptic maps are made from, image by image, to keep few at a time."""
         proposals, _ = self.proposal_generator(images, features, None)
         instances, _ = self.roi_heads(images, features, proposals, None)
         logits = self.sem_seg_head(features)
         query = self.affinity_head(features) if self.affinity_head is not None else None
-        results = []
         for index, (inputs, size, found) in enumerate(
             zip(batched_inputs, images.image_sizes, instances, strict=True)
         ):
             output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
             probabilities = _valid(logits[index], size).float().softmax(dim=0)
             semantic = resample(probabilities, size, output_size, STRIDE)
-            factors = self._factors(query, index, size)
-            predicted = PredictedImage(
+            yield PredictedImage(
                 self.panoptic,
                 probabilities,
                 semantic,
                 found,
-                factors,
+                self._factors(query, index, size),
                 is_thing=self.is_thing,
                 input_size=size,
             )
-            results.append(
-                {
-                    "sem_seg": semantic,
-                    "instances": detector_postprocess(found, *output_size),
-                    "panoptic_seg": predicted.panoptic(self.options),
-                    "panoptic_variants": {
-                        name: predicted.panoptic(replace(self.options, **VARIANTS[name]))
-                        for name in self.variants
-                        if predicted.can(name)
-                    },
-                }
-            )
-        return results
 
     @torch.no_grad()
     def affinity_of_pixel(self, inputs: dict, x: float, y: float) -> torch.Tensor:
@@ -299,13 +295,9 @@ class UnifiedPanoptic(nn.Module):
             raise ValueError("this model was built without the dense instance affinity")
         images = self.preprocess([inputs])
         size = images.image_sizes[0]
-        height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
-        if not (0 <= x < width and 0 <= y < height):
-            raise IndexError(f"pixel ({x}, {y}) lies outside the image of {width} x {height}")
+        output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
         query = self.affinity_head(self.backbone(images.tensor))
-        phi_0, phi_1 = self._factors(query, 0, size)
-        row, column = int(y * size[0] / height / STRIDE), int(x * size[1] / width / STRIDE)
-        return pixel_affinity(phi_0, phi_1, row, column)
+        return affinity_at(self._factors(query, 0, size), size, output_size, x, y)
 
 
 def _valid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
