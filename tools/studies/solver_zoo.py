@@ -4,13 +4,16 @@
     python tools/studies/solver_zoo.py
     python tools/studies/solver_zoo.py --number 500 --solvers multilevel-3 auto --json zoo.json
     python tools/studies/solver_zoo.py --show star rounded 17
-    python tools/studies/solver_zoo.py --number 0 --load COSTS/*.npz
+    python tools/studies/solver_zoo.py --show "large planted" 160x160:3 0
+    python tools/studies/solver_zoo.py --number 0 --large 45 --costs COSTS/scenes COSTS/nuclei
 
 Instance n of a shape and a kind of costs is made from that number alone; --show compares one. The
 table has a row per shape and solver: how many instances end above greedy by more than 1e-5 of
 |energy|, by how much at most, and the recipe of the worst; and how many end below. "multilevel-3"
-has three cycles of refinement. --load adds costs of trained networks, which benchmark_solver.py
---dump writes. Exit status: 1 if an instance has ended above greedy.
+has three cycles of refinement. --large adds planted problems of the sizes of images (a kind is
+SIZE:NOISE), which take seconds each. --costs adds real costs: all problems in a folder, such as
+those of a trained network that `benchmark_solver.py --dump FOLDER` writes. Exit status: 1 if an
+instance has ended above greedy.
 """
 
 from __future__ import annotations
@@ -28,12 +31,17 @@ from tabulate import tabulate
 from cops.solver import solve_amwc
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
-from panoptic_tools.arguments import input_file
-from panoptic_tools.studies.library.solver_problems import load_problem
+from panoptic_tools.arguments import input_folder, make_parser, output_file
+from panoptic_tools.studies.library.solver_problems import SIZES, load_problem
 
 TOLERANCE = 1e-5
-# The "shape" of problems that come from a file, whose name stands for the kind of costs.
-LOADED = "loaded"
+# Problems from files have a shape that begins so, and goes on with the name of their folder. The
+# path stands for the kind of costs.
+REAL = "real costs: "
+LARGE = "large planted"
+LARGE_COSTS = tuple(
+    f"{size}:{noise}" for size in ("64x128", "160x160", "256x512") for noise in (1, 3, 6)
+)
 SHAPES = (
     *("planted", "star", "clique", "tree", "chain", "power law", "bipartite", "complete"),
     *("grid", "no attractive edge"),
@@ -90,6 +98,12 @@ def make_edges(shape: str, rng: np.random.Generator) -> np.ndarray:
 def make_problem(instance: Instance) -> Problem:
     """Make the problem of a recipe."""
     shape, costs, number = instance
+    if shape.startswith(REAL):
+        return load_problem(Path(costs))
+    if shape == LARGE:
+        name, _, noise = costs.partition(":")
+        *size, num_things = SIZES[name]
+        return planted_problem(number, *size, float(noise), num_things=num_things)
     rng = np.random.default_rng([SHAPES.index(shape), COSTS.index(costs), number])
     if shape in ("planted", "grid"):
         height, width = (int(n) for n in rng.integers(6, 28, 2))
@@ -119,17 +133,21 @@ def make_problem(instance: Instance) -> Problem:
     )
 
 
-def instances(total: int) -> Iterator[Instance]:
-    """List so many recipes, as many of each shape and kind of costs."""
+def instances(number: int, large: int, folders: list[Path]) -> Iterator[Instance]:
+    """List recipes: so many small and large ones, as many of each kind, and those of folders."""
     kinds = [(shape, costs) for shape in SHAPES for costs in COSTS]
-    for n in range(total):
+    for n in range(number):
         yield Instance(*kinds[n % len(kinds)], n // len(kinds))
+    for n in range(large):
+        yield Instance(LARGE, LARGE_COSTS[n % len(LARGE_COSTS)], n // len(LARGE_COSTS))
+    for folder in folders:
+        for path in sorted(folder.glob("*.npz")):
+            yield Instance(REAL + folder.name, str(path), 0)
 
 
 def excess(instance: Instance, names: list[str]) -> list[float]:
     """Return by how much each of the solvers ends above greedy, in parts of |energy|."""
-    loaded = instance.shape == LOADED
-    problem = load_problem(Path(instance.costs)) if loaded else make_problem(instance)
+    problem = make_problem(instance)
     greedy = solve_amwc(*problem, method="greedy").energy
     found = [solve_amwc(*problem, **SOLVERS[name]).energy for name in names]
     return [(energy - greedy) / max(abs(greedy), 1e-12) for energy in found]
@@ -138,15 +156,18 @@ def excess(instance: Instance, names: list[str]) -> list[float]:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Solve all instances, and sum up by shape and solver."""
     found: dict[tuple[str, str], list[tuple[float, Instance]]] = {}
-    files = [Instance(LOADED, str(path), 0) for path in options.load]
-    for done, instance in enumerate([*instances(options.number), *files]):
+    recipes = list(instances(options.number, options.large, options.costs))
+    for done, instance in enumerate(recipes):
         for name, value in zip(options.solvers, excess(instance, options.solvers), strict=True):
             found.setdefault((instance.shape, name), []).append((value, instance))
         if (done + 1) % 500 == 0:
-            print(f"{done + 1} of {options.number}", file=sys.stderr, flush=True)
+            print(f"{done + 1} of {len(recipes)}", file=sys.stderr, flush=True)
     rows = []
     for (shape, name), values in sorted(found.items()):
         worst, recipe = max(values)
+        name_of_worst = f"{recipe.costs} {recipe.number}"
+        if shape.startswith(REAL):
+            name_of_worst = Path(recipe.costs).stem
         rows.append(
             {
                 "shape": shape,
@@ -154,34 +175,48 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "instances": len(values),
                 "above": sum(value > TOLERANCE for value, _ in values),
                 "at most, %": f"{100.0 * max(worst, 0.0):.4f}",
-                "worst": f"{recipe.costs} {recipe.number}" if worst > TOLERANCE else "",
+                "worst": name_of_worst if worst > TOLERANCE else "",
                 "below": sum(value < -TOLERANCE for value, _ in values),
             }
         )
     return rows
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 1 if an instance has ended above greedy."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--number", type=int, default=5000, help="of instances")
-    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
-    parser.add_argument("--json", type=Path, help="write the table here, too")
-    parser.add_argument("--load", nargs="+", type=input_file, default=[], metavar="FILE.npz")
-    parser.add_argument("--show", nargs=3, metavar=("SHAPE", "COSTS", "NUMBER"))
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__, whole=True)
+    add = parser.add_argument
+    add("--number", type=int, default=5000, help="of instances")
+    add("--large", type=int, default=0, help="planted ones of images' sizes besides")
+    add("--costs", nargs="+", type=input_folder, default=[], metavar="FOLDER")
+    add("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    add("--json", type=output_file, help="write the table here, too")
+    add("--show", nargs=3, metavar=("SHAPE", "COSTS", "NUMBER"))
     options = parser.parse_args(arguments)
     if options.show:
         shape, costs, number = options.show
-        if shape not in SHAPES or costs not in COSTS or not number.isdigit():
-            parser.error(f"--show takes one of {SHAPES}, one of {COSTS}, and a number")
+        kinds = LARGE_COSTS if shape == LARGE else COSTS
+        if shape not in (*SHAPES, LARGE) or costs not in kinds or not number.isdigit():
+            parser.error(f"--show takes one of {(*SHAPES, LARGE)}, one of {kinds}, and a number")
+    if min(options.number, options.large) < 0:
+        parser.error("--number and --large must be 0 or more")
+    for folder in options.costs:
+        if not any(folder.glob("*.npz")):
+            parser.error(f"{folder} holds no .npz: benchmark_solver.py --dump {folder} writes some")
+    if options.number + options.large + len(options.costs) == 0:
+        parser.error("nothing to solve: give --number, --large or --costs")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 1 if an instance has ended above greedy."""
+    options = parse_args(arguments)
+    if options.show:
+        shape, costs, number = options.show
         values = excess(Instance(shape, costs, int(number)), options.solvers)
         for name, value in zip(options.solvers, values, strict=True):
             print(f"{name}: {100.0 * value:+.4f} %")
         return 0
-    if options.number < 0 or options.number + len(options.load) == 0:
-        parser.error("--number must be 1 or more, or 0 with --load")
     rows = run(options)
     print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     if options.json:

@@ -45,7 +45,7 @@ def test_the_instance_of_lpmp(tmp_path):
     assert problem.partitionable.all()  # in LPMP each class may have several clusters
     cut = np.array([True, True, True])
     assert energy(*problem[:3], np.zeros(3, int), cut) == -1.0
-    for method in ("greedy", "multilevel"):
+    for method in ("greedy", "multilevel", "auto"):
         assert solve_amwc(*problem, method=method).energy == -2.0
 
 

@@ -1,9 +1,9 @@
-"""Hostile input for both methods: 10,000 random problems, degenerate graphs, ties, magnitudes.
+"""Hostile input for all methods: 10,000 random problems, degenerate graphs, ties, magnitudes.
 
-A solution must be feasible, and its energy must be that of its labelling. What `multilevel` returns
-must cost no more than two trivial labellings. They are each node alone in its best class (those of
-a class outside P joined), and all nodes in one cluster. Greedy contraction promises the latter in
-two cases only, and one test shows how it fails in others.
+A solution must be feasible, and its energy must be that of its labelling. What `multilevel` and
+`auto` return must cost no more than two trivial labellings. They are each node alone in its best
+class (those of a class outside P joined), and all nodes in one cluster. Greedy contraction promises
+the latter in two cases only, and one test shows how it fails in others.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "multilevel-0": {"method": "multilevel", "refine": 0},
     "multilevel-1": {"method": "multilevel", "refine": 1},
     "multilevel-3": {"method": "multilevel", "refine": 3},
+    "auto": {"method": "auto"},
 }
 solvers = pytest.mark.parametrize("solver", SOLVERS)
 

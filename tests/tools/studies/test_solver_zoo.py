@@ -26,11 +26,33 @@ def test_auto_never_ends_above_greedy(tmp_path, capsys):
     assert "power law" in capsys.readouterr().out
 
 
-def test_costs_from_files_are_a_shape_of_their_own(tmp_path, capsys):
-    file = tmp_path / "costs.npz"
-    problem = solver_zoo.make_problem(solver_zoo.Instance("grid", "smooth", 2))
-    np.savez(file, **problem._asdict())
-    assert solver_zoo.main(["--number", "0", "--solvers", "auto", "--load", str(file)]) == 0
-    assert "| loaded" in capsys.readouterr().out
+def test_real_costs_are_a_row_for_each_folder(tmp_path, capsys):
+    for n, name in enumerate(("scenes", "nuclei")):
+        (tmp_path / name).mkdir()
+        problem = solver_zoo.make_problem(solver_zoo.Instance("grid", "smooth", 2 + n))
+        np.savez(tmp_path / name / "image.npz", **problem._asdict())
+    folders = [str(tmp_path / name) for name in ("scenes", "nuclei")]
+    assert solver_zoo.main(["--number", "0", "--solvers", "auto", "--costs", *folders]) == 0
+    table = capsys.readouterr().out
+    assert "| real costs: scenes |" in table and "| real costs: nuclei |" in table
+
+
+def test_large_planted_problems_have_recipes(capsys):
+    problem = solver_zoo.make_problem(solver_zoo.Instance(solver_zoo.LARGE, "64x128:3", 1))
+    assert problem.node_costs.shape == (64 * 128, 19)
+    listed = list(solver_zoo.instances(0, 10, []))
+    assert listed[0] == (solver_zoo.LARGE, "64x128:1", 0)
+    assert listed[9] == (solver_zoo.LARGE, "64x128:1", 1)
+    show = ["--solvers", "auto", "--show", solver_zoo.LARGE, "64x128:1", "0"]
+    assert solver_zoo.main(show) == 0
+    assert capsys.readouterr().out.startswith("auto: ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--number", "0"], ["--large", "-1"], ["--show", "star", "64x128:1", "0"], ["--costs", "."]],
+)
+def test_what_cannot_be_done_is_refused(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        solver_zoo.main(["--number", "0"])
+        solver_zoo.main(wrong)

@@ -147,6 +147,49 @@ def test_public_instances(name):
     assert multicut_bound(edges, costs) == pytest.approx(best, abs=1e-9)
 
 
+# The other weighted graphs of RAMA's test folder: edges, costs, and the optimum by hand or brute
+# force. Its tests of contraction ask that the ends of some edges are not joined; so does this one.
+OF_RAMA = {
+    "cycles": (
+        [[0, 1], [1, 2], [0, 2], [2, 3], [3, 4], [0, 3]]
+        + [[2, 4], [0, 4], [3, 5], [4, 5], [5, 6], [4, 6]],
+        [2.0, 3.0, -1.0, 4.0, 1.5, 5.0, 2.0, -2.0, -3.0, 2.0, -1.5, 0.5],
+        [],
+    ),
+    "no conflict": ([[0, 1], [1, 2], [2, 3], [3, 0]], [-1.0, -2.0, 1.0, 3.0], []),
+    "contraction of four": (
+        [[0, 1], [1, 2], [1, 3], [0, 3], [0, 2]],
+        [2.0, 3.0, 1.0, -3.0, -2.0],
+        [(0, 2), (0, 3)],
+    ),
+    "contraction of six": (
+        [[0, 1], [1, 2], [1, 3], [0, 3], [0, 2], [0, 4], [3, 4], [3, 5], [3, 2]],
+        [2.0, 3.0, 1.0, -3.0, -2.0, 0.5, 0.75, 0.9, 0.8],
+        [(0, 2), (0, 3)],
+    ),
+    "contraction with two ends": (
+        [[0, 1], [1, 2], [1, 3], [0, 4], [3, 4], [3, 5], [3, 2], [1, 5], [0, 2], [0, 3]],
+        [2.0, 3.0, 1.0, 0.5, 0.75, 0.9, 0.8, -2.0, -3.0, -1.0],
+        [(1, 5), (0, 2), (0, 3)],
+    ),
+    "matching": ([[0, 1], [1, 2], [0, 2], [3, 0], [3, 1]], [2.0, 3.0, -1.0, 1.0, 2.0], []),
+    "torch": ([[0, 1], [1, 2], [2, 0]], [1.1, -2.0, 3.0], []),
+}
+
+
+@pytest.mark.parametrize("name", OF_RAMA)
+def test_other_public_instances_against_brute_force(name):
+    edges, costs, apart = OF_RAMA[name]
+    free = [[0.0]] * (np.max(edges) + 1)
+    best = float(brute_force(free, edges, costs, [True]))
+    for method in ("greedy", "auto"):
+        found = solve_multicut(edges, costs, method=method)
+        assert found.energy == pytest.approx(best, abs=1e-9)
+        assert all(found.labels[u] != found.labels[v] for u, v in apart)
+    bound = multicut_bound(edges, costs, 20)
+    assert best - 1e-6 <= bound <= best + 1e-9
+
+
 def test_a_long_cycle_needs_a_second_pass():
     """100 edges around, one of them negative: longer than the first pass looks."""
     edges = [[v, (v + 1) % 100] for v in range(100)]
