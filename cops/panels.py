@@ -12,7 +12,7 @@ import torch
 
 from cops.grid_graph import DIRECTIONS
 from panoptic_common.drawing.heat import draw_lines, draw_links, draw_probabilities
-from panoptic_common.drawing.strokes import ImageArray
+from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.inference.explorer import PixelView, Slider
 from panoptic_common.inference.panels import PANOPTIC, SEMANTIC, Panel, View
 from panoptic_common.inference.predictor import Prediction, Predictor
@@ -50,6 +50,9 @@ DEMO_COLUMNS = (
 # ---- one image, looked at from all sides ---------------------------------------------------------
 
 EDGES_HEAD = ("direction", "pixels", "edge cost", "P(cut)", "solver")
+EDGES_TITLE = "edges of the marked pixel; red: likely a cut, cross: was cut"
+_WIDTH = 768  # to about which the part of the image around a pixel is enlarged
+_LEAST_REACH = 8  # of that part, in pixels
 _RANGE = 3.0  # of the offset, in log odds
 
 
@@ -106,9 +109,7 @@ class CopsExploration:
         # A place (x, y) is the middle of pixel x, y: half a pixel before the middle of a cell.
         ends = (cells + 0.5) * stretch - 0.5
         x, y = (np.array([column, row]) + 0.5) * stretch - 0.5
-        drawing = draw_links(
-            view.image, (float(x), float(y)), ends, probabilities, is_cut, scale=view.scale
-        )
+        drawing = _draw_edges(view.image, (float(x), float(y)), ends, probabilities, is_cut)
         rows = [
             (
                 DIRECTIONS[int(step[0] == 0)],
@@ -122,7 +123,31 @@ class CopsExploration:
             )
         ]
         rows.sort(key=lambda entry: (entry[0], entry[1]))
-        return PixelView("edges of the marked pixel", drawing, EDGES_HEAD, rows)
+        return PixelView(EDGES_TITLE, drawing, EDGES_HEAD, rows)
+
+
+def _draw_edges(
+    image: npt.NDArray[np.uint8],
+    centre: tuple[float, float],
+    ends: npt.NDArray[np.float64],
+    probabilities: npt.NDArray[np.float64],
+    is_cut: npt.NDArray[np.bool_],
+) -> ImageArray:
+    """Draw the edges of one place in a part of the image that they fill, enlarged."""
+    height, width = image.shape[:2]
+    longest = max([_LEAST_REACH, *np.abs(ends - centre).max(axis=1, initial=0).tolist()])
+    reach = int(np.ceil(1.2 * longest))
+    left, top = (max(0, int(place) - reach) for place in centre)
+    right, bottom = min(width, int(centre[0]) + reach + 1), min(height, int(centre[1]) + reach + 1)
+    part = image[top:bottom, left:right]
+    return draw_links(
+        part,
+        (centre[0] - left, centre[1] - top),
+        ends - [left, top],
+        probabilities,
+        is_cut,
+        scale=legible_scale(part, _WIDTH),
+    )
 
 
 explore = CopsExploration

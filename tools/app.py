@@ -23,6 +23,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import panoptic_common.compat  # sets OMP_WAIT_POLICY before torch reads it
 
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"Open http://{shown}:{port} (Ctrl-C ends it)", flush=True)
         if host not in LOOPBACK:
             print("Everybody who reaches this address can use it: there is no password.")
-        name = options.model or options.checkpoint
+        name = options.model or Path(options.checkpoint).name
         serve(explorer, f"{name} ({predictor.meta_architecture})", examples, socket)
 
 

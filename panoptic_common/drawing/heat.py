@@ -152,7 +152,7 @@ def draw_links(
     marks = [_on_canvas((x, y), scale) for x, y in places.tolist()]
     for mark in marks:
         cv2.line(canvas, start, mark, (150, 150, 150), 1, cv2.LINE_AA)
-    radius = max(3, min(canvas.shape[:2]) // 110)
+    radius = max(3, min(canvas.shape[:2]) // 80)
     # The far ones first: near ones lie closer together and stay on top.
     for k in sorted(range(len(marks)), key=lambda k: -float(np.hypot(*(places[k] - centre)))):
         colour = _cut_colour(float(cut_shares[k]))

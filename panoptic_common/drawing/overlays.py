@@ -164,6 +164,7 @@ def draw_boxes(
     scores: Sequence[float] | None,
     table: ClassTable,
     *,
+    names: bool = True,
     scale: int = 1,
 ) -> ImageArray:
     """Draw boxes with class names and scores, the best scored on top.
@@ -174,6 +175,7 @@ def draw_boxes(
         classes: D *contiguous* classes 0..K-1, not thing indices.
         scores: D scores in 0..1, or None.
         table: class table.
+        names: whether to write class names and scores.
         scale: factor by which to enlarge.
 
     Raises:
@@ -197,7 +199,7 @@ def draw_boxes(
         colour, (x0, y0, x1, y1) = class_colour(table, int(classes[d])), places[d]
         cv2.rectangle(result, (x0, y0), (x1, y1), (0, 0, 0), style.thickness + 2)
         cv2.rectangle(result, (x0, y0), (x1, y1), colour, style.thickness)
-    for d in order:  # after all boxes, whose lines would cross the letters
+    for d in order if names else ():  # after all boxes, whose lines would cross the letters
         text = class_name(table, int(classes[d]))
         if scores is not None:
             text += f" {float(scores[d]):.2f}"

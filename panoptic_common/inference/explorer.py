@@ -31,12 +31,12 @@ from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.files import write_atomically
 from panoptic_common.inference.api import Result
 from panoptic_common.inference.media import limit_size, write_image
-from panoptic_common.inference.panels import LEAST_SCORE, PANOPTIC, Pixel, View, panels_of
+from panoptic_common.inference.panels import LEAST_SCORE, PANOPTIC, Panel, Pixel, View, panels_of
 from panoptic_common.inference.predictor import Prediction, Predictor
 from panoptic_common.systems import system_panels
 
 WIDTH = 768  # to about which small images are enlarged
-TABLE_HEAD = ("segment", "class", "score", "area in pixels", "share of the image in %")
+TABLE_HEAD = ("segment", "class", "score", "pixels", "% of image")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PixelView:
 
     Attributes:
         title: of the drawing.
-        drawing: (scale * H, scale * W, 3) uint8 RGB.
+        drawing: uint8 RGB, of the whole image or of the part around the pixel.
         head: titles of the columns of a table, none without one.
         rows: of that table.
     """
@@ -178,6 +178,7 @@ class OpenedImage:
         if pixel is not None and not (0 <= pixel[0] < width and 0 <= pixel[1] < height):
             raise IndexError(f"pixel {pixel} lies outside the image of {width} x {height}")
         number = 0.0 if value is None else value
+        things = sum(bool(entry["isthing"]) for entry in predictor.class_table)
         view = View(
             self.image,
             self._exploration.predict(number),
@@ -185,6 +186,7 @@ class OpenedImage:
             scale=self.scale,
             pixel=pixel,
             least_score=number if slider is not None and slider.is_score else LEAST_SCORE,
+            names=things > 1,  # a hundred times the same name would hide what it names
         )
         looked_at = None if pixel is None else self._exploration.look_at(view, number)
         result = Result(self.image, view.prediction, predictor.class_table, self.name)
@@ -237,11 +239,13 @@ class Shown:
         """Say how many segments there are, and which one the pixel is in."""
         segments = self.result.segments
         things = sum(segment.is_thing for segment in segments)
-        text = f"{things} things, {len(segments) - things} stuff segments"
         height, width = self.result.panoptic.shape
+        text = (
+            f"{_count(things, 'thing')} and {_count(len(segments) - things, 'stuff segment')} "
+            f"in {width} x {height} pixels"
+        )
         void = int((self.result.panoptic == 0).sum())
-        text += f" in {width} x {height} pixels"
-        text += f", {100 * void / (height * width):.1f} % of them void." if void else "."
+        text += f", {void} of them void." if void else "."
         if self.view.pixel is None:
             return text
         x, y = (int(place) for place in self.view.pixel)
@@ -252,7 +256,7 @@ class Shown:
             what += f", score {at.score:.2f}"
         return f"{text} Pixel ({x}, {y}): {what}."
 
-    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def write(self, folder: str | os.PathLike[str]) -> tuple[Path, Path, Path, Path]:
         """Write what others can use: drawing, COCO's panoptic form, and the things as labels.
 
         Args:
@@ -278,4 +282,17 @@ class Shown:
         label_file = place / f"{result.name}_labels.png"
         write_atomically(label_file, lambda file: labels.save(file, format="PNG"))
         png = place / "panoptic" / f"{result.name}.png"
-        return [drawing, coco.write(), png, label_file]
+        return drawing, coco.write(), png, label_file
+
+
+def other_panels(predictor: Predictor) -> list[Panel]:
+    """List the panels that need no pixel and that a model has, but for the panoptic one."""
+    return [
+        panel
+        for name, panel in panels_of(predictor).items()
+        if not panel.needs_pixel and name != PANOPTIC.name and panel.available(predictor.model)
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

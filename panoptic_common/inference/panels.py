@@ -39,6 +39,7 @@ class View:
         scale: whole factor by which to enlarge the drawing.
         pixel: (x, y) in the image, for panels that show one pixel.
         least_score: of the boxes that are drawn, 0..1.
+        names: whether to write names and scores.
     """
 
     image: np.ndarray
@@ -47,6 +48,7 @@ class View:
     scale: int = 1
     pixel: Pixel | None = None
     least_score: float = LEAST_SCORE
+    names: bool = True
 
 
 def _always(model: nn.Module) -> bool:
@@ -81,12 +83,19 @@ def _draw_image(view: View) -> ImageArray:
 
 def _draw_panoptic(view: View) -> ImageArray:
     found, table = view.prediction, view.predictor.class_table
-    return draw_panoptic(view.image, found.id_map, found.segments_info, table, scale=view.scale)
+    return draw_panoptic(
+        view.image,
+        found.id_map,
+        found.segments_info,
+        table,
+        names=view.names,
+        scale=view.scale,
+    )
 
 
 def _draw_semantic(view: View) -> ImageArray:
-    table = view.predictor.class_table
-    return draw_semantic(view.image, view.prediction.semantic, table, scale=view.scale)
+    table, classes = view.predictor.class_table, view.prediction.semantic
+    return draw_semantic(view.image, classes, table, names=view.names, scale=view.scale)
 
 
 def _draw_boxes(view: View) -> ImageArray:
@@ -98,6 +107,7 @@ def _draw_boxes(view: View) -> ImageArray:
         found.classes[kept].tolist(),
         found.scores[kept].tolist(),
         view.predictor.class_table,
+        names=view.names,
         scale=view.scale,
     )
 

@@ -8,6 +8,8 @@ import torch
 from detectron2.modeling import build_model
 from model_factory import IS_THING, NO_PANOPTIC, lively_model, tiny_config
 
+from panoptic_common.drawing.heat import draw_heat
+from panoptic_common.inference.explorer import Explorer
 from panoptic_common.inference.media import Frame
 from panoptic_common.inference.painter import Painter
 from panoptic_common.inference.panels import choose_panels, sheet_panels
@@ -86,3 +88,50 @@ def test_the_score_threshold_reaches_the_map_however_it_is_made(method):
 def test_the_demo_shows_the_affinity_last(predictor):
     names = [column.panel.name for column in demo_columns(predictor)]
     assert names == ["semantic", "boxes", "panoptic", "affinity"]
+
+
+# ---- one image, looked at from all sides ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["argmax", "heuristic"])
+@pytest.mark.parametrize("score", [0.1, 0.4, 0.9])
+def test_the_slider_gives_what_a_model_of_that_threshold_gives(method, score):
+    changes = {"MODEL.UNIFIED.INFERENCE.METHOD": method, "MODEL.UNIFIED.POTENTIAL.VARIANT": "C"}
+    predictor, image = make_predictor(changes, 0.3), noise(64, 96)
+    explorer = Explorer(predictor)
+    assert explorer.slider is not None and explorer.slider.value == 0.3
+    assert explorer.slider.low == 0.05 and explorer.slider.is_score
+    calls = []
+    predictor.model.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    opened = explorer.open(image)
+    shown = opened.show(score)
+    opened.show(0.6, pixel=(3, 3))
+    assert calls == [1]
+    expected = make_predictor(changes, score)(image)
+    np.testing.assert_array_equal(shown.result.panoptic, expected.id_map)
+    assert shown.result.prediction.segments_info == expected.segments_info
+    np.testing.assert_array_equal(shown.result.prediction.boxes, expected.boxes)
+    assert shown.view.least_score == score
+
+
+def test_the_affinity_of_a_clicked_pixel_is_that_of_the_panel(predictor):
+    image = noise(66, 90)
+    shown = Explorer(predictor).open(image).show(0.3, pixel=(41, 30))
+    seen, values = shown.pixel_view, panels.affinity_of_pixel(predictor, image, 41, 30)
+    assert seen is not None and seen.title == panels.AFFINITY.title
+    np.testing.assert_allclose(
+        seen.drawing.astype(int),
+        draw_heat(image, values, (41, 30), scale=shown.view.scale).astype(int),
+        atol=1,
+    )
+    id_map = shown.result.panoptic
+    means = {row[0]: row[2] for row in seen.rows}
+    assert set(means) == set(np.unique(id_map)) - {0}
+    for segment, mean in means.items():
+        assert mean == pytest.approx(values[id_map == segment].mean(), abs=1e-3)
+    assert list(means.values()) == sorted(means.values(), reverse=True)
+
+
+def test_a_model_without_the_affinity_has_nothing_to_say_of_a_pixel():
+    shown = Explorer(make_predictor(NO_PANOPTIC)).open(noise(64, 96)).show(pixel=(3, 3))
+    assert shown.pixel_view is None and shown.table()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panoptic_common.drawing.heat import draw_heat, draw_lines, draw_probabilities
+from panoptic_common.drawing.heat import draw_heat, draw_lines, draw_links, draw_probabilities
 
 
 @pytest.fixture
@@ -67,3 +67,32 @@ def test_scale_enlarges_and_the_input_stays(image):
     assert draw_probabilities(image, np.eye(3), scale=2).shape == (120, 180, 3)
     assert draw_lines(image, np.eye(3), scale=2).shape == (120, 180, 3)
     np.testing.assert_array_equal(image, before)
+
+
+def test_links_are_marked_at_their_ends(image):
+    """Blue where joined for sure, red where cut for sure; a cut is hollow, with a cross."""
+    ends = [(30, 30), (70, 30), (50, 10), (50, 50)]
+    cut = [False, False, True, True]
+    drawn = draw_links(image, (50, 30), ends, [0, 1, 0, 1], cut, scale=16).astype(int)
+
+    def middle(x, y, beside=0):
+        return tuple(drawn[y * 16 + 8, x * 16 + 8 + beside])
+
+    assert middle(30, 30) == (64, 120, 255) and middle(70, 30) == (255, 64, 48)
+    # Beside the middle of a ring there is no colour of it, in a disc there is.
+    assert middle(70, 30, beside=6) == (255, 64, 48)
+    assert middle(50, 50, beside=6) == (0, 0, 0)
+    red, _, blue = middle(50, 50)
+    assert red > blue + 100
+    red, _, blue = middle(50, 10)
+    assert blue > red + 100
+    far = drawn[:40, :40]
+    assert (far.max(axis=2) == far.min(axis=2)).all()  # grey
+    assert draw_links(image, (5, 5), [], [], []).shape == image.shape
+
+
+def test_links_that_do_not_fit_together_are_refused(image):
+    with pytest.raises(ValueError, match="1 ends with 2 probabilities and 1 cuts"):
+        draw_links(image, (5, 5), [(1, 1)], [0.5, 0.5], [True])
+    with pytest.raises(ValueError, match="use 0..1"):
+        draw_links(image, (5, 5), [(1, 1)], [1.5], [True])
