@@ -195,14 +195,15 @@ def wait_for(page, text: str, other_than: str = "") -> str:
     """Wait until the message has a text and is another one, and nothing is in progress.
 
     Returns:
-        All of it.
+        Its last line, as it was at that moment.
     """
-    page.wait_for_function(
-        "([text, old]) => { const now = document.querySelector('#message').innerText;"
-        " return now.includes(text) && now !== old && !/processing|queue/.test(now); }",
+    handle = page.wait_for_function(
+        "([text, old]) => { const all = document.querySelector('#message').innerText.trim();"
+        " const now = all.split('\\n').pop(); const busy = /processing|queue/.test(all);"
+        " return !busy && now.includes(text) && now !== old && now; }",
         arg=[text, other_than],
     )
-    return page.locator("#message").inner_text()
+    return handle.json_value()
 
 
 @pytest.mark.slow
