@@ -6,8 +6,8 @@
     python tools/app.py --model cops-nuclei --examples datasets/nuclei/val
 
 The page takes an image and shows the panoptic map, the boxes, what else the system has, and a table
-of the segments. A click on a pixel shows what the model ties it to: its affinity to all other
-places (UnifiedPanoptic), or its edges with their costs, and which of them the solver cut (COPS). A
+of the segments. A click on a pixel shows what the model ties it to. With UnifiedPanoptic that is
+its affinity to all other places; with COPS its edges, their costs, and which the solver cut. A
 slider changes the score threshold, or the edge offset; the network does not run again for it. The
 results can be downloaded: the drawing, COCO's panoptic form, and the things as a label image.
 

@@ -10,7 +10,7 @@ import fastapi
 import gradio as gr
 
 from panoptic_common.coco.image_reading import RGBImage
-from panoptic_common.inference.explorer import TABLE_HEAD, Explorer, other_panels
+from panoptic_common.inference.explorer import TABLE_HEAD, Explorer, Slider, other_panels
 from panoptic_tools.app_events import CLICK, DOWNLOADS, WELCOME, Page, Visit
 
 SECONDS_KEPT = 3600  # that a page left alone keeps its image
@@ -30,7 +30,6 @@ def build_page(page: Page, title: str) -> gr.Blocks:
         page: what its events do.
         title: the model.
     """
-    slider = page.explorer.slider
     with gr.Blocks(
         title="Panoptic segmentation", analytics_enabled=False, delete_cache=(600, SECONDS_KEPT)
     ) as blocks:
@@ -39,16 +38,7 @@ def build_page(page: Page, title: str) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 file = gr.File(label="Image", type="filepath", height=130, elem_id="file")
-                value = gr.Slider(
-                    slider.low if slider else 0,
-                    slider.high if slider else 1,
-                    slider.value if slider else 0,
-                    step=slider.step if slider else 1,
-                    label=slider.title if slider else "",
-                    info=slider.hint if slider else "",
-                    visible=slider is not None,
-                    elem_id="slider",
-                )
+                value = _slider(page.explorer.slider)
                 examples = gr.Gallery(
                     [image for _, image in page.examples],
                     label="Examples",
@@ -104,6 +94,20 @@ def build_page(page: Page, title: str) -> gr.Blocks:
         value.release(page.move_slider, [visit, value], **alone)
         panoptic.select(page.click, [visit, value], **alone)
     return blocks
+
+
+def _slider(slider: Slider | None) -> gr.Slider:
+    if slider is None:
+        return gr.Slider(visible=False)
+    return gr.Slider(
+        slider.low,
+        slider.high,
+        slider.value,
+        step=slider.step,
+        label=slider.title,
+        info=slider.hint,
+        elem_id="slider",
+    )
 
 
 def _image(label: str, name: str, buttons: list[Any]) -> gr.Image:

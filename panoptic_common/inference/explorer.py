@@ -264,7 +264,7 @@ class Shown:
 
         Returns:
             The drawing NAME_panoptic.png; panoptic.json, with NAME.png in the folder panoptic; and
-            NAME_labels.png of 16 bits, in which 0 is no thing and every other number is one thing.
+            NAME_labels.png of 16 bits. In the latter 0 is no thing, any other number one thing.
 
         Raises:
             ValueError: there are more things than 16 bits can number.
