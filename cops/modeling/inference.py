@@ -199,6 +199,7 @@ class SolvedImage:
             graph.edge_costs_from_maps(costs.edge_costs.numpy()),
             np.asarray(self.is_thing),
             method=options.method,
+            num_threads=torch.get_num_threads(),
         )
         if len(self._solved) >= MOST_SOLUTIONS:
             del self._solved[next(iter(self._solved))]  # the oldest

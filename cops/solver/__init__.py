@@ -34,7 +34,7 @@ from cops.solver.grid import solve_amwc_grid
 from cops.solver.labelling import Result, energy, is_feasible
 from cops.solver.methods import METHODS, check_method, solve_checked
 from cops.solver.multicut import Multicut, solve_multicut
-from cops.solver.parallel import call_beside, run_all
+from cops.solver.parallel import Workers, call_beside, run_all
 from cops.solver.problem import Problem, check_labels, check_problem, survey_problem
 
 __all__ = [
@@ -80,8 +80,9 @@ def solve_amwc(
             from single nodes, such as `result[:2]` of the image before in a video. The result costs
             no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
-        num_threads: of "multilevel" only: threads for this one problem. The result does not depend
-            on it. For many problems at once `solve_many` is the better use of threads.
+        num_threads: threads for this one problem, >= 1. The result does not depend on it, to the
+            last bit. Greedy contraction uses one. For many problems at once `solve_many` is the
+            better use of threads.
 
     Raises:
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start, or the
@@ -90,11 +91,13 @@ def solve_amwc(
     check_method(method, start)
 
     def solve() -> Result:
-        problem, survey = survey_problem(node_costs, edges, edge_costs, partitionable)
-        first = None if start is None else _check_labelling(*start, problem)
-        return solve_checked(
-            problem, survey, method, start=first, refine=refine, num_threads=num_threads
-        )
+        with Workers(num_threads) as workers:
+            arrays = (node_costs, edges, edge_costs, partitionable)
+            problem, survey = survey_problem(*arrays, workers)
+            first = None if start is None else _check_labelling(*start, problem)
+            return solve_checked(
+                problem, survey, method, start=first, refine=refine, workers=workers
+            )
 
     return call_beside(solve)
 
@@ -118,8 +121,9 @@ def solve_mwc(
         method: "auto", "multilevel" or "greedy".
         start: (V,) classes from which "auto" and "multilevel" start, instead of from single nodes.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
-        num_threads: of "multilevel" only: threads for this one problem. The result does not depend
-            on it. For many problems at once `solve_many` is the better use of threads.
+        num_threads: threads for this one problem, >= 1. The result does not depend on it, to the
+            last bit. Greedy contraction uses one. For many problems at once `solve_many` is the
+            better use of threads.
 
     Returns:
         A result whose clusters are the classes that occur.
@@ -130,11 +134,12 @@ def solve_mwc(
     check_method(method, start)
 
     def solve() -> Result:
-        problem, survey = survey_problem(node_costs, edges, edge_costs)
-        first = None if start is None else (_check_start("start", start, problem),) * 2
-        return solve_checked(
-            problem, survey, method, start=first, refine=refine, num_threads=num_threads
-        )
+        with Workers(num_threads) as workers:
+            problem, survey = survey_problem(node_costs, edges, edge_costs, None, workers)
+            first = None if start is None else (_check_start("start", start, problem),) * 2
+            return solve_checked(
+                problem, survey, method, start=first, refine=refine, workers=workers
+            )
 
     return call_beside(solve)
 

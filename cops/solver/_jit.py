@@ -30,10 +30,12 @@ from cops.solver.kernel_cache import compile_and_keep
 
 Kernel = Callable[..., Any]
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# No kernel is called from C, so none needs an entry for it.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 # LLVM may assume that there is no NaN and that -0 = 0. Where both hold, as in minima over classes,
 # the result is the same to the last bit.
 _NO_NAN: dict[str, Any] = {"fastmath": {"nnan", "nsz"}}
+_NO_ENTRY: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 def jit(function: Kernel) -> Kernel:
@@ -55,6 +57,20 @@ def jit_pass(function: Kernel) -> Kernel:
     of a tuple, but what they need is allocated by their callers.
     """
     return _compile(function, _NO_NAN | {"_nrt": False})
+
+
+def jit_inner(function: Kernel) -> Kernel:
+    """Compile a kernel that may allocate and that only other kernels call.
+
+    It has no entry for Python (which would end the process there). The entry takes arrays and
+    tuples apart, and each caller optimises it once more: a third of the time of compiling.
+    """
+    return _compile(function, _NO_ENTRY)
+
+
+def jit_inner_pass(function: Kernel) -> Kernel:
+    """Compile as `jit_pass` what only other kernels call."""
+    return _compile(function, _NO_NAN | {"_nrt": False} | _NO_ENTRY)
 
 
 def jit_inline(function: Kernel) -> Kernel:

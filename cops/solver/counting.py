@@ -11,44 +11,43 @@ from cops.solver._jit import jit
 
 
 @jit
-def largest_masked(bits, mask):
-    """Return the largest of unsigned integers of which only the bits in `mask` count."""
+def largest_masked(bits, mask, begin, end):
+    """Return the largest of some unsigned integers of which only the bits in `mask` count."""
     largest = mask ^ mask
-    for i in range(bits.size):
+    for i in range(begin, end):
         largest = max(largest, bits[i] & mask)
     return largest
 
 
 @jit
-def mark_cut(edges, clusters, is_cut):
-    """Fill is_cut (E,): whether the ends of each edge have different clusters."""
-    for e in range(edges.shape[0]):
+def mark_cut(edges, clusters, begin, end, is_cut):
+    """Fill is_cut[begin:end] of (E,): whether the ends of each edge have different clusters."""
+    for e in range(begin, end):
         is_cut[e] = clusters[edges[e, 0]] != clusters[edges[e, 1]]
 
 
 @jit
-def sum_cut(edge_costs, is_cut):
-    """Sum the costs of the cut edges, in float64 and in one fixed order."""
+def sum_cut(edge_costs, is_cut, begin, end):
+    """Sum the costs of the cut edges among begin .. end - 1, in float64 and in a fixed order."""
     # Four sums side by side, so that an addition need not wait for the one before; and products
     # instead of branches, which nobody could predict.
     a = b = c = d = np.float64(0.0)
-    size = edge_costs.size
-    for e in range(0, size - 3, 4):
+    for e in range(begin, end - 3, 4):
         a += np.float64(edge_costs[e]) * is_cut[e]
         b += np.float64(edge_costs[e + 1]) * is_cut[e + 1]
         c += np.float64(edge_costs[e + 2]) * is_cut[e + 2]
         d += np.float64(edge_costs[e + 3]) * is_cut[e + 3]
-    for e in range(size - size % 4, size):
+    for e in range(end - (end - begin) % 4, end):
         a += np.float64(edge_costs[e]) * is_cut[e]
     return (a + b) + (c + d)
 
 
 @jit
-def sum_all(costs):
-    """Sum (V,) costs, in float64 and in their order."""
+def sum_chosen(node_costs, classes, begin, end):
+    """Sum what nodes begin .. end - 1 pay for their classes, in float64 and in their order."""
     total = np.float64(0.0)
-    for v in range(costs.size):
-        total += costs[v]
+    for v in range(begin, end):
+        total += node_costs[v, classes[v]]
     return total
 
 

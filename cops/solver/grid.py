@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cops.grid_graph import GridGraph, grid_graph
 from cops.solver.labelling import Result
 from cops.solver.methods import solve_checked
-from cops.solver.parallel import call_beside
+from cops.solver.parallel import Workers, call_beside
 from cops.solver.problem import Problem, check_partitionable, float_array, survey_values
 from cops.solver.stencil import Stencil, find_stencil
 
@@ -51,6 +51,10 @@ def solve_amwc_grid(
     """
 
     def solve() -> Result:
+        with Workers(num_threads) as workers:
+            return solve_maps(workers)
+
+    def solve_maps(workers: Workers) -> Result:
         classes = float_array("class_costs", class_costs)
         if classes.ndim != 3 or 0 in classes.shape:
             raise ValueError(f"class_costs must have shape (K, h, w), none 0, not {classes.shape}")
@@ -58,9 +62,9 @@ def solve_amwc_grid(
         costs = graph.edge_costs_from_maps(float_array("edge_costs", edge_costs))
         flags = check_partitionable(partitionable, len(classes))
         nodes = graph.node_costs_from_maps(classes)
-        survey = survey_values(nodes, costs, _stencil_of(graph))
+        survey = survey_values(nodes, costs, _stencil_of(graph), workers)
         problem = Problem(nodes, graph.edges, costs, flags)
-        return solve_checked(problem, survey, "multilevel", refine=refine, num_threads=num_threads)
+        return solve_checked(problem, survey, "multilevel", refine=refine, workers=workers)
 
     return call_beside(solve)
 

@@ -5,14 +5,16 @@ Shapes: V nodes, K classes, E edges, M clusters.
 
 from __future__ import annotations
 
+from math import fsum
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.counting import mark_cut, number_clusters, sum_all, sum_cut
+from cops.solver.counting import mark_cut, number_clusters, sum_chosen, sum_cut
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem
-from cops.solver.stencil import Stencil, find_cut_in_pieces
+from cops.solver.stencil import EDGES_PER_BLOCK, Stencil, find_cut_in_pieces
 
 
 class Result(NamedTuple):
@@ -37,6 +39,7 @@ def energy(
     edge_costs: npt.NDArray[Any],
     node_classes: npt.NDArray[Any],
     is_cut: npt.NDArray[Any],
+    workers: Workers = ALONE,
 ) -> float:
     """Sum the cost of a labelling (Eq. 2) in float64; whether it is feasible is not asked.
 
@@ -46,6 +49,7 @@ def energy(
         edge_costs: (E,).
         node_classes: (V,) integers in 0 .. K-1.
         is_cut: (E,) bools.
+        workers: threads, which do not change the result.
     """
     node_costs, edge_costs = np.asarray(node_costs), np.asarray(edge_costs)
     classes = np.asarray(node_classes, dtype=np.int32)
@@ -55,8 +59,25 @@ def energy(
             f"{len(edges)} edges, {len(edge_costs)} edge costs and {len(cut)} cut flags must be "
             "equally many"
         )
-    chosen = np.take_along_axis(node_costs, classes[:, None].astype(np.intp), axis=1)
-    return float(sum_all(chosen[:, 0]) + sum_cut(edge_costs, cut))
+    return float(total_chosen(node_costs, classes, workers) + total_cut(edge_costs, cut, workers))
+
+
+def total_chosen(
+    node_costs: npt.NDArray[Any], classes: npt.NDArray[np.int32], workers: Workers = ALONE
+) -> float:
+    """Sum what all nodes pay for their classes, block by block, in float64."""
+    return fsum(workers.over(len(classes), lambda *block: sum_chosen(node_costs, classes, *block)))
+
+
+def total_cut(
+    edge_costs: npt.NDArray[Any], is_cut: npt.NDArray[np.bool_], workers: Workers = ALONE
+) -> float:
+    """Sum the costs of all cut edges, block by block, in float64."""
+    return fsum(
+        workers.over(
+            len(is_cut), lambda *block: sum_cut(edge_costs, is_cut, *block), EDGES_PER_BLOCK
+        )
+    )
 
 
 def is_feasible(
@@ -95,6 +116,7 @@ def finish(
     node_classes: npt.NDArray[Any],
     node_clusters: npt.NDArray[Any],
     stencil: Stencil | None = None,
+    workers: Workers = ALONE,
 ) -> Result:
     """Make the result of a clustering: one cluster per class outside P, then counted.
 
@@ -106,23 +128,31 @@ def finish(
         node_clusters: (V,) integers in 0 .. K+V-1 without further meaning; all nodes of a cluster
             have one class.
         stencil: of the edges, where it is known.
+        workers: threads, which do not change the result.
     """
     classes = np.ascontiguousarray(node_classes, dtype=np.int32)
     clusters = number_clusters(
         classes, np.ascontiguousarray(node_clusters, dtype=np.int32), problem.partitionable
     )
-    is_cut = find_cut(problem.edges, clusters, stencil)
-    cost = energy(problem.node_costs, problem.edges, problem.edge_costs, classes, is_cut)
+    is_cut = find_cut(problem.edges, clusters, stencil, workers)
+    cost = energy(*problem[:3], classes, is_cut, workers)
     return Result(classes, clusters, is_cut, cost)
 
 
 def find_cut(
-    edges: npt.NDArray[np.int32], clusters: npt.NDArray[np.int32], stencil: Stencil | None = None
+    edges: npt.NDArray[np.int32],
+    clusters: npt.NDArray[np.int32],
+    stencil: Stencil | None = None,
+    workers: Workers = ALONE,
 ) -> npt.NDArray[np.bool_]:
     """Find whether the ends of each edge lie in two clusters, (E,) bool."""
     is_cut = np.empty(len(edges), dtype=bool)
-    if stencil is None or len(stencil.offsets) == 0:
-        mark_cut(edges, clusters, is_cut)
-    else:
-        find_cut_in_pieces(stencil, clusters, is_cut)
+
+    def mark(begin: int, end: int) -> None:
+        if stencil is None or len(stencil.offsets) == 0:
+            mark_cut(edges, clusters, begin, end, is_cut)
+        else:
+            find_cut_in_pieces(stencil, clusters, begin, end, is_cut)
+
+    workers.over(len(edges), mark, EDGES_PER_BLOCK)
     return is_cut

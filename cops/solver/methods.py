@@ -12,6 +12,7 @@ from cops.solver._jit import announce_compiling
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.greedy.contraction import rebuild_table
 from cops.solver.labelling import Result, finish
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
 
 METHODS = ("greedy", "multilevel", "auto")
@@ -36,7 +37,7 @@ def solve_checked(
     *,
     start: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None,
     refine: int = 1,
-    num_threads: int = 1,
+    workers: Workers = ALONE,
 ) -> Result:
     """Solve a checked problem by a checked method.
 
@@ -46,18 +47,18 @@ def solve_checked(
         method: one of METHODS.
         start: a feasible labelling, (V,) classes and (V,) clusters, for "multilevel" only.
         refine: of "multilevel" only.
-        num_threads: of "multilevel" only.
+        workers: threads, of "auto" and "multilevel" only.
     """
     if method == "greedy":
         announce_compiling(rebuild_table)
-        return finish(problem, *contract_greedily(problem))
+        return finish(problem, *contract_greedily(problem), survey.stencil, workers)
     # Imported on first use: the module compiles (or loads) a good many kernels.
     from cops.solver.multilevel.algorithm import solve_multilevel
-    from cops.solver.multilevel.graph import contract
+    from cops.solver.multilevel.parts import renumber
 
-    announce_compiling(contract)
+    announce_compiling(renumber)
     if method == "auto":
         from cops.solver.multilevel.auto import solve_auto
 
-        return solve_auto(problem, survey, start=start, num_threads=num_threads)
-    return solve_multilevel(problem, survey, start=start, refine=refine, num_threads=num_threads)
+        return solve_auto(problem, survey, start=start, workers=workers)
+    return solve_multilevel(problem, survey, start=start, refine=refine, workers=workers)

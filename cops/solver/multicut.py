@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.counting import mark_cut, sum_cut
+from cops.solver.labelling import find_cut, total_cut
 from cops.solver.methods import check_method, solve_checked
-from cops.solver.parallel import call_beside
+from cops.solver.parallel import Workers, call_beside
 from cops.solver.problem import check_labels, float_array, survey_problem
 
 
@@ -67,7 +67,7 @@ def solve_multicut(
             image before. They need not obey the constraints: the nodes of a must-link take the
             label of the first of them.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
-        num_threads: of "multilevel" only; the result does not depend on it.
+        num_threads: threads, >= 1; the result does not depend on it.
 
     Raises:
         ValueError, TypeError: an argument is malformed, the method is unknown or takes no start, or
@@ -85,14 +85,14 @@ def solve_multicut(
     def solve() -> Multicut:
         ends, costs, linked = _check_graph(edges, edge_costs, num_nodes)
         first = None if start is None else check_labels("start", start, len(linked))
-        options = {"refine": refine, "num_threads": num_threads}
-        parts = _solve_linked(ends, costs, linked, first, method, options)
+        with Workers(num_threads) as workers:
+            options = {"refine": refine, "workers": workers}
+            parts = _solve_linked(ends, costs, linked, first, method, options)
         labels = parts[linked]
-        is_cut = np.empty(len(ends), dtype=bool)
-        mark_cut(ends, labels, is_cut)
+        is_cut = find_cut(ends, labels)
         _certify(costs, is_cut)
         finite = np.where(np.isinf(costs), 0.0, costs)
-        return Multicut(labels, is_cut, float(sum_cut(finite, is_cut)))
+        return Multicut(labels, is_cut, total_cut(finite, is_cut))
 
     return call_beside(solve)
 
@@ -140,7 +140,7 @@ def _solve_linked(
     linked: npt.NDArray[np.int32],
     start: npt.NDArray[Any] | None,
     method: str,
-    options: dict[str, int],
+    options: dict[str, Any],
 ) -> npt.NDArray[np.int32]:
     """Solve the contracted problem; return clusters (N,), numbered by first nodes."""
     num_parts = int(linked.max()) + 1

@@ -1,8 +1,14 @@
-"""Many problems at once on a pool of threads.
+"""Plain Python threads, for many problems at once and for the phases of one.
 
 The kernels release the interpreter (`_jit.py`), so plain threads suffice: no process is forked, no
-array is copied. Each problem is solved by one thread as it would be alone, so the results do not
-depend on the number of threads.
+array is copied.
+
+* Many problems (`run_all`): each is solved by one thread as it would be alone.
+* One problem (`Workers`): what a phase does to nodes, edges or clusters is cut into blocks, and the
+  threads take the next block until none is left. Blocks write to different places, and what they
+  return is put together in their order. How a phase is cut depends on its size only.
+
+So in neither case the results depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -10,9 +16,80 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# A phase is cut into as many blocks at most: enough for threads to end at about the same time.
+MAX_BLOCKS = 16
+# A block has as many nodes (or other items) at least: a call of a kernel takes some microseconds.
+LEAST_BLOCK = 1 << 13
+
+
+def cut_into_blocks(size: int, least: int = LEAST_BLOCK) -> list[tuple[int, int]]:
+    """Cut 0 .. size - 1 into blocks of about one length; return begin and end of each."""
+    count = min(max(size // least, 1), MAX_BLOCKS)
+    return [(size * b // count, size * (b + 1) // count) for b in range(count)]
+
+
+class Workers:
+    """Threads that share the phases of one problem; a context, at whose end they are gone.
+
+    Args:
+        num_threads: how many compute at a time, >= 1, the caller's own among them.
+
+    Raises:
+        ValueError: `num_threads` is not positive.
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, not {num_threads}")
+        self.num_threads = num_threads
+        self._pool = ThreadPoolExecutor(num_threads - 1) if num_threads > 1 else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def over(self, size: int, task: Callable[[int, int], T], least: int = LEAST_BLOCK) -> list[T]:
+        """Call task(begin, end) for each block of 0 .. size - 1; return what they return."""
+        return self.run([partial(task, *block) for block in cut_into_blocks(size, least)])
+
+    def run(self, tasks: list[Callable[[], T]]) -> list[T]:
+        """Call all tasks, in any order and side by side; return what they return, in theirs."""
+        if self._pool is None or len(tasks) < 2:
+            return [task() for task in tasks]
+        results: dict[int, T] = {}
+        # Whoever is free takes the next number.
+        numbers = iter(range(len(tasks)))
+
+        def work() -> None:
+            for number in numbers:
+                results[number] = tasks[number]()
+
+        others = [self._pool.submit(work) for _ in range(min(self.num_threads, len(tasks)) - 1)]
+        try:
+            work()
+        finally:
+            errors = [other.exception() for other in others]
+        for error in errors:
+            if error is not None:
+                raise error
+        return [results[number] for number in range(len(tasks))]
+
+
+ALONE = Workers(1)
 
 
 def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:

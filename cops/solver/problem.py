@@ -23,10 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver.counting import largest_masked
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.stencil import Stencil, find_stencil, no_stencil
 
 # Sums of this many times the largest cost must stay finite; see `_check_magnitude`.
 LARGEST_SUM = 1e300
+# The largest of the costs is looked for in blocks of as many at least.
+VALUES_PER_BLOCK = 1 << 17
 
 
 class Problem(NamedTuple):
@@ -90,6 +93,7 @@ def survey_problem(
     edges: npt.ArrayLike,
     edge_costs: npt.ArrayLike,
     partitionable: npt.ArrayLike | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[Problem, Survey]:
     """Call `check_problem`, and return what it has seen on the way, too."""
     nodes = float_array("node_costs", node_costs)
@@ -100,26 +104,29 @@ def survey_problem(
     num_nodes, num_classes = nodes.shape
     if num_classes < 1:
         raise ValueError("node_costs must have a column for at least one class: K is 0")
-    ends, stencil = _check_edges(edges, num_nodes)
+    ends, stencil = _check_edges(edges, num_nodes, workers)
     costs = float_array("edge_costs", edge_costs)
     if costs.shape != (len(ends),):
         raise ValueError(
             f"edge_costs must have shape ({len(ends)},), one cost per edge, not {costs.shape}"
         )
     flags = check_partitionable(partitionable, num_classes)
-    return Problem(nodes, ends, costs, flags), survey_values(nodes, costs, stencil)
+    return Problem(nodes, ends, costs, flags), survey_values(nodes, costs, stencil, workers)
 
 
 def survey_values(
-    node_costs: npt.NDArray[Any], edge_costs: npt.NDArray[Any], stencil: Stencil
+    node_costs: npt.NDArray[Any],
+    edge_costs: npt.NDArray[Any],
+    stencil: Stencil,
+    workers: Workers = ALONE,
 ) -> Survey:
     """Check the values of costs of the right shape and type.
 
     Raises:
         ValueError: a cost is not possible, or too large.
     """
-    largest_node_cost = _check_node_values(node_costs)
-    largest_edge_cost = largest_magnitude(edge_costs)
+    largest_node_cost = _check_node_values(node_costs, workers)
+    largest_edge_cost = largest_magnitude(edge_costs, workers)
     if not np.isfinite(largest_edge_cost):
         edge = int(np.flatnonzero(~np.isfinite(edge_costs))[0])
         raise ValueError(
@@ -158,7 +165,7 @@ def check_labels(name: str, labels: npt.ArrayLike, num_nodes: int) -> npt.NDArra
     return array
 
 
-def largest_magnitude(values: npt.NDArray[Any]) -> float:
+def largest_magnitude(values: npt.NDArray[Any], workers: Workers = ALONE) -> float:
     """Return the largest magnitude of a C-contiguous array of floats; NaN if there is a NaN.
 
     Without their sign bit, floats are ordered as the integers that their bits spell, with infinity
@@ -168,8 +175,11 @@ def largest_magnitude(values: npt.NDArray[Any]) -> float:
         return 0.0
     word = np.uint32 if values.dtype == np.float32 else np.uint64
     bits = values.reshape(-1).view(word)
-    magnitude = largest_masked(bits, word(np.iinfo(word).max >> 1))
-    return float(np.array([magnitude], word).view(values.dtype)[0])
+    mask = word(np.iinfo(word).max >> 1)
+    largest = workers.over(
+        len(bits), lambda *block: largest_masked(bits, mask, *block), VALUES_PER_BLOCK
+    )
+    return float(np.array([max(largest)], word).view(values.dtype)[0])
 
 
 def float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -184,7 +194,9 @@ def float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> tuple[npt.NDArray[np.int32], Stencil]:
+def _check_edges(
+    edges: npt.ArrayLike, num_nodes: int, workers: Workers
+) -> tuple[npt.NDArray[np.int32], Stencil]:
     """Bring `edges` into the form (E, 2) int32, all valid and no self-loop; and find its pieces."""
     ends = np.asarray(edges)
     if ends.size == 0 and ends.shape in ((0,), (0, 2)):
@@ -197,7 +209,7 @@ def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> tuple[npt.NDArray[np.i
         raise ValueError("at most 2^30 - 1 nodes and edges are possible: indices are int32")
     if ends.dtype == np.int32:
         ends = np.ascontiguousarray(ends, dtype=np.int32)
-        stencil, valid = find_stencil(ends, num_nodes)
+        stencil, valid = find_stencil(ends, num_nodes, workers)
         if valid:
             return ends, stencil
     if ends.min() < 0 or ends.max() >= num_nodes:
@@ -213,12 +225,12 @@ def _check_edges(edges: npt.ArrayLike, num_nodes: int) -> tuple[npt.NDArray[np.i
             f"edges[{wrong}] joins node {ends[wrong, 0]} to itself: such an edge is never cut, "
             "leave it out"
         )
-    return ends, find_stencil(ends, num_nodes)[0]
+    return ends, find_stencil(ends, num_nodes, workers)[0]
 
 
-def _check_node_values(nodes: npt.NDArray[Any]) -> float:
+def _check_node_values(nodes: npt.NDArray[Any], workers: Workers) -> float:
     """Refuse NaN, -inf, and a node without any possible class; return the largest magnitude."""
-    largest = largest_magnitude(nodes)
+    largest = largest_magnitude(nodes, workers)
     if np.isfinite(largest):
         return largest
     if np.isnan(largest):

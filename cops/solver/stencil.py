@@ -21,10 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
+from cops.solver.parallel import ALONE, Workers
 
 # A piece must have this many edges on average, and there may be this many runs.
 EDGES_PER_PIECE = 8
 MAX_RUNS = 32
+# Edges are looked at in blocks of as many at least.
+EDGES_PER_BLOCK = 1 << 16
 
 
 class Stencil(NamedTuple):
@@ -49,16 +52,27 @@ def no_stencil() -> Stencil:
     return Stencil(np.zeros(1, np.int64), nothing, nothing, nothing)
 
 
-def find_stencil(edges: npt.NDArray[np.int32], num_nodes: int) -> tuple[Stencil, bool]:
+def find_stencil(
+    edges: npt.NDArray[np.int32], num_nodes: int, workers: Workers = ALONE
+) -> tuple[Stencil, bool]:
     """Find the pieces of a list, and whether all of its edges join two different existing nodes.
 
     Args:
         edges: (E, 2) int32, C-contiguous, with any content.
         num_nodes: V.
+        workers: threads, which do not change the result.
     """
-    edge, node, offset, gave_up = _find_pieces(edges, len(edges) // EDGES_PER_PIECE + 1)
-    if gave_up:
+    limit = len(edges) // EDGES_PER_PIECE + 1
+    found = workers.over(
+        len(edges), lambda *block: _find_begins(edges, *block, limit), EDGES_PER_BLOCK
+    )
+    begins = np.concatenate(found)
+    if len(begins) > limit:
         return no_stencil(), bool(_all_valid(edges, num_nodes))
+    edge = np.append(begins, len(edges))
+    ends = edges[begins].astype(np.int64)
+    node = ends.min(axis=1)
+    offset = np.abs(ends[:, 1] - ends[:, 0])
     # Invariant of a piece: both ends grow by one, so its first and its last edge speak for all.
     length = np.diff(edge)
     if (
@@ -67,38 +81,34 @@ def find_stencil(edges: npt.NDArray[np.int32], num_nodes: int) -> tuple[Stencil,
         or (node + np.abs(offset) + length > num_nodes).any()
     ):
         return no_stencil(), False
-    begins = np.ones(len(node), dtype=bool)
-    begins[1:] = (offset[1:] != offset[:-1]) | (node[1:] < (node + length)[:-1])
-    offsets = offset[begins]
+    anew = np.ones(len(node), dtype=bool)
+    anew[1:] = (offset[1:] != offset[:-1]) | (node[1:] < (node + length)[:-1])
+    offsets = offset[anew]
     if len(offsets) > MAX_RUNS or len(offsets) * num_nodes > 2 * len(edges) + 1024:
         return no_stencil(), True
-    return Stencil(edge, node, np.cumsum(begins) - 1, offsets), True
+    return Stencil(edge, node, np.cumsum(anew) - 1, offsets), True
 
 
 @jit
-def _find_pieces(edges, max_pieces):
-    """Find edge (S + 1,), node (S,), offset (S,), and whether S is more than `max_pieces`."""
-    num_edges = edges.shape[0]
-    edge = np.empty(max_pieces + 1, np.int64)
-    node = np.empty(max_pieces, np.int64)
-    offset = np.empty(max_pieces, np.int64)
+def _find_begins(edges, begin, end, limit):
+    """List the edges (int64) of a block that do not go on the piece of the edge before.
+
+    No more than limit + 1 of them: then there are too many.
+    """
+    begins = np.empty(min(limit + 1, end - begin), np.int64)
     count = 0
-    e = 0
-    while e < num_edges:
-        if count == max_pieces:
-            return edge[:0], node[:0], offset[:0], True
-        a = np.int64(edges[e, 0])
-        b = np.int64(edges[e, 1])
-        edge[count] = e
-        node[count] = min(a, b)
-        offset[count] = abs(b - a)
-        count += 1
-        begin = e
-        e += 1
-        while e < num_edges and edges[e, 0] == a + (e - begin) and edges[e, 1] == b + (e - begin):
-            e += 1
-    edge[count] = num_edges
-    return edge[: count + 1].copy(), node[:count].copy(), offset[:count].copy(), False
+    for e in range(begin, end):
+        goes_on = (
+            e > 0
+            and np.int64(edges[e, 0]) == np.int64(edges[e - 1, 0]) + 1
+            and np.int64(edges[e, 1]) == np.int64(edges[e - 1, 1]) + 1
+        )
+        if not goes_on:
+            begins[count] = e
+            count += 1
+            if count == limit + 1:
+                break
+    return begins[:count].copy()
 
 
 @jit
@@ -112,36 +122,44 @@ def _all_valid(edges, num_nodes):
 
 
 @jit
-def spread_costs(stencil, edge_costs, scale, num_nodes, missing, spread):
-    """Fill spread (R, V) float32: `scale` times the cost of the edge from v to v + offset of run r.
+def spread_costs(stencil, first, last, edge_costs, scale, missing, row):
+    """Fill row (V,) float32: `scale` times the cost of the edge from v to v + offset of a run.
 
     Where there is no such edge, `missing`.
+
+    Args:
+        stencil: of the edges.
+        first: the first piece of the run.
+        last: the piece after its last one.
+        edge_costs: (E,).
+        scale: a factor.
+        missing: a float32.
+        row: filled.
     """
-    num_pieces = stencil.node.size
-    for s in range(num_pieces):
-        r = stencil.run[s]
+    # Invariant: the row is filled up to here.
+    filled = 0
+    for s in range(first, last):
         begin = stencil.node[s]
-        first = stencil.edge[s]
-        length = stencil.edge[s + 1] - first
-        row = spread[r]
-        if s == 0 or stencil.run[s - 1] != r:
-            for v in range(begin):
-                row[v] = missing
-        for i in range(length):
-            row[begin + i] = edge_costs[first + i] * scale
-        last = s + 1 == num_pieces or stencil.run[s + 1] != r
-        end = num_nodes if last else stencil.node[s + 1]
-        for v in range(begin + length, end):
+        for v in range(filled, begin):
             row[v] = missing
+        edge = stencil.edge[s]
+        length = stencil.edge[s + 1] - edge
+        for i in range(length):
+            row[begin + i] = edge_costs[edge + i] * scale
+        filled = begin + length
+    for v in range(filled, row.size):
+        row[v] = missing
 
 
 @jit
-def find_cut_in_pieces(stencil, clusters, is_cut):
-    """Fill is_cut (E,): whether the ends of each edge have different clusters."""
-    for s in range(stencil.node.size):
-        begin = stencil.edge[s]
-        length = stencil.edge[s + 1] - begin
-        node = stencil.node[s]
-        other = node + stencil.offsets[stencil.run[s]]
-        for i in range(length):
-            is_cut[begin + i] = clusters[node + i] != clusters[other + i]
+def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
+    """Fill is_cut[begin:end] of (E,): whether the ends of each edge have different clusters."""
+    first = np.searchsorted(stencil.edge, begin, "right") - 1
+    for s in range(first, stencil.node.size):
+        if stencil.edge[s] >= end:
+            break
+        # Edge e of the piece joins node e + shift to the one `offset` further on.
+        shift = stencil.node[s] - stencil.edge[s]
+        offset = stencil.offsets[stencil.run[s]]
+        for e in range(max(stencil.edge[s], begin), min(stencil.edge[s + 1], end)):
+            is_cut[e] = clusters[e + shift] != clusters[e + shift + offset]

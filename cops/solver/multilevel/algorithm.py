@@ -21,7 +21,9 @@ A pass costs O(E + V K), and the number of passes is bounded. The first cycle of
 quality. A second and third one are worth their time on problems with much noise or many classes.
 
 Everything is deterministic. Large graphs are swept in step 1 as several ranges of nodes that do not
-see each other. How many depends on V only, so the number of threads does not change the result.
+see each other. How many depends on V only. All else that threads share is looked at in blocks that
+read what the others do not change (graphs, sums of clusters, seeds, the certificate), and comes out
+as it would on one thread. So the number of threads does not change the result.
 
 Shapes: V nodes, K classes, E edges, M clusters.
 """
@@ -34,7 +36,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
 from cops.solver.labelling import Result, energy
 from cops.solver.multilevel.build import (
     find_scale,
@@ -44,13 +45,14 @@ from cops.solver.multilevel.build import (
 )
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget, move_chains
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.components import find_components
+from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.parts import move_parts
 from cops.solver.multilevel.refine import find_restless, labelling_cost, move_constrained
 from cops.solver.multilevel.rows import Graph
 from cops.solver.multilevel.split import split_clusters
 from cops.solver.multilevel.sweep import first_sweep, move_freely
-from cops.solver.parallel import run_all
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
 
 # Bounds on passes, reached on hard problems only; all passes but the first visit few nodes.
@@ -74,7 +76,7 @@ def solve_multilevel(
     *,
     start: tuple[Labels, Labels] | None = None,
     refine: int = 1,
-    num_threads: int = 1,
+    workers: Workers = ALONE,
 ) -> Result:
     """Solve a problem that `cops.solver.problem.survey_problem` has checked.
 
@@ -86,22 +88,21 @@ def solve_multilevel(
             steps 1 to 3 are left out. The result is at least as good as the start.
         refine: cycles of refinement; 0 = as fast as possible, 1 = usual, 2 or 3 = still better on
             problems with much noise.
-        num_threads: threads for this one problem; the result does not depend on it. Many problems
+        workers: threads for this one problem; the result does not depend on them. Many problems
             at once are better solved on a thread each (`solve_many`).
 
     Raises:
-        ValueError: `refine` is negative or `num_threads` not positive.
+        ValueError: `refine` is negative.
     """
-    _check_counts(refine, num_threads)
+    if refine < 0:
+        raise ValueError(f"refine must be 0 or more cycles, not {refine}")
     if survey.largest_node_cost == np.inf:
         finite, survey = without_infinity(problem, survey)
-        result = solve_multilevel(
-            finite, survey, start=start, refine=refine, num_threads=num_threads
-        )
-        cost = energy(*problem[:3], result.node_classes, result.is_cut)
+        result = solve_multilevel(finite, survey, start=start, refine=refine, workers=workers)
+        cost = energy(*problem[:3], result.node_classes, result.is_cut, workers)
         return result._replace(energy=cost)
-    draft = draft_labelling(problem, survey, start=start, refine=refine, num_threads=num_threads)
-    return finish_draft(problem, survey, draft, start)
+    draft = draft_labelling(problem, survey, start=start, refine=refine, workers=workers)
+    return finish_draft(problem, survey, draft, start, workers)
 
 
 class Draft(NamedTuple):
@@ -128,35 +129,40 @@ def draft_labelling(
     *,
     start: tuple[Labels, Labels] | None,
     refine: int,
-    num_threads: int,
+    workers: Workers,
 ) -> Draft:
     """Do steps 1 to 4 for a problem without infinity; the arguments are `solve_multilevel`'s."""
     partitionable = problem.partitionable
-    graph, scale = input_graph(problem, survey, both=refine > 0)
+    graph, scale = input_graph(problem, survey, refine > 0, workers)
     # What "all nodes in one cluster" costs at least; unknown until some graph says so.
     together = -np.inf
     if start is None:
-        parts, count = _sweep_ranges(graph, num_threads)
-        clusters, class_of, small, taken = _solve_parts(graph, partitionable, parts, count)
+        parts, count = _sweep_ranges(graph, workers)
+        clusters, class_of, small, taken = _solve_parts(graph, partitionable, parts, count, workers)
         # The sums are of non-negative costs in float32, whose rounding is below 1e-6 of them.
         sums = small.node_costs.sum(axis=0, dtype=np.float64)
         together = (1.0 - 1e-6) * (taken + sums.min()) / scale
     else:
         clusters, class_of = number_start(*start, partitionable)
-    _refine(graph, partitionable, clusters, class_of, refine)
+    _refine(graph, partitionable, clusters, class_of, refine, workers)
     return Draft(graph, scale, clusters, class_of, together)
 
 
 def finish_draft(
-    problem: Problem, survey: Survey, draft: Draft, start: tuple[Labels, Labels] | None
+    problem: Problem,
+    survey: Survey,
+    draft: Draft,
+    start: tuple[Labels, Labels] | None,
+    workers: Workers,
 ) -> Result:
     """Do step 5; the result is at least as good as the start, where there is one."""
     stencil, best = survey.stencil, draft.graph.best
     classes = draft.class_of[draft.clusters]
-    result = finish_best(problem, stencil, best, draft.together, classes, draft.clusters)
+    result = finish_best(problem, stencil, best, draft.together, classes, draft.clusters, workers)
     if start is not None:
         # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
-        given = finish_best(problem, stencil, best, -np.inf, start[0].copy(), start[1].copy())
+        first = (start[0].copy(), start[1].copy())
+        given = finish_best(problem, stencil, best, -np.inf, *first, workers)
         if given.energy < result.energy:
             return given
     return result
@@ -175,13 +181,6 @@ def number_start(
     return numbers, class_of
 
 
-def _check_counts(refine: int, num_threads: int) -> None:
-    if refine < 0:
-        raise ValueError(f"refine must be 0 or more cycles, not {refine}")
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-
-
 def without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:
     """Replace "never" by a finite cost above all that a solution could save.
 
@@ -197,24 +196,26 @@ def without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]
     return problem._replace(node_costs=finite), survey._replace(largest_node_cost=largest)
 
 
-def input_graph(problem: Problem, survey: Survey, both: bool) -> tuple[Graph, float]:
+def input_graph(
+    problem: Problem, survey: Survey, both: bool, workers: Workers = ALONE
+) -> tuple[Graph, float]:
     """Make the graph of the input and find its scale; it has forward rows only if `both`."""
     scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
-    reduced, best = reduce_node_costs(problem.node_costs, scale)
-    stencil = survey.stencil
+    reduced = reduce_node_costs(problem.node_costs, scale, workers)
+    costs, stencil = problem.edge_costs, survey.stencil
     if len(stencil.offsets):
-        return make_stencil_graph(stencil, problem.edge_costs, scale, reduced, best), scale
-    return make_graph(problem.edges, problem.edge_costs, scale, reduced, best, both), scale
+        return make_stencil_graph(stencil, costs, scale, *reduced, workers), scale
+    return make_graph(problem.edges, costs, scale, *reduced, both), scale
 
 
-def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
+def _sweep_ranges(graph: Graph, workers: Workers) -> tuple[Labels, int]:
     """Do step 1, range by range; return clusters (V,) 0 .. M-1, and M."""
     clusters = np.empty(len(graph.node_costs), np.int32)
     num_ranges = min(max(len(clusters) // NODES_PER_RANGE, 1), MAX_RANGES)
     bounds = [len(clusters) * r // num_ranges for r in range(num_ranges + 1)]
     pairs = list(zip(bounds[:-1], bounds[1:], strict=True))
-    counts = run_all(
-        [partial(first_sweep, graph, begin, end, clusters) for begin, end in pairs], num_threads
+    counts = workers.run(
+        [partial(first_sweep, graph, begin, end, clusters) for begin, end in pairs]
     )
     total = 0
     for (begin, end), count in zip(pairs, counts, strict=True):
@@ -223,8 +224,13 @@ def _sweep_ranges(graph: Graph, num_threads: int) -> tuple[Labels, int]:
     return clusters, total
 
 
-@jit
-def _solve_parts(graph, partitionable, parts, num_parts):
+def _solve_parts(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    parts: Labels,
+    num_parts: int,
+    workers: Workers,
+) -> tuple[Labels, Labels, Graph, float]:
     """Do steps 2 and 3: from small clusters of the input to a feasible labelling of it.
 
     Args:
@@ -232,57 +238,56 @@ def _solve_parts(graph, partitionable, parts, num_parts):
         partitionable: (K,) bool.
         parts: (V,) int32, 0 .. M-1: nodes that shall have one cluster.
         num_parts: M.
+        workers: threads, which do not change the result.
 
     Returns:
         clusters (V,) int32 and class_of (K + V,) int32 of the labelling (refine.py), the
         contracted graph and the sum of what its node costs were reduced by.
     """
     num_nodes, num_classes = graph.node_costs.shape
-    small, taken = contract(graph, parts, num_parts)
+    small, taken = contract(graph, parts, num_parts, workers)
     levels = [small]
     # Invariant: parents[i] leads from the nodes of the level above levels[i] to those of levels[i].
     parents = [parts]
     while True:
-        level = levels[-1]
-        joined, count = move_freely(level, FREE_PASSES)
-        if count == level.node_costs.shape[0]:
+        joined, count = move_freely(levels[-1], FREE_PASSES)
+        if count == len(joined):
             break
-        levels.append(contract(level, joined, count)[0])
+        levels.append(contract(levels[-1], joined, count, workers)[0])
         parents.append(joined)
 
-    smallest = levels[-1].node_costs
+    best = levels[-1].best
+    numbers = num_classes + np.arange(len(best), dtype=np.int32)
     class_of = np.zeros(num_classes + num_nodes, np.int32)
-    for k in range(num_classes):
-        class_of[k] = k
-    clusters = np.empty(smallest.shape[0], np.int32)
-    for c in range(smallest.shape[0]):
-        best = levels[-1].best[c]
-        clusters[c] = num_classes + c if partitionable[best] else best
-        class_of[num_classes + c] = best
-    for i in range(len(levels) - 1, -1, -1):
-        move_constrained(levels[i], partitionable, clusters, class_of, CONSTRAINED_PASSES)
-        finer = np.empty(parents[i].size, np.int32)
-        for v in range(finer.size):
-            finer[v] = clusters[parents[i][v]]
-        clusters = finer
+    class_of[:num_classes] = np.arange(num_classes)
+    class_of[numbers] = best
+    clusters = np.where(partitionable[best], numbers, best)
+    for level, parent in zip(reversed(levels), reversed(parents), strict=True):
+        move_constrained(level, partitionable, clusters, class_of, CONSTRAINED_PASSES)
+        clusters = clusters[parent]
     return clusters, class_of, small, taken
 
 
-@jit
-def solve_again(graph, partitionable, clusters, class_of):
+def solve_again(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: Labels,
+    class_of: Labels,
+    workers: Workers = ALONE,
+) -> tuple[Labels, Labels, float]:
     """Do steps 2 and 3 for the parts into which a labelling falls.
 
     Returns:
         Another labelling (clusters, class_of), and by how much it costs more (or less, if < 0).
     """
-    parts, num_parts = find_components(graph, clusters, True)
-    new_clusters, new_class_of, small, _ = _solve_parts(graph, partitionable, parts, num_parts)
+    parts, num_parts = find_components(graph, clusters, True, workers)
+    new_clusters, new_class_of, small, _ = _solve_parts(
+        graph, partitionable, parts, num_parts, workers
+    )
     # Both labellings give one cluster to each part, so their costs are compared on the small graph.
-    old = np.empty(num_parts, np.int32)
-    new = np.empty(num_parts, np.int32)
-    for v in range(parts.size):
-        old[parts[v]] = clusters[v]
-        new[parts[v]] = new_clusters[v]
+    old, new = np.empty((2, num_parts), np.int32)
+    old[parts] = clusters
+    new[parts] = new_clusters
     change = labelling_cost(small, new, new_class_of) - labelling_cost(small, old, class_of)
     return new_clusters, new_class_of, change
 
@@ -293,21 +298,26 @@ def _refine(
     clusters: Labels,
     class_of: Labels,
     refine: int,
+    workers: Workers,
 ) -> None:
     """Do step 4; the labelling is changed in place."""
     for cycle in range(refine):
         if cycle > 0:
-            others, classes, change = solve_again(graph, partitionable, clusters, class_of)
-            change -= improve(graph, partitionable, others, classes)
+            others, classes, change = solve_again(graph, partitionable, clusters, class_of, workers)
+            change -= improve(graph, partitionable, others, classes, workers)
             if change < 0.0:
                 clusters[:], class_of[:] = others, classes
                 continue
-        if improve(graph, partitionable, clusters, class_of) == 0.0:
+        if improve(graph, partitionable, clusters, class_of, workers) == 0.0:
             break
 
 
 def improve(
-    graph: Graph, partitionable: npt.NDArray[np.bool_], clusters: Labels, class_of: Labels
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: Labels,
+    class_of: Labels,
+    workers: Workers = ALONE,
 ) -> float:
     """Make every kind of move once on a graph, in place, and return by how much the cost fell.
 
@@ -316,15 +326,18 @@ def improve(
         partitionable: (K,) the classes in P.
         clusters: (V,) int32; changed.
         class_of: (K + V,) int32; changed.
+        workers: threads, which do not change the result.
     """
-    gain = move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
+    move = partial(
+        move_constrained, graph, partitionable, clusters, class_of, CONSTRAINED_PASSES, workers
+    )
+    gain = move()
     budget = chain_budget(graph)
     if partitionable.any():
-        gain += split_clusters(graph, clusters, class_of, budget // SPLIT_PART)
-    waiting = find_restless(graph, clusters, class_of)
-    chained = move_chains(graph, clusters, class_of, waiting, CHAIN_PATIENCE, budget, True)
+        gain += split_clusters(graph, clusters, class_of, budget // SPLIT_PART, workers)
+    waiting = find_restless(graph, clusters, class_of, workers)
+    chained = move_chains(graph, clusters, class_of, waiting, CHAIN_PATIENCE, budget, True, workers)
     if chained > 0.0:
-        gain += chained
-        gain += move_constrained(graph, partitionable, clusters, class_of, CONSTRAINED_PASSES)
-    gain += move_parts(graph, partitionable, clusters, class_of, PART_ROUNDS)
+        gain += chained + move()
+    gain += move_parts(graph, partitionable, clusters, class_of, PART_ROUNDS, workers)
     return float(gain)

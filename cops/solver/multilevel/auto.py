@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.labelling import Result, energy, finish
 from cops.solver.multilevel.algorithm import (
     Draft,
+    Labels,
     draft_labelling,
     finish_draft,
     improve,
@@ -34,9 +34,12 @@ from cops.solver.multilevel.algorithm import (
 )
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget
+from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.force import force_moves
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.parts import renumber
+from cops.solver.multilevel.rows import Graph
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
 
 MAX_ROUNDS = 12
@@ -54,24 +57,25 @@ def solve_auto(
     survey: Survey,
     *,
     start: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
-    num_threads: int = 1,
+    workers: Workers = ALONE,
 ) -> Result:
     """Solve a checked problem; the arguments are those of `solve_multilevel`."""
     if survey.largest_node_cost == np.inf:
         finite, survey = without_infinity(problem, survey)
-        result = solve_auto(finite, survey, start=start, num_threads=num_threads)
-        cost = energy(*problem[:3], result.node_classes, result.is_cut)
+        result = solve_auto(finite, survey, start=start, workers=workers)
+        cost = energy(*problem[:3], result.node_classes, result.is_cut, workers)
         return result._replace(energy=cost)
-    draft = draft_labelling(problem, survey, start=start, refine=1, num_threads=num_threads)
-    first = finish_draft(problem, survey, draft, start)
-    best, settled = _go_on(problem, survey, draft, first)
+    draft = draft_labelling(problem, survey, start=start, refine=1, workers=workers)
+    first = finish_draft(problem, survey, draft, start, workers)
+    best, settled = _go_on(problem, survey, draft, first, workers)
     if start is None and _greedy_pays(problem, survey, settled):
-        greedy = finish(problem, *contract_greedily(problem), survey.stencil)
+        greedy = finish(problem, *contract_greedily(problem), survey.stencil, workers)
         # A second start is worth its time where that is short.
         if greedy.energy < best.energy or len(problem.edges) <= FEW_EDGES:
             clusters, class_of = number_start(*greedy[:2], problem.partitionable)
             other = draft._replace(clusters=clusters, class_of=class_of)
-            best = min(best, _go_on(problem, survey, other, greedy)[0], key=attrgetter("energy"))
+            again, _ = _go_on(problem, survey, other, greedy, workers)
+            best = min(best, again, key=attrgetter("energy"))
     return best
 
 
@@ -87,7 +91,9 @@ def _greedy_pays(problem: Problem, survey: Survey, settled: bool) -> bool:
     return num_edges <= MANY_EDGES and not settled
 
 
-def _go_on(problem: Problem, survey: Survey, draft: Draft, begin: Result) -> tuple[Result, bool]:
+def _go_on(
+    problem: Problem, survey: Survey, draft: Draft, begin: Result, workers: Workers
+) -> tuple[Result, bool]:
     """Improve a labelling by rounds until one gains next to nothing.
 
     Args:
@@ -95,6 +101,7 @@ def _go_on(problem: Problem, survey: Survey, draft: Draft, begin: Result) -> tup
         survey: of it.
         draft: the labelling, changed in place.
         begin: the result that it stands for, which is returned if nothing is better.
+        workers: threads, which do not change the result.
 
     Returns:
         The result, and whether there was one round only, which gained next to nothing.
@@ -106,39 +113,42 @@ def _go_on(problem: Problem, survey: Survey, draft: Draft, begin: Result) -> tup
     rounds = 0
     while rounds < MAX_ROUNDS:
         rounds += 1
-        gain = forced = _force_all(graph, partitionable, clusters, class_of)
+        gain = forced = _force_all(graph, partitionable, clusters, class_of, workers)
         if forced > least:
-            others, classes, change = solve_again(graph, partitionable, clusters, class_of)
-            change -= improve(graph, partitionable, others, classes)
+            others, classes, change = solve_again(graph, partitionable, clusters, class_of, workers)
+            change -= improve(graph, partitionable, others, classes, workers)
             if change < 0.0:
                 clusters[:], class_of[:] = others, classes
                 gain -= change
             else:
-                gain += improve(graph, partitionable, clusters, class_of)
+                gain += improve(graph, partitionable, clusters, class_of, workers)
         total += gain
         if forced <= least or gain <= least:
             break
     settled = rounds == 1
     if total <= 0.0:
         return begin, settled
-    result = finish_best(problem, survey.stencil, graph.best, -np.inf, class_of[clusters], clusters)
+    classes = class_of[clusters]
+    result = finish_best(problem, survey.stencil, graph.best, -np.inf, classes, clusters, workers)
     return (result if result.energy < begin.energy else begin), settled
 
 
-@jit
-def _force_all(graph, partitionable, clusters, class_of):
+def _force_all(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: Labels,
+    class_of: Labels,
+    workers: Workers,
+) -> float:
     """Force moves of nodes and then of the connected parts of clusters; return their gain."""
     budget = 4 * chain_budget(graph)
-    gain = force_moves(graph, partitionable, clusters, class_of, budget)
-    num_nodes, num_classes = graph.node_costs.shape
-    parts, num_parts = find_components(graph, clusters, False)
-    small, _ = contract(graph, parts, num_parts)
+    gain = force_moves(graph, partitionable, clusters, class_of, budget, workers)
+    parts, num_parts = find_components(graph, clusters, False, workers)
+    small, _ = contract(graph, parts, num_parts, workers)
     coarse = np.empty(num_parts, np.int32)
-    for v in range(num_nodes):
-        coarse[parts[v]] = clusters[v]
-    coarse, classes = renumber(coarse, class_of, num_classes, num_parts)
-    gain += force_moves(small, partitionable, coarse, classes, budget)
-    for v in range(num_nodes):
-        clusters[v] = coarse[parts[v]]
-    class_of[: classes.size] = classes
-    return gain
+    coarse[parts] = clusters
+    coarse, classes = renumber(coarse, class_of, len(partitionable), num_parts)
+    gain += force_moves(small, partitionable, coarse, classes, budget, workers)
+    clusters[:] = coarse[parts]
+    class_of[: len(classes)] = classes
+    return float(gain)

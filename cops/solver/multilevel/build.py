@@ -5,14 +5,17 @@ Shapes: n nodes of a graph, K classes, E edges, R runs.
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_minimum, jit_pass
+from cops.solver._jit import jit_inline, jit_inner_pass, jit_minimum, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
-from cops.solver.stencil import spread_costs
+from cops.solver.parallel import ALONE, Workers
+from cops.solver.stencil import Stencil, spread_costs
 
 # Rows of this many nodes are filled at a time (make_graph). 24 links of 8 bytes each, on a grid
 # with six distances, are 200 KB. MAX_RUNS sequential streams are what prefetching can follow.
@@ -51,17 +54,25 @@ def find_scale(largest: float) -> float:
     return 2.0 ** min(-int(np.floor(np.log2(largest))), 1000)
 
 
-@jit_minimum
-def reduce_node_costs(node_costs, scale):
+def reduce_node_costs(
+    node_costs: npt.NDArray[Any], scale: float, workers: Workers = ALONE
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Subtract the minimum of each row from node costs, and multiply by `scale`.
 
     Returns:
         (n, K) float32, and (n,) int32: the first class of lowest cost.
     """
-    num_nodes, num_classes = node_costs.shape
-    reduced = np.empty((num_nodes, num_classes), np.float32)
-    best = np.empty(num_nodes, np.int32)
-    for v in range(num_nodes):
+    reduced = np.empty(node_costs.shape, np.float32)
+    best = np.empty(len(node_costs), np.int32)
+    workers.over(len(best), lambda *block: _reduce_block(node_costs, scale, *block, reduced, best))
+    return reduced, best
+
+
+@jit_minimum
+def _reduce_block(node_costs, scale, begin, end, reduced, best):
+    """Do `reduce_node_costs` for nodes begin .. end - 1."""
+    num_classes = node_costs.shape[1]
+    for v in range(begin, end):
         # Four minima side by side: a comparison need not wait for the one before.
         a = b = c = d = node_costs[v, 0]
         for k in range(0, num_classes - 3, 4):
@@ -78,14 +89,26 @@ def reduce_node_costs(node_costs, scale):
         best[v] = first
         for k in range(num_classes):
             reduced[v, k] = (np.float64(node_costs[v, k]) - np.float64(low)) * scale
-    return reduced, best
 
 
-@jit
-def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):
+def make_stencil_graph(
+    stencil: Stencil,
+    edge_costs: npt.NDArray[Any],
+    scale: float,
+    node_costs: npt.NDArray[np.float32],
+    best: npt.NDArray[np.int32],
+    workers: Workers = ALONE,
+) -> Graph:
     """Make the graph of a list of edges in pieces; the arguments are those of `make_graph`."""
-    run_costs = np.empty((stencil.offsets.size, best.size), np.float32)
-    spread_costs(stencil, edge_costs, scale, best.size, MISSING, run_costs)
+    num_runs = len(stencil.offsets)
+    run_costs = np.empty((num_runs, len(best)), np.float32)
+    bounds = np.searchsorted(stencil.run, np.arange(num_runs + 1))
+    workers.run(
+        [
+            partial(spread_costs, stencil, *piece, edge_costs, scale, MISSING, row)
+            for piece, row in zip(pairwise(bounds.tolist()), run_costs, strict=True)
+        ]
+    )
     none = np.empty(0, np.int64)
     links = np.empty(2, LINK)
     return Graph(
@@ -97,11 +120,18 @@ def make_stencil_graph(stencil, edge_costs, scale, node_costs, best):
         run_costs,
         node_costs,
         best,
+        2 * num_runs,
     )
 
 
-@jit
-def make_graph(edges, edge_costs, scale, node_costs, best, both):
+def make_graph(
+    edges: npt.NDArray[np.int32],
+    edge_costs: npt.NDArray[Any],
+    scale: float,
+    node_costs: npt.NDArray[np.float32],
+    best: npt.NDArray[np.int32],
+    both: bool,
+) -> Graph:
     """Make the graph with these edges; parallel edges stay parallel links.
 
     A counting sort by the larger end (backward rows), and by the smaller end if `both`. Within a
@@ -120,27 +150,36 @@ def make_graph(edges, edge_costs, scale, node_costs, best, both):
         best: (n,) int32, the first class of cost zero.
         both: whether forward links are wanted as well.
     """
-    num_nodes = node_costs.shape[0]
-    num_edges = edges.shape[0]
-    runs = _find_runs(edges)
+    num_nodes, num_edges = len(node_costs), len(edges)
+    bounds = np.empty(MAX_RUNS + 2, np.int64)
+    runs = bounds[: _find_runs(edges, bounds) + 1]
     block = min(NODES_PER_BLOCK, num_nodes)
-    if runs.size > MAX_RUNS + 1:
+    if len(runs) > MAX_RUNS + 1:
         runs = np.array([0, num_edges])
         block = num_nodes
     edge_list = EdgeList(edges, edge_costs, scale, runs)
-
-    first = np.empty(num_nodes + 1, np.int64)
+    first = np.zeros(num_nodes + 1, np.int64)
     middle = np.empty(num_nodes, np.int64)
     links = np.empty(max(2, 2 * num_edges if both else num_edges), LINK)
-    link_node = links["node"]
-    link_cost = links["cost"]
+    rows = (first, middle, links["node"], links["cost"])
     # How many links there are, then where the next one goes; for each node of the block.
-    backward = np.zeros(block, np.int64)
-    forward = np.zeros(block, np.int64)
+    places = (np.zeros(block, np.int64), np.zeros(block, np.int64))
     # Invariant: the edges of a run before these places have had their backward (forward) link.
-    at_backward = runs[:-1].copy()
-    at_forward = runs[:-1].copy()
-    first[0] = 0
+    at = (runs[:-1].copy(), runs[:-1].copy())
+    longest = _fill_rows(edge_list, both, *at, *places, *rows)
+    no_offsets = np.empty(0, np.int64)
+    no_costs = np.empty((0, 0), np.float32)
+    return Graph(*rows, no_offsets, no_costs, node_costs, best, longest)
+
+
+@jit_pass
+def _fill_rows(
+    edge_list, both, at_backward, at_forward, backward, forward, first, middle, link_node, link_cost
+):
+    """Do the passes of `make_graph`, block by block; return how many links the longest row has."""
+    num_nodes = middle.size
+    block = backward.size
+    longest = np.int64(0)
     for begin in range(0, num_nodes, block):
         end = min(begin + block, num_nodes)
         backward[:] = 0
@@ -152,19 +191,19 @@ def make_graph(edges, edge_costs, scale, node_costs, best, both):
         _fill_block(edge_list, at_backward, begin, end, backward, link_node, link_cost)
         if both:
             _fill_block_forward(edge_list, at_forward, begin, end, forward, link_node, link_cost)
-    no_offsets = np.empty(0, np.int64)
-    no_costs = np.empty((0, 0), np.float32)
-    return Graph(first, middle, link_node, link_cost, no_offsets, no_costs, node_costs, best)
+        for v in range(begin, end):
+            longest = max(longest, first[v + 1] - first[v])
+    return longest
 
 
-@jit_pass
+@jit_inner_pass
 def _count_block(edge_list, at, begin, end, counts):
     """Count the backward links of a block of nodes."""
     # Written with a constant, so that the compiler makes a loop of its own for each direction.
     return _count_links(edge_list, at, begin, end, True, counts)
 
 
-@jit_pass
+@jit_inner_pass
 def _count_block_forward(edge_list, at, begin, end, counts):
     """Count the forward links of a block of nodes."""
     return _count_links(edge_list, at, begin, end, False, counts)
@@ -194,7 +233,7 @@ def _count_links(edge_list, at, begin, end, larger, counts):
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _place_rows(begin, end, backward, forward, first, middle):
     """Let the rows of a block follow one another; numbers of links become places of links."""
     # Invariant: first[v] is where the row of v begins, for all nodes up to v.
@@ -206,13 +245,13 @@ def _place_rows(begin, end, backward, forward, first, middle):
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _fill_block(edge_list, at, begin, end, places, link_node, link_cost):
     """Write the backward links of a block of nodes."""
     return _fill_links(edge_list, at, begin, end, True, places, link_node, link_cost)
 
 
-@jit_pass
+@jit_inner_pass
 def _fill_block_forward(edge_list, at, begin, end, places, link_node, link_cost):
     """Write the forward links of a block of nodes."""
     return _fill_links(edge_list, at, begin, end, False, places, link_node, link_cost)
@@ -250,10 +289,9 @@ def _fill_links(edge_list, at, begin, end, larger, places, link_node, link_cost)
     return 0
 
 
-@jit
-def _find_runs(edges):
-    """Find the bounds (R + 1,) int64 of the runs of edges; R is at most MAX_RUNS + 1."""
-    bounds = np.empty(MAX_RUNS + 2, np.int64)
+@jit_pass
+def _find_runs(edges, bounds):
+    """Find the bounds (R + 1,) of the runs of edges; return R, at most MAX_RUNS + 1."""
     bounds[0] = 0
     count = 1
     last_small = 0
@@ -269,4 +307,4 @@ def _find_runs(edges):
         last_small = small
         last_large = large
     bounds[count] = edges.shape[0]
-    return bounds[: count + 1].copy()
+    return count

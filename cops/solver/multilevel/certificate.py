@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
-from cops.solver.counting import sum_cut
-from cops.solver.labelling import Result, find_cut, finish
+from cops.solver.labelling import Result, find_cut, finish, total_chosen, total_cut
+from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem
 from cops.solver.stencil import Stencil
 
@@ -28,6 +28,7 @@ def finish_best(
     together: float,
     classes: Labels,
     clusters: Labels,
+    workers: Workers = ALONE,
 ) -> Result:
     """Make the result of a labelling, or of a trivial one if that costs less.
 
@@ -39,38 +40,34 @@ def finish_best(
             more than its best; -inf if not known.
         classes: (V,) of the labelling.
         clusters: (V,) of the labelling.
+        workers: threads, which do not change the result.
     """
-    result = finish(problem, classes, clusters, stencil)
-    lowest = _sum_chosen(problem.node_costs, best)
+    result = finish(problem, classes, clusters, stencil, workers)
+    lowest = total_chosen(problem.node_costs, best, workers)
     cost = result.energy - lowest
     # Nodes of one class outside P have the same label, all others have one of their own.
     numbers = np.arange(len(best), dtype=np.int32)
     alone = np.where(problem.partitionable[best], len(problem.partitionable) + numbers, best)
-    cost_alone = sum_cut(problem.edge_costs, find_cut(problem.edges, alone, stencil))
+    cut_alone = find_cut(problem.edges, alone, stencil, workers)
+    cost_alone = total_cut(problem.edge_costs, cut_alone, workers)
     if cost_alone < cost:
-        result = finish(problem, best, numbers, stencil)
+        result = finish(problem, best, numbers, stencil, workers)
         cost = cost_alone
     if together < cost:
-        sums = _sum_excess(problem.node_costs, best)
+        sums = sum(
+            workers.over(len(best), lambda *block: _sum_excess(problem.node_costs, best, *block))
+        )
         if sums.min() < cost:
             one = np.full_like(best, sums.argmin())
-            result = finish(problem, one, np.zeros_like(best), stencil)
+            result = finish(problem, one, np.zeros_like(best), stencil, workers)
     return result
 
 
 @jit
-def _sum_chosen(node_costs, classes):
-    total = np.float64(0.0)
-    for v in range(classes.size):
-        total += node_costs[v, classes[v]]
-    return total
-
-
-@jit
-def _sum_excess(node_costs, best):
-    """(K,) float64: the costs of each class in sum over the nodes, over those of their best."""
+def _sum_excess(node_costs, best, begin, end):
+    """(K,) float64: the costs of each class in sum over some nodes, over those of their best."""
     sums = np.zeros(node_costs.shape[1], np.float64)
-    for v in range(best.size):
+    for v in range(begin, end):
         low = np.float64(node_costs[v, best[v]])
         for k in range(sums.size):
             sums[k] += node_costs[v, k] - low

@@ -33,10 +33,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_pass
-from cops.solver.multilevel.rows import Row, load_labels, make_row
+from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
+from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.multilevel.wishes import Room, find_seeds, find_targets
+from cops.solver.parallel import ALONE
 
 # Links to visit, as a share of the edges and for each graph, however small. On hard problems there
 # is always another chain, and most of the gain comes from the first ones.
@@ -44,11 +45,10 @@ BUDGET_SHARE = 0.25
 BUDGET_FLOOR = 100_000
 
 
-@jit
-def chain_budget(graph):
+def chain_budget(graph: Graph) -> int:
     """Bound the links that `move_chains` may visit in the graph of an input."""
     num_edges = max(graph.run_costs.size, graph.link_node.size // 2)
-    return np.int64(BUDGET_SHARE * num_edges) + BUDGET_FLOOR
+    return int(BUDGET_SHARE * num_edges) + BUDGET_FLOOR
 
 
 class Chain(NamedTuple):
@@ -77,8 +77,7 @@ class Chain(NamedTuple):
     row: Row
 
 
-@jit
-def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source):
+def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source, workers=ALONE):
     """Move chains of nodes from cluster to cluster where that lowers the cost.
 
     Args:
@@ -90,25 +89,32 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
         budget: links to visit; no chain begins when they are spent. Seeds whose move costs least
             go first. The pass that finds them is not counted.
         one_source: whether all nodes of a chain come from the cluster of its seed.
+        workers: threads, which do not change the result.
 
     Returns:
         What the chains have gained in sum; 0 if there was none.
     """
-    num_nodes = graph.node_costs.shape[0]
-    room = Room(make_row(graph), np.empty(class_of.size, np.float64))
-    seeds = np.empty(num_nodes, np.int32)
-    lacks = np.empty((2, num_nodes), np.float64)
-    num_seeds = find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks)
-    if num_seeds == 0:
+    seeds, lacks = find_seeds(graph, clusters, class_of, waiting, workers)
+    if len(seeds) == 0:
         return 0.0
+    orders = np.argsort(lacks, axis=1, kind="stable")
+    room = Room(make_row(graph), np.empty(len(class_of), np.float64))
+    options = (patience, budget, one_source, make_chain(graph), room)
+    return _move_from(graph, clusters, class_of, seeds, lacks, orders, *options)
 
-    chain = make_chain(graph)
+
+@jit
+def _move_from(
+    graph, clusters, class_of, seeds, lacks, orders, patience, budget, one_source, chain, room
+):
+    """Do `move_chains` from seeds, in the order of each of the two stages."""
+    num_seeds = seeds.size
     total = 0.0
     visits = 0
     for stage in range(2):
         chain.visited[:] = False
         limit = budget if stage == 1 else budget // 2
-        for place in np.argsort(lacks[stage, :num_seeds], kind="mergesort"):
+        for place in orders[stage]:
             if visits >= limit or lacks[stage, place] == np.inf:
                 break
             seed = seeds[place]
@@ -131,7 +137,6 @@ def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source
     return total
 
 
-@jit
 def make_chain(graph):
     """Allocate for a graph; no node is met."""
     num_nodes = graph.node_costs.shape[0]
@@ -144,7 +149,7 @@ def make_chain(graph):
         np.empty(num_nodes, np.int32),
         np.empty(num_nodes, np.int32),
         np.empty_like(row.labels),
-        np.arange(num_nodes).astype(np.int32),
+        np.arange(num_nodes, dtype=np.int32),
         row,
     )
 
@@ -157,7 +162,7 @@ def begin_chain(chain, seed, number, lack):
     chain.join[seed] = 0.0
 
 
-@jit
+@jit_inner
 def grow_chain(graph, clusters, class_of, seed, target, source, number, patience, chain, room):
     """Grow one chain, and leave in the target what of it gains most; the rest moves back.
 
@@ -213,7 +218,7 @@ def grow_chain(graph, clusters, class_of, seed, target, source, number, patience
     return best_gain, visits
 
 
-@jit_pass
+@jit_inner_pass
 def _advance(graph, clusters, class_of, u, own, target, source, number, chain, room):
     """List the neighbours whose change is another now that u has moved from `own` to `target`.
 

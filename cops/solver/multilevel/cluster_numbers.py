@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline
+from cops.solver._jit import jit_inline, jit_pass
 
 
 class Numbers(NamedTuple):
@@ -31,24 +31,28 @@ class Numbers(NamedTuple):
     num_unused: npt.NDArray[np.int64]
 
 
-@jit
-def count_sizes(clusters, first, num_numbers):
+def count_sizes(clusters: npt.NDArray[np.int32], first: int, num_numbers: int) -> Numbers:
     """Count the nodes of each cluster, and stack the free numbers first .. num_numbers - 1."""
     numbers = Numbers(
-        np.zeros(num_numbers, np.int32),
-        np.empty(clusters.size, np.int32),
-        np.zeros(1, np.int64),
+        np.zeros(num_numbers, np.int32), np.empty(len(clusters), np.int32), np.zeros(1, np.int64)
     )
+    _fill_numbers(clusters, first, numbers)
+    return numbers
+
+
+@jit_pass
+def _fill_numbers(clusters, first, numbers):
+    """Do the passes of `count_sizes`."""
     size = numbers.size
     for v in range(clusters.size):
         size[clusters[v]] += 1
     count = 0
-    for c in range(num_numbers - 1, first - 1, -1):
+    for c in range(size.size - 1, first - 1, -1):
         if size[c] == 0:
             numbers.unused[count] = c
             count += 1
     numbers.num_unused[0] = count
-    return numbers
+    return 0
 
 
 @jit_inline
@@ -67,15 +71,20 @@ def take_unused(numbers):
     return numbers.unused[numbers.num_unused[0]]
 
 
-@jit
-def number_by_first(clusters, limit):
+def number_by_first(clusters: npt.NDArray[np.int32], limit: int) -> int:
     """Renumber clusters 0 .. M-1 in the order of their first nodes, in place; return M.
 
     Args:
         clusters: (n,) int32, numbers below `limit`.
         limit: above all numbers.
     """
-    new = np.full(limit, -1, np.int32)
+    count: int = _number_again(clusters, np.full(limit, -1, np.int32))
+    return count
+
+
+@jit_pass
+def _number_again(clusters, new):
+    """Do the pass of `number_by_first`; `new` says what the numbers become, -1 for none yet."""
     count = 0
     for v in range(clusters.size):
         c = clusters[v]

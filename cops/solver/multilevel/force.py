@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import Numbers, count_sizes, leave, take_unused
 from cops.solver.multilevel.refine import find_class, find_contact, find_restless
 from cops.solver.multilevel.rows import (
@@ -32,6 +32,7 @@ from cops.solver.multilevel.rows import (
     sum_sides,
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
+from cops.solver.parallel import ALONE
 
 # After one forced move, no more nodes than this are asked.
 MAX_ANSWERS = 512
@@ -72,8 +73,7 @@ class Trial(NamedTuple):
 MOVES, ROWS, LINKS = 0, 1, 2
 
 
-@jit
-def force_moves(graph, partitionable, clusters, class_of, budget):
+def force_moves(graph, partitionable, clusters, class_of, budget, workers=ALONE):
     """Force nodes to move, let the others answer, and keep what lowers the cost.
 
     Args:
@@ -83,28 +83,46 @@ def force_moves(graph, partitionable, clusters, class_of, budget):
         class_of: (at least K + n,) int32, changed in place.
         budget: links to visit; no seed is tried when they are spent. Those go first whose move
             costs the smallest share of all their edges.
+        workers: threads, which do not change the result.
 
     Returns:
         What was gained in sum; 0 if nothing was.
     """
-    num_nodes, num_classes = graph.node_costs.shape
-    trial = _make_trial(graph, clusters)
-    shares = np.full(num_nodes, np.inf, np.float64)
-    seeds = np.ones(num_nodes, np.bool_)
     if graph.run_costs.size > SMALL_STENCIL:
-        seeds = find_restless(graph, clusters, class_of)
-    _share_lacks(graph, partitionable, clusters, class_of, seeds, trial, shares)
-    trial.counts[LINKS] = 0
-    targets = np.empty(trial.row.labels.size + num_classes, np.int32)
-    total = 0.0
-    for v in np.argsort(shares, kind="mergesort"):
+        seeds = find_restless(graph, clusters, class_of, workers)
+    else:
+        seeds = np.ones(len(clusters), np.bool_)
+    shares = np.full(len(clusters), np.inf)
+    labelling = (graph, partitionable, clusters, class_of)
+
+    def share(begin, end):
+        row = make_row(graph)
+        # Zeros are not written where they are not read. Stamps begin with 1.
+        stamp = np.zeros(len(class_of), np.int64)
+        tally = Tally(np.empty(len(class_of), np.float32), stamp, np.empty_like(row.labels))
+        _share_lacks(*labelling, seeds, begin, end, row, tally, shares)
+
+    workers.over(len(shares), share)
+    order = np.argsort(shares, kind="stable")
+    trial = _make_trial(graph, clusters)
+    targets = np.empty(graph.longest + len(partitionable), np.int32)
+    return _force_in_order(*labelling, order, shares, budget, targets, trial)
+
+
+@jit_pass
+def _force_in_order(
+    graph, partitionable, clusters, class_of, order, shares, budget, targets, trial
+):
+    """Do `force_moves` for seeds in their order, each with its share; inf ends the list."""
+    total = np.float64(0.0)
+    for i in range(order.size):
+        v = order[i]
         if shares[v] == np.inf or trial.counts[LINKS] > budget:
             break
         total += _force_node(graph, partitionable, clusters, class_of, v, targets, trial)
     return total
 
 
-@jit
 def _make_trial(graph, clusters):
     """Allocate for a labelling of a graph."""
     num_nodes, num_classes = graph.node_costs.shape
@@ -115,7 +133,7 @@ def _make_trial(graph, clusters):
         row,
         make_tally(row, np.empty(num_numbers, np.float32)),
         make_row(graph),
-        np.arange(num_nodes).astype(np.int32),
+        np.arange(num_nodes, dtype=np.int32),
         np.empty(num_nodes, np.int32),
         np.zeros(num_nodes, np.bool_),
         np.zeros(2, np.int64),
@@ -125,26 +143,29 @@ def _make_trial(graph, clusters):
 
 
 @jit_pass
-def _share_lacks(graph, partitionable, clusters, class_of, seeds, trial, shares):
-    """Write what the best move of each seed costs, as a share of all its edges and classes."""
+def _share_lacks(graph, partitionable, clusters, class_of, seeds, begin, end, row, tally, shares):
+    """Write what the best move of each seed among some nodes costs, as a share of its costs."""
     never = np.float32(-np.inf)
-    for v in range(shares.size):
+    for v in range(begin, end):
         if not seeds[v]:
             continue
         own = clusters[v]
-        count, inside = _load_row(graph, v, clusters, trial)
+        count = load_labels(graph, v, 0, True, clusters, row)
+        inside, _ = sum_sides(row, count, own)
         stay = inside - graph.node_costs[v, class_of[own]]
-        num_near, now = _begin_tally(own, count, trial)
-        _, there = find_contact(graph, v, class_of, trial.tally, num_near, own, never)
-        _, alone = find_class(graph, v, partitionable, trial.tally, now, never)
+        tally.stamp[own] = v + 1  # so that it is not listed
+        tally.weight[own] = 0.0
+        num_near = add_up(row, count, v + 1, tally)
+        _, there = find_contact(graph, v, class_of, tally, num_near, own, never)
+        _, alone = find_class(graph, v, partitionable, tally, v + 1, never)
         mass = np.float64(abs(graph.node_costs[v, class_of[own]]))
         for i in range(count):
-            mass += abs(trial.row.costs[i])
+            mass += abs(row.costs[i])
         shares[v] = (stay - max(there, alone)) / max(mass, 1e-30)
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _load_row(graph, v, clusters, trial):
     """Load the row of v; return its length, and the sum of the edges into the cluster of v."""
     count = load_labels(graph, v, 0, True, clusters, trial.row)
@@ -163,7 +184,7 @@ def _begin_tally(own, count, trial):
     return add_up(trial.row, count, now, trial.tally), now
 
 
-@jit_pass
+@jit_inner_pass
 def _force_node(graph, partitionable, clusters, class_of, v, targets, trial):
     """Force v into each cluster next to it, then into each class; return what was gained."""
     num_classes = partitionable.size
@@ -173,21 +194,23 @@ def _force_node(graph, partitionable, clusters, class_of, v, targets, trial):
     for t in range(num_near):
         targets[t] = trial.tally.touched[t]
     total = np.float64(0.0)
+    # Of one type, whatever is meant: else `_try_move` would be compiled once for each.
+    none = np.int64(-1)
     for t in range(num_near + num_classes):
         own = clusters[v]
         k = t - num_near
         if k >= 0 and partitionable[k]:
             if size[own] > 1 or class_of[own] != k:
-                total += _try_move(graph, partitionable, clusters, class_of, v, -1, k, trial)
+                total += _try_move(graph, partitionable, clusters, class_of, v, none, k, trial)
             continue
-        target = targets[t] if k < 0 else k
+        target = np.int64(targets[t]) if k < 0 else k
         # A move that was kept may have emptied the cluster.
         if target != own and (size[target] > 0 or target < num_classes):
-            total += _try_move(graph, partitionable, clusters, class_of, v, target, -1, trial)
+            total += _try_move(graph, partitionable, clusters, class_of, v, target, none, trial)
     return total
 
 
-@jit_pass
+@jit_inner_pass
 def _try_move(graph, partitionable, clusters, class_of, v, target, new_class, trial):
     """Move v into `target`, or, if that is -1, into a new cluster; undo it if nothing is gained.
 
@@ -211,7 +234,7 @@ def _try_move(graph, partitionable, clusters, class_of, v, target, new_class, tr
     return gain
 
 
-@jit_pass
+@jit_inner_pass
 def _move(graph, clusters, class_of, v, target, new_class, trial):
     """Move v into `target`, or, if that is -1, into a new cluster; queue who may answer."""
     numbers = trial.numbers
@@ -243,13 +266,13 @@ def _move(graph, clusters, class_of, v, target, new_class, trial):
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _answer(graph, partitionable, clusters, class_of, seed, trial):
     """Move the nodes of the queue, but never the seed, where they gain; return what they gained."""
     total = np.float64(0.0)
     asked = 0
     while trial.places[0] < trial.places[1]:
-        v = trial.queue[trial.places[0] % clusters.size]
+        v = np.int64(trial.queue[trial.places[0] % clusters.size])
         trial.places[0] += 1
         trial.queued[v] = False
         asked += 1
@@ -266,14 +289,15 @@ def _answer(graph, partitionable, clusters, class_of, seed, trial):
         num_near, now = _begin_tally(own, count, trial)
         least = stay + np.float32(RELATIVE_GAIN) * abs(stay)
         best, gain = find_contact(graph, v, class_of, trial.tally, num_near, own, least)
-        alone = -1
+        alone = np.int64(-1)
         if gain < 0.0:
             alone, gain = find_class(graph, v, partitionable, trial.tally, now, gain)
+        target = np.int64(best)
         if alone >= 0:
-            best = -1 if partitionable[alone] else alone
-        if best != own:
+            target = np.int64(-1) if partitionable[alone] else alone
+        if target != own:
             total += gain - stay
-            _move(graph, clusters, class_of, v, best, alone, trial)
+            _move(graph, clusters, class_of, v, target, alone, trial)
     return total
 
 

@@ -1,44 +1,76 @@
-"""Contraction of graphs and connected parts of clusters, for the multilevel method.
+"""Contraction of graphs, for the multilevel method: a cluster becomes one node of a smaller graph.
 
-A cluster becomes one node of a smaller graph (`contract`); a cluster that is not connected falls
-into parts (`find_components`). The form of graphs is that of rows.py.
+The form of graphs is that of rows.py.
 
 Shapes: n nodes of a graph, K classes, M clusters.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+from itertools import pairwise
 
-from cops.solver._jit import jit, jit_inline, jit_pass
+import numpy as np
+import numpy.typing as npt
+
+from cops.solver._jit import jit_inline, jit_pass
 from cops.solver.multilevel.build import make_graph
-from cops.solver.multilevel.rows import MISSING, load_labels, make_row
+from cops.solver.multilevel.rows import MISSING, Graph, load_labels, make_row
+from cops.solver.parallel import ALONE, Workers, cut_into_blocks
+
+Labels = npt.NDArray[np.int32]
 
 # From this many nodes a cluster on, contraction goes along the runs of a stencil: neighbouring
 # edges then mostly join the same two clusters.
 NODES_FOR_RUNS = 48
+# Members of clusters are counted in blocks of as many nodes at least.
+NODES_PER_COUNT = 1 << 15
 
 
-@jit
-def _group_members(clusters, num_clusters):
+def _group_members(
+    clusters: Labels, num_clusters: int, workers: Workers
+) -> tuple[npt.NDArray[np.int64], Labels]:
     """List nodes by cluster: those of c are members[first[c]] .. members[first[c + 1] - 1]."""
-    num_nodes = clusters.size
+    # A counting sort. Each block counts for itself, and then knows where its nodes go.
+    blocks = cut_into_blocks(len(clusters), max(NODES_PER_COUNT, 4 * num_clusters))
+    counts = np.zeros((len(blocks), num_clusters), np.int64)
+    members = np.empty(len(clusters), np.int32)
+    workers.run(
+        [partial(_count_members, clusters, *b, c) for b, c in zip(blocks, counts, strict=True)]
+    )
     first = np.zeros(num_clusters + 1, np.int64)
-    for v in range(num_nodes):
-        first[clusters[v] + 1] += 1
-    for c in range(num_clusters):
-        first[c + 1] += first[c]
-    place = first[:num_clusters].copy()
-    members = np.empty(num_nodes, np.int32)
-    for v in range(num_nodes):
-        c = clusters[v]
-        members[place[c]] = v
-        place[c] += 1
+    np.cumsum(counts.sum(axis=0), out=first[1:])
+    places = first[:-1] + np.cumsum(counts, axis=0) - counts
+    workers.run(
+        [
+            partial(_place_members, clusters, *b, p, members)
+            for b, p in zip(blocks, places, strict=True)
+        ]
+    )
     return first, members
 
 
-@jit
-def contract(graph, clusters, num_clusters):
+@jit_pass
+def _count_members(clusters, begin, end, counts):
+    """Count nodes begin .. end - 1 of each cluster."""
+    for v in range(begin, end):
+        counts[clusters[v]] += 1
+    return 0
+
+
+@jit_pass
+def _place_members(clusters, begin, end, places, members):
+    """Write nodes begin .. end - 1 where the next node of their cluster goes."""
+    for v in range(begin, end):
+        c = clusters[v]
+        members[places[c]] = v
+        places[c] += 1
+    return 0
+
+
+def contract(
+    graph: Graph, clusters: Labels, num_clusters: int, workers: Workers = ALONE
+) -> tuple[Graph, float]:
     """Make a graph in which each cluster is one node, and edges between two clusters are summed.
 
     For each cluster the links of its members are gone through; `slot[c]` says where the sum towards
@@ -51,63 +83,115 @@ def contract(graph, clusters, num_clusters):
         graph: backward rows suffice.
         clusters: (n,) int32, 0 .. M-1, none of them empty.
         num_clusters: M.
+        workers: threads, which do not change the result.
 
     Returns:
         The graph, and the sum of what its node costs were reduced by.
     """
-    num_classes = graph.node_costs.shape[1]
-    first, members = _group_members(clusters, num_clusters)
-    reduced = np.empty((num_clusters, num_classes), np.float32)
+    first, members = _group_members(clusters, num_clusters, workers)
+    reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
     best = np.empty(num_clusters, np.int32)
-    taken = _reduce_members(graph, first, members, np.empty(num_classes, np.float64), reduced, best)
+    blocks = _cut_by_members(first, len(members))
+    taken = workers.run(
+        [partial(_reduce_block, graph, first, members, *b, reduced, best) for b in blocks]
+    )
+    if len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters:
+        runs = range(len(graph.offsets))
+        found = workers.run([partial(_sum_run, graph, clusters, r) for r in runs])
+        ends, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        groups = _group_members(np.ascontiguousarray(ends[:, 0]), num_clusters, workers)
+        ends, costs = _merge_edges(ends, costs, *groups)
+    else:
+        found = workers.run(
+            [partial(_sum_block, graph, clusters, first, members, *b) for b in blocks]
+        )
+        ends, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return make_graph(ends, costs, 1.0, reduced, best, True), sum(taken)
+
+
+def _cut_by_members(first: npt.NDArray[np.int64], num_members: int) -> list[tuple[int, int]]:
+    """Cut clusters into blocks with about as many members each; return begin and end of each."""
+    bounds = [begin for begin, _ in cut_into_blocks(num_members)][1:]
+    cuts = np.unique([0, *np.searchsorted(first, bounds), len(first) - 1])
+    return list(pairwise(cuts.tolist()))
+
+
+def _reduce_block(graph, first, members, begin, end, reduced, best):
+    """Sum and reduce the node costs of clusters begin .. end - 1; return by how much in sum."""
+    sums = np.empty(reduced.shape[1], np.float64)
+    return _reduce_members(graph, first, members, begin, end, sums, reduced, best)
+
+
+def _sum_block(graph, clusters, first, members, begin, end):
+    """Return the edges between clusters begin .. end - 1 and others, found from their side.
+
+    Returns:
+        (E, 2) int32 ends and (E,) float64 costs; ends[e, 0] is the cluster that found edge e.
+    """
     # Memory that is not written costs nothing, so there is room for as many edges as there are.
-    capacity = max(graph.link_node.size, graph.run_costs.size)
+    nodes = members[first[begin] : first[end]]
+    if graph.offsets.size > 0:
+        capacity = graph.offsets.size * len(nodes)
+    else:
+        capacity = int((graph.middle[nodes] - graph.first[nodes]).sum())
     ends = np.empty((capacity, 2), np.int32)
     costs = np.empty(capacity, np.float64)
-    slot = np.full(num_clusters, -1, np.int64)
-    if graph.offsets.size > 0 and clusters.size >= NODES_FOR_RUNS * num_clusters:
-        count = _sum_runs(graph, clusters, ends, costs)
-        first, members = _group_members(ends[:count, 0], num_clusters)
-        merged = np.empty((count, 2), np.int32)
-        merged_costs = np.empty(count, np.float64)
-        count = _merge_edges(ends, costs, first, members, slot, merged, merged_costs)
-        ends = merged
-        costs = merged_costs
-    else:
-        row = make_row(graph)
-        count = _sum_links(graph, clusters, first, members, row, slot, ends, costs)
-    return make_graph(ends[:count], costs[:count], 1.0, reduced, best, True), taken
+    slot = np.full(len(first) - 1, -1, np.int32)
+    row = make_row(graph)
+    count = _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs)
+    return ends[:count], costs[:count]
+
+
+def _sum_run(graph, clusters, r):
+    """Return the edges between clusters that run r of a stencil contributes, as `_sum_block`.
+
+    Here ends[e, 0] > ends[e, 1].
+    """
+    ends = np.empty((len(clusters), 2), np.int32)
+    costs = np.empty(len(clusters), np.float64)
+    count = _sum_along(clusters, graph.offsets[r], graph.run_costs[r], ends, costs)
+    return ends[:count], costs[:count]
+
+
+def _merge_edges(ends, costs, first, members):
+    """Add up the costs of edges with the same ends; return the edges that are left.
+
+    Args:
+        ends: (E, 2) int32.
+        costs: (E,) float64.
+        first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
+        members: (E,) edges grouped so.
+    """
+    merged = np.empty_like(ends)
+    merged_costs = np.empty_like(costs)
+    slot = np.full(len(first) - 1, -1, np.int64)
+    count = _merge_groups(ends, costs, first, members, slot, merged, merged_costs)
+    return merged[:count], merged_costs[:count]
 
 
 @jit_pass
-def _sum_runs(graph, clusters, ends, costs):
-    """Sum edges between clusters of a graph with a stencil; a pair may come several times.
+def _sum_along(clusters, offset, run_costs, ends, costs):
+    """Write the edges between clusters of one run; return how many there are.
 
     Along a run, the two clusters of an edge are mostly those of the edge before. So costs are added
     up until one of them changes.
-
-    Returns:
-        How many edges have been written; ends[e, 0] > ends[e, 1].
     """
     count = 0
-    for r in range(graph.offsets.size):
-        offset = graph.offsets[r]
-        run_costs = graph.run_costs[r]
-        a = np.int32(-1)
-        b = np.int32(-1)
-        total = np.float64(0.0)
-        for v in range(clusters.size - offset):
-            cost = run_costs[v]
-            if cost == MISSING:
-                continue
-            if clusters[v] == a and clusters[v + offset] == b:
-                total += cost
-                continue
-            count += _write_edge(ends, costs, count, a, b, total)
-            a = clusters[v]
-            b = clusters[v + offset]
-            total = np.float64(cost)
+    a = np.int32(-1)
+    b = np.int32(-1)
+    total = np.float64(0.0)
+    for v in range(clusters.size - offset):
+        cost = run_costs[v]
+        if cost == MISSING:
+            continue
+        if clusters[v] == a and clusters[v + offset] == b:
+            total += cost
+            continue
         count += _write_edge(ends, costs, count, a, b, total)
+        a = clusters[v]
+        b = clusters[v + offset]
+        total = np.float64(cost)
+    count += _write_edge(ends, costs, count, a, b, total)
     return count
 
 
@@ -122,7 +206,7 @@ def _write_edge(ends, costs, count, a, b, total):
 
 
 @jit_pass
-def _merge_edges(ends, costs, first, members, slot, merged, merged_costs):
+def _merge_groups(ends, costs, first, members, slot, merged, merged_costs):
     """Add up the costs of edges with the same ends; return how many edges are left.
 
     Args:
@@ -152,11 +236,11 @@ def _merge_edges(ends, costs, first, members, slot, merged, merged_costs):
 
 
 @jit_pass
-def _reduce_members(graph, first, members, sums, reduced, best):
-    """Sum and reduce the node costs of each cluster; return by how much in sum."""
+def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
+    """Do `_reduce_block`."""
     taken = np.float64(0.0)
     num_classes = sums.size
-    for c in range(best.size):
+    for c in range(begin, end):
         sums[:] = 0.0
         for m in range(first[c], first[c + 1]):
             v = members[m]
@@ -176,7 +260,7 @@ def _reduce_members(graph, first, members, sums, reduced, best):
 
 
 @jit_pass
-def _sum_links(graph, clusters, first, members, row, slot, ends, costs):
+def _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs):
     """Write the edges between clusters and their costs; return how many there are.
 
     Args:
@@ -184,22 +268,24 @@ def _sum_links(graph, clusters, first, members, row, slot, ends, costs):
         clusters: as there.
         first: (M + 1,) where the nodes of each cluster begin in `members`.
         members: (n,) nodes grouped so.
+        begin: the first cluster whose edges are written.
+        end: the cluster after the last one.
         row: room for a row.
         slot: (M,), all -1.
         ends: (E, 2) int32, written.
         costs: (E,) float64, written.
     """
     num_edges = 0
-    for c in range(slot.size):
-        begin = num_edges
+    for c in range(begin, end):
+        earlier = num_edges
         for m in range(first[c], first[c + 1]):
             count = load_labels(graph, members[m], 0, False, clusters, row)
             for i in range(count):
                 other = row.labels[i]
                 if other == c:
                     continue
-                # A slot below `begin` was used by an earlier cluster.
-                if slot[other] < begin:
+                # A slot below `earlier` was used by an earlier cluster.
+                if slot[other] < earlier:
                     slot[other] = num_edges
                     ends[num_edges, 0] = c
                     ends[num_edges, 1] = other
@@ -207,68 +293,3 @@ def _sum_links(graph, clusters, first, members, row, slot, ends, costs):
                     num_edges += 1
                 costs[slot[other]] += row.costs[i]
     return num_edges
-
-
-@jit
-def find_components(graph, clusters, by_best_class):
-    """Find the connected parts of clusters (disjoint sets over the uncut edges).
-
-    Args:
-        graph: backward rows suffice.
-        clusters: (n,) int32.
-        by_best_class: whether two nodes of one part must also have the same class of lowest cost.
-
-    Returns:
-        (n,) int32 part of each node, numbered by first nodes; and how many there are.
-    """
-    num_nodes, num_classes = graph.node_costs.shape
-    # What the nodes of one part have in common.
-    key = clusters.astype(np.int64)
-    if by_best_class:
-        for v in range(num_nodes):
-            key[v] = key[v] * num_classes + graph.best[v]
-    # Invariant: parent[v] <= v, and roots are the smallest nodes of their sets.
-    parent = np.arange(num_nodes).astype(np.int32)
-    _join_rows(graph, key, parent)
-    components = np.empty(num_nodes, np.int32)
-    count = 0
-    for v in range(num_nodes):
-        if parent[v] == v:
-            components[v] = count
-            count += 1
-        else:
-            # The parent is a smaller node of the same set, numbered already.
-            components[v] = components[parent[v]]
-    return components, count
-
-
-@jit_pass
-def _join_rows(graph, key, parent):
-    """Join the sets of all neighbours with the same key."""
-    for v in range(key.size):
-        root = np.int32(v)
-        if graph.offsets.size > 0:
-            for r in range(graph.offsets.size):
-                u = v - graph.offsets[r]
-                joined = u >= 0 and key[u] == key[v] and parent[u] != root
-                if joined and graph.run_costs[r, u] > MISSING:
-                    root = _join_sets(parent, np.int32(u), root)
-        else:
-            for i in range(graph.first[v], graph.middle[v]):
-                other = graph.link_node[i]
-                if key[other] == key[v] and parent[other] != root:
-                    root = _join_sets(parent, other, root)
-    return 0
-
-
-@jit_inline
-def _join_sets(parent, node, root):
-    """Join the set of `node` with that of `root`; return the common root, the smaller one."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    if node < root:
-        parent[root] = node
-        return node
-    parent[node] = root
-    return root

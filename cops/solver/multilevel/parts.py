@@ -8,12 +8,16 @@ Shapes: n nodes of a graph, K classes, M parts.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit_pass
 from cops.solver.multilevel.chain import chain_budget, move_chains
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.components import find_components
+from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.refine import move_constrained
+from cops.solver.parallel import ALONE
 
 # Bounds on passes over one contracted graph.
 PART_PASSES = 20
@@ -23,8 +27,7 @@ PART_PATIENCE = 8
 PART_BUDGET = 0.3
 
 
-@jit
-def move_parts(graph, partitionable, clusters, class_of, max_rounds):
+def move_parts(graph, partitionable, clusters, class_of, max_rounds, workers=ALONE):
     """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
 
     In the first round a part is a connected set of nodes that have one cluster *and* one best class
@@ -37,6 +40,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):
         clusters: (n,) int32, changed in place.
         class_of: (K + n,) int32, changed in place.
         max_rounds: how often at most to contract.
+        workers: threads, which do not change the result.
 
     Returns:
         What the moves have gained in sum; 0 if there was none.
@@ -44,48 +48,51 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds):
     num_nodes, num_classes = graph.node_costs.shape
     # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
     # are the labelling of the latter.
-    small = graph
-    parts = np.arange(num_nodes).astype(np.int32)
-    coarse = clusters.copy()
-    classes = class_of.copy()
-    total = np.float64(0.0)
-    budget = np.int64(PART_BUDGET * chain_budget(graph))
+    small, coarse, classes = graph, clusters, class_of
+    parts = None
+    total = 0.0
+    budget = int(PART_BUDGET * chain_budget(graph))
     for number in range(max_rounds):
-        joined, num_parts = find_components(small, coarse, number == 0)
+        joined, num_parts = find_components(small, coarse, number == 0, workers)
         representative = np.empty(num_parts, np.int32)
-        for v in range(joined.size):
-            representative[joined[v]] = coarse[v]
-        for v in range(num_nodes):
-            parts[v] = joined[parts[v]]
-        small, _ = contract(small, joined, num_parts)
+        representative[joined] = coarse
+        parts = joined if parts is None else joined[parts]
+        small, _ = contract(small, joined, num_parts, workers)
         coarse, classes = renumber(representative, classes, num_classes, num_parts)
-        gain = move_constrained(small, partitionable, coarse, classes, PART_PASSES)
+        move = partial(move_constrained, small, partitionable, coarse, classes, PART_PASSES)
+        gain = move()
         all_parts = np.ones(num_parts, np.bool_)
-        chained = move_chains(small, coarse, classes, all_parts, PART_PATIENCE, budget, False)
+        chained = move_chains(
+            small, coarse, classes, all_parts, PART_PATIENCE, budget, False, workers
+        )
         if chained > 0.0:
-            gain += chained + move_constrained(small, partitionable, coarse, classes, PART_PASSES)
+            gain += chained + move()
         total += gain
         if gain == 0.0 and number > 0:
             break
-    for v in range(num_nodes):
-        clusters[v] = coarse[parts[v]]
-    class_of[: classes.size] = classes
+    clusters[:] = coarse[parts]
+    class_of[: len(classes)] = classes
     return total
 
 
-@jit
 def renumber(clusters, class_of, num_classes, capacity):
     """Renumber the instances of a labelling K, K + 1, ... by their first nodes.
 
     Returns:
         clusters (n,) int32 and class_of (K + capacity,) int32.
     """
-    new = np.full(class_of.size, -1, np.int32)
-    compact = np.empty(clusters.size, np.int32)
+    new = np.full(len(class_of), -1, np.int32)
+    new[:num_classes] = np.arange(num_classes)
     classes = np.zeros(num_classes + capacity, np.int32)
-    for k in range(num_classes):
-        new[k] = k
-        classes[k] = k
+    classes[:num_classes] = np.arange(num_classes)
+    compact = np.empty_like(clusters)
+    _number_instances(clusters, class_of, num_classes, new, compact, classes)
+    return compact, classes
+
+
+@jit_pass
+def _number_instances(clusters, class_of, num_classes, new, compact, classes):
+    """Do the pass of `renumber`; return the number after the last one."""
     count = num_classes
     for v in range(clusters.size):
         c = clusters[v]
@@ -94,4 +101,4 @@ def renumber(clusters, class_of, num_classes, capacity):
             classes[count] = class_of[c]
             count += 1
         compact[v] = new[c]
-    return compact, classes
+    return count

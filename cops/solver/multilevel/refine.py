@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
@@ -37,13 +37,13 @@ from cops.solver.multilevel.rows import (
     wake_neighbours,
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
+from cops.solver.parallel import ALONE
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024
 
 
-@jit
-def move_constrained(graph, partitionable, clusters, class_of, max_passes):
+def move_constrained(graph, partitionable, clusters, class_of, max_passes, workers=ALONE):
     """Move each node to where it gains most until no move gains, or for `max_passes`.
 
     Args:
@@ -53,6 +53,7 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):
         class_of: (at least K + n,) int32, changed in place.
         max_passes: after the first pass, only nodes are looked at for which the move of a neighbour
             may have changed the best.
+        workers: threads, which do not change the result.
 
     Returns:
         What the moves have gained in sum; 0 if there was none.
@@ -62,7 +63,17 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):
     numbers = count_sizes(clusters, num_classes, num_numbers)
     row = make_row(graph)
     tally = make_tally(row, np.empty(num_numbers, np.float32))
-    waiting = find_restless(graph, clusters, class_of)
+    waiting = find_restless(graph, clusters, class_of, workers)
+    return _move_waiting(
+        graph, partitionable, max_passes, clusters, class_of, numbers, waiting, row, tally
+    )
+
+
+@jit_pass
+def _move_waiting(
+    graph, partitionable, max_passes, clusters, class_of, numbers, waiting, row, tally
+):
+    """Do the passes of `move_constrained` over the nodes that wait."""
     total = np.float64(0.0)
     for number in range(max_passes):
         gain = _pass_constrained(
@@ -74,7 +85,7 @@ def move_constrained(graph, partitionable, clusters, class_of, max_passes):
     return total
 
 
-@jit_pass
+@jit_inner_pass
 def _pass_constrained(
     graph, partitionable, number, clusters, class_of, numbers, waiting, row, tally
 ):
@@ -153,8 +164,7 @@ def find_class(graph, v, partitionable, tally, now, threshold):
     return best, threshold
 
 
-@jit
-def find_restless(graph, clusters, class_of):
+def find_restless(graph, clusters, class_of, workers=ALONE):
     """Mark (n,) nodes by False if they stay where they are as long as no neighbour moves.
 
     That is the first test of `move_constrained`. With a stencil it is made for many nodes at a
@@ -164,21 +174,24 @@ def find_restless(graph, clusters, class_of):
     """
     num_nodes = graph.node_costs.shape[0]
     restless = np.ones(num_nodes, np.bool_)
-    if graph.offsets.size == 0:
-        return restless
-    inside = np.empty(RESTLESS_BLOCK, np.float32)
-    outside = np.empty(RESTLESS_BLOCK, np.float32)
-    _mark_restless(graph, clusters, class_of, inside, outside, restless)
+
+    def mark(first, last):
+        inside = np.empty(RESTLESS_BLOCK, np.float32)
+        outside = np.empty(RESTLESS_BLOCK, np.float32)
+        _mark_restless(graph, clusters, class_of, first, last, inside, outside, restless)
+
+    if graph.offsets.size > 0:
+        workers.over(len(restless), mark)
     return restless
 
 
 @jit_pass
-def _mark_restless(graph, clusters, class_of, inside, outside, restless):
-    """Do the pass of `find_restless`."""
+def _mark_restless(graph, clusters, class_of, first, last, inside, outside, restless):
+    """Do `find_restless` for nodes first .. last - 1."""
     num_nodes = restless.size
     zero = np.float32(0.0)
-    for begin in range(0, num_nodes, RESTLESS_BLOCK):
-        end = min(begin + RESTLESS_BLOCK, num_nodes)
+    for begin in range(first, last, RESTLESS_BLOCK):
+        end = min(begin + RESTLESS_BLOCK, last)
         inside[:] = zero
         outside[:] = zero
         own = clusters[begin:end]
@@ -202,7 +215,7 @@ def _mark_restless(graph, clusters, class_of, inside, outside, restless):
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _add_sides(own, other, costs, inside, outside):
     """Add costs[i] to inside[i] where own[i] == other[i], else its positive part to outside[i]."""
     zero = np.float32(0.0)
@@ -213,7 +226,6 @@ def _add_sides(own, other, costs, inside, outside):
         outside[i] += zero if same else max(cost, zero)
 
 
-@jit
 def labelling_cost(graph, clusters, class_of):
     """Sum the cost of a labelling in reduced node costs, in float64."""
     return _sum_labelling(graph, clusters, class_of, make_row(graph))

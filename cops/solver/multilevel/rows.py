@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline
+from cops.solver._jit import jit_inline
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
@@ -49,6 +49,7 @@ class Graph(NamedTuple):
         run_costs: (R, n) float32, the cost of the edge between v and v + offsets[r], or MISSING.
         node_costs: (n, K) float32, >= 0 and with a zero in each row.
         best: (n,) int32, the first class of lowest cost.
+        longest: L.
     """
 
     first: npt.NDArray[np.int64]
@@ -59,6 +60,7 @@ class Graph(NamedTuple):
     run_costs: npt.NDArray[np.float32]
     node_costs: npt.NDArray[np.float32]
     best: npt.NDArray[np.int32]
+    longest: int
 
 
 class Row(NamedTuple):
@@ -87,26 +89,14 @@ class Tally(NamedTuple):
     touched: npt.NDArray[np.int32]
 
 
-@jit
-def row_capacity(graph):
-    """Return the largest number of links of a node."""
-    capacity = 2 * graph.offsets.size
-    for v in range(graph.middle.size):
-        capacity = max(capacity, graph.first[v + 1] - graph.first[v])
-    return capacity
-
-
-@jit
-def make_row(graph):
+def make_row(graph: Graph) -> Row:
     """Allocate room for the longest row of a graph."""
-    capacity = row_capacity(graph)
-    return Row(np.empty(capacity, np.int32), np.empty(capacity, np.float32))
+    return Row(np.empty(graph.longest, np.int32), np.empty(graph.longest, np.float32))
 
 
-@jit
-def make_tally(row, weight):
+def make_tally(row: Row, weight: npt.NDArray[Any]) -> Tally:
     """Allocate what is to be known of the labels 0 .. C - 1 beside their `weight` (C,)."""
-    return Tally(weight, np.full(weight.size, -1, np.int64), np.empty_like(row.labels))
+    return Tally(weight, np.full(len(weight), -1, np.int64), np.empty_like(row.labels))
 
 
 @jit_inline

@@ -29,9 +29,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_pass
+from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_pass
 from cops.solver.multilevel.rows import Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
+from cops.solver.parallel import ALONE
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
 SEED_SHARE = 0.1
@@ -65,8 +66,7 @@ class Part(NamedTuple):
     row: Row
 
 
-@jit
-def split_clusters(graph, clusters, class_of, budget):
+def split_clusters(graph, clusters, class_of, budget, workers=ALONE):
     """Split clusters of classes in P where that lowers the cost.
 
     A pass over the links finds the seeds; growing a part costs its links, and log n for each.
@@ -77,27 +77,43 @@ def split_clusters(graph, clusters, class_of, budget):
         class_of: (K + n,) int32, changed in place.
         budget: links to visit; no part begins to grow when they are spent. Seeds with the weakest
             hold on their cluster go first. The pass that finds them is not counted.
+        workers: threads, which do not change the result.
 
     Returns:
         What the splits have gained in sum; 0 if there was none.
     """
-    num_nodes, num_classes = graph.node_costs.shape
-    row = make_row(graph)
-    inside = np.empty(num_nodes, np.float64)
-    seeds = np.empty(num_nodes, np.int32)
-    num_seeds = _find_seeds(graph, clusters, row, inside, seeds)
-    if num_seeds == 0:
+    inside = np.empty(len(clusters), np.float64)
+    seeds = np.concatenate(
+        workers.over(len(inside), lambda *block: _find_seeds(graph, clusters, *block, inside))
+    )
+    if len(seeds) == 0:
         return 0.0
+    order = np.argsort(inside[seeds], kind="stable")
+    size = np.bincount(clusters, minlength=len(class_of)).astype(np.int32)
+    grown = np.zeros(len(class_of), np.int32)
+    part = _make_part(make_row(graph), inside)
+    return _split_at(graph, clusters, class_of, budget, seeds[order], size, grown, part)
 
-    part = _make_part(row, inside)
-    size = np.zeros(class_of.size, np.int32)
-    for v in range(num_nodes):
-        size[clusters[v]] += 1
+
+@jit
+def _split_at(graph, clusters, class_of, budget, seeds, size, grown, part):
+    """Do `split_clusters` at seeds in their order.
+
+    Args:
+        graph: as there.
+        clusters: as there.
+        class_of: as there.
+        budget: as there.
+        seeds: (S,) int32.
+        size: (K + n,) int32, nodes of each cluster; changed.
+        grown: (K + n,) int32, how many parts each cluster has tried; changed.
+        part: changed.
+    """
+    num_classes = graph.node_costs.shape[1]
     unused = num_classes  # no number from here on is known to be free before it is looked at
-    grown = np.zeros(class_of.size, np.int32)
     total = 0.0
     visits = 0
-    for number in np.argsort(inside[seeds[:num_seeds]], kind="mergesort"):
+    for number in range(seeds.size):
         seed = seeds[number]
         own = clusters[seed]
         if visits >= budget:
@@ -121,7 +137,6 @@ def split_clusters(graph, clusters, class_of, budget):
     return total
 
 
-@jit
 def _make_part(row, inside):
     """Allocate for a graph with these longest rows; no node is met or taken."""
     num_nodes = inside.size
@@ -132,12 +147,12 @@ def _make_part(row, inside):
         np.full(num_nodes, -1, np.int32),
         np.empty(num_nodes, np.int32),
         np.empty_like(row.labels),
-        np.arange(num_nodes).astype(np.int32),
+        np.arange(num_nodes, dtype=np.int32),
         row,
     )
 
 
-@jit
+@jit_inner
 def _grow_part(graph, clusters, seed, size, number, part):
     """Grow a part from a seed, and find how much of it gains most.
 
@@ -186,7 +201,7 @@ def _grow_part(graph, clusters, seed, size, number, part):
     return best_gain, best_size, visits
 
 
-@jit_pass
+@jit_inner_pass
 def _advance(graph, clusters, u, own, number, part):
     """Update `towards` of the neighbours of u, which the part has taken from `own`.
 
@@ -209,7 +224,7 @@ def _advance(graph, clusters, u, own, number, part):
     return num_changed, num_links
 
 
-@jit_pass
+@jit_inner_pass
 def _take_off(graph, clusters, own, new, count, part):
     """Give the first `count` nodes of the part the cluster `new`, and renew `inside`."""
     for p in range(count):
@@ -228,23 +243,19 @@ def _take_off(graph, clusters, own, new, count, part):
     return 0
 
 
+def _find_seeds(graph, clusters, begin, end, inside):
+    """Return the seeds among nodes begin .. end - 1, int32, and fill `inside` (n,) for them."""
+    seeds = np.empty(end - begin, np.int32)
+    count = _list_seeds(graph, clusters, begin, end, make_row(graph), inside, seeds)
+    return seeds[:count]
+
+
 @jit_pass
-def _find_seeds(graph, clusters, row, inside, seeds):
-    """Sum the edges of each node into its cluster, and list the seeds.
-
-    Args:
-        graph: as for `split_clusters`.
-        clusters: as there.
-        row: room for a row.
-        inside: (n,) float64, filled.
-        seeds: (n,) int32, filled from the front.
-
-    Returns:
-        The number of seeds.
-    """
-    num_nodes, num_classes = graph.node_costs.shape
+def _list_seeds(graph, clusters, begin, end, row, inside, seeds):
+    """Sum the edges of each node into its cluster, and list the seeds; return their number."""
+    num_classes = graph.node_costs.shape[1]
     num_seeds = 0
-    for v in range(num_nodes):
+    for v in range(begin, end):
         own = clusters[v]
         inside[v] = 0.0
         if own < num_classes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cops.solver._jit import jit, jit_inline, jit_pass
+from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, number_by_first, take_unused
 from cops.solver.multilevel.rows import (
     add_up,
@@ -34,7 +34,6 @@ from cops.solver.multilevel.sums import (
 )
 
 
-@jit
 def first_sweep(graph, begin, end, clusters):
     """Let each node of a range join the best cluster of earlier nodes of the range, or found one.
 
@@ -99,7 +98,6 @@ def _guess_cluster(graph, v, row, count, sums):
     return best
 
 
-@jit
 def move_freely(graph, max_passes):
     """Start from single nodes and move each to the best cluster until no move gains.
 
@@ -114,7 +112,7 @@ def move_freely(graph, max_passes):
         clusters (n,) int32, 0 .. M-1 numbered by first nodes; and M.
     """
     num_nodes = graph.node_costs.shape[0]
-    clusters = np.arange(num_nodes).astype(np.int32)
+    clusters = np.arange(num_nodes, dtype=np.int32)
     sums = Sums(
         graph.node_costs.astype(np.float64), np.zeros(num_nodes, np.float64), graph.best.copy()
     )
@@ -122,13 +120,20 @@ def move_freely(graph, max_passes):
     row = make_row(graph)
     tally = make_tally(row, np.empty(num_nodes, np.float64))
     waiting = np.ones(num_nodes, np.bool_)
-    for number in range(max_passes):
-        if _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally) == 0:
-            break
+    _move_freely(graph, max_passes, clusters, sums, numbers, waiting, row, tally)
     return clusters, number_by_first(clusters, num_nodes)
 
 
 @jit_pass
+def _move_freely(graph, max_passes, clusters, sums, numbers, waiting, row, tally):
+    """Do the passes of `move_freely`; return how many."""
+    for number in range(max_passes):
+        if _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally) == 0:
+            return number + 1
+    return max_passes
+
+
+@jit_inner_pass
 def _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally):
     """Do one pass of `move_freely`; return the number of moves."""
     num_nodes = graph.node_costs.shape[0]

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_pass
-from cops.solver.multilevel.rows import Row, load_labels
+from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
+from cops.solver.multilevel.rows import Row, load_labels, make_row
+from cops.solver.parallel import ALONE
 
 # A node is a seed if its move costs less than this share of all its edges, in absolute terms.
 SEED_SHARE = 0.2
@@ -46,7 +47,7 @@ class Room(NamedTuple):
     weight: npt.NDArray[np.float64]
 
 
-@jit_pass
+@jit_inner_pass
 def find_targets(graph, clusters, class_of, v, room):
     """Find the clusters to which v would rather move; return the number of its links, too."""
     num_links = load_labels(graph, v, 0, True, clusters, room.row)
@@ -81,8 +82,7 @@ def _compare(graph, clusters, class_of, v, num_links, room):
     return Wish(same, anywhere, lack_same, lack_any)
 
 
-@jit_pass
-def find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks):
+def find_seeds(graph, clusters, class_of, waiting, workers=ALONE):
     """List the seeds.
 
     Args:
@@ -90,16 +90,33 @@ def find_seeds(graph, clusters, class_of, waiting, room, seeds, lacks):
         clusters: as there.
         class_of: as there.
         waiting: (n,) bool, False for nodes that cannot be one.
-        room: changed.
-        seeds: (n,) int32, filled from the front.
-        lacks: (2, n) float64, filled with what moves of the seeds cost, to clusters of their class
-            and to any; inf where that is too much.
+        workers: threads, which do not change the result.
 
     Returns:
-        The number of seeds.
+        (S,) int32 seeds, and (2, S) float64 what moves of them cost, to clusters of their class and
+        to any; inf where that is too much.
     """
+    found = workers.over(
+        len(waiting), lambda *block: _find_seeds(graph, clusters, class_of, waiting, *block)
+    )
+    seeds = np.concatenate([block[0] for block in found])
+    return seeds, np.concatenate([block[1] for block in found], axis=1)
+
+
+def _find_seeds(graph, clusters, class_of, waiting, begin, end):
+    """Do `find_seeds` for nodes begin .. end - 1."""
+    room = Room(make_row(graph), np.empty(class_of.size, np.float64))
+    seeds = np.empty(end - begin, np.int32)
+    lacks = np.empty((2, end - begin), np.float64)
+    count = _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks)
+    return seeds[:count], lacks[:, :count]
+
+
+@jit_pass
+def _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks):
+    """Do the pass of `_find_seeds`; return the number of seeds."""
     num_seeds = 0
-    for v in range(waiting.size):
+    for v in range(begin, end):
         if not waiting[v]:
             continue
         num_links = load_labels(graph, v, 0, True, clusters, room.row)

@@ -13,7 +13,8 @@ from cops.grid_graph import grid_graph
 from cops.solver import Result, solve_amwc, solve_amwc_grid, solve_mwc
 from cops.solver.multilevel.algorithm import solve_multilevel
 from cops.solver.multilevel.build import make_graph, make_stencil_graph, reduce_node_costs
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.components import find_components
+from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.refine import labelling_cost, move_constrained
 from cops.solver.multilevel.rows import Graph
 from cops.solver.planted import planted_problem

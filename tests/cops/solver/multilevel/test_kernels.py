@@ -15,7 +15,8 @@ from cops.solver.multilevel.build import (
     reduce_node_costs,
 )
 from cops.solver.multilevel.cluster_numbers import number_by_first
-from cops.solver.multilevel.graph import contract, find_components
+from cops.solver.multilevel.components import find_components
+from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.parts import move_parts, renumber
 from cops.solver.multilevel.refine import labelling_cost, move_constrained
 from cops.solver.multilevel.rows import Graph
