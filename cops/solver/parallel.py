@@ -4,9 +4,9 @@ The kernels release the interpreter (`_jit.py`), so plain threads suffice: no pr
 array is copied.
 
 * Many problems (`run_all`): each is solved by one thread as it would be alone.
-* One problem (`Workers`): what a phase does to nodes, edges or clusters is cut into blocks, and the
-  threads take the next block until none is left. Blocks write to different places, and what they
-  return is put together in their order. How a phase is cut depends on its size only.
+* One problem (`Workers`): what a phase does to nodes, edges or clusters is cut into blocks. Threads
+  take the next block until none is left. Blocks write to different places, and what they return is
+  put together in their order. How a phase is cut depends on its size only.
 
 So in neither case the results depend on the number of threads.
 """

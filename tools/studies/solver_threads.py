@@ -6,9 +6,9 @@
 
 Planted problems, `method="multilevel"`. One thread solves, and its processor time is taken in all,
 in each phase and in each block that `cops.solver.parallel.Workers` hands out. From the blocks
-follows the *critical path* with t threads: what is left in sequence, and the busiest thread of each
-phase, where whoever is free takes the next block. That says what t idle cores would gain, also on a
-machine that is busy. `--wall` measures seconds with 1 and t threads as well, one after the other
+follows the *critical path* with t threads. It is what is left in sequence, and the busiest thread
+of each phase; whoever is free takes the next block. That says what t idle cores would gain, also on
+a machine that is busy. `--wall` measures seconds with 1 and t threads as well, one after the other
 and the best of all: on busy cores they say less. Of `--repeat` solves the fastest counts.
 """
 

@@ -21,9 +21,9 @@ A pass costs O(E + V K), and the number of passes is bounded. The first cycle of
 quality. A second and third one are worth their time on problems with much noise or many classes.
 
 Everything is deterministic. Large graphs are swept in step 1 as several ranges of nodes that do not
-see each other. How many depends on V only. All else that threads share is looked at in blocks that
-read what the others do not change (graphs, sums of clusters, seeds, the certificate), and comes out
-as it would on one thread. So the number of threads does not change the result.
+see each other. How many depends on V only. All else that threads share is cut into blocks. They
+read what the others do not change, so it comes out as it would on one thread. Graphs, sums of
+clusters, seeds and the certificate are made so. The number of threads does not change the result.
 
 Shapes: V nodes, K classes, E edges, M clusters.
 """
