@@ -8,7 +8,7 @@
 The bound (`cops.solver.bounds.dual_bound`) ascends pass by pass. Its processor time is compared
 with that of one solve by "multilevel" (best of three) of the same problem. The last bound within
 `--solves` times that counts, and no more than `--passes` are made. Gaps are those of the solvers'
-energies to this bound, in percent of its magnitude, so they are limits of what is lost, by solution
+energies to this bound, in percent of its magnitude. So they are limits of what is lost, by solution
 and bound together. Planted problems are those of benchmark_solver.py. --costs takes folders of real
 costs, which `benchmark_solver.py --dump FOLDER` writes. The table has the median over the problems
 of a row, and the range.

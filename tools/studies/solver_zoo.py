@@ -4,8 +4,8 @@
     python tools/studies/solver_zoo.py
     python tools/studies/solver_zoo.py --number 500 --solvers multilevel-3 auto --json zoo.json
     python tools/studies/solver_zoo.py --show star rounded 17
-    python tools/studies/solver_zoo.py --show "large planted" 160x160:3 0
-    python tools/studies/solver_zoo.py --number 0 --large 45 --costs COSTS/scenes COSTS/nuclei
+    python tools/studies/solver_zoo.py --show "large planted" 160x160:2 2
+    python tools/studies/solver_zoo.py --number 0 --large 60 --costs COSTS/scenes COSTS/nuclei
 
 Instance n of a shape and a kind of costs is made from that number alone; --show compares one. The
 table has a row per shape and solver: how many instances end above greedy by more than 1e-5 of
@@ -40,7 +40,7 @@ TOLERANCE = 1e-5
 REAL = "real costs: "
 LARGE = "large planted"
 LARGE_COSTS = tuple(
-    f"{size}:{noise}" for size in ("64x128", "160x160", "256x512") for noise in (1, 3, 6)
+    f"{size}:{noise}" for size in ("64x128", "160x160", "256x512") for noise in (1, 2, 3, 6)
 )
 SHAPES = (
     *("planted", "star", "clique", "tree", "chain", "power law", "bipartite", "complete"),

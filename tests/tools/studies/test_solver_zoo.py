@@ -40,9 +40,9 @@ def test_real_costs_are_a_row_for_each_folder(tmp_path, capsys):
 def test_large_planted_problems_have_recipes(capsys):
     problem = solver_zoo.make_problem(solver_zoo.Instance(solver_zoo.LARGE, "64x128:3", 1))
     assert problem.node_costs.shape == (64 * 128, 19)
-    listed = list(solver_zoo.instances(0, 10, []))
+    listed = list(solver_zoo.instances(0, 13, []))
     assert listed[0] == (solver_zoo.LARGE, "64x128:1", 0)
-    assert listed[9] == (solver_zoo.LARGE, "64x128:1", 1)
+    assert listed[12] == (solver_zoo.LARGE, "64x128:1", 1)
     show = ["--solvers", "auto", "--show", solver_zoo.LARGE, "64x128:1", "0"]
     assert solver_zoo.main(show) == 0
     assert capsys.readouterr().out.startswith("auto: ")
