@@ -64,6 +64,8 @@ def local_weights(name: str, systems: Mapping[str, str] = SYSTEMS) -> str:
     models = shipped_models(systems)
     if name in models:
         return os.fspath(models[name])
+    if os.path.exists(name):  # a folder, of which whoever reads it says so
+        return name
     near = difflib.get_close_matches(name, models, n=1)
     raise CheckpointError(
         f"there is no file of weights {name}, and no model of that name"

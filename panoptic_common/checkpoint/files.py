@@ -35,6 +35,8 @@ from panoptic_common.checkpoint.pickled_values import UnsafePickle
 from panoptic_common.checkpoint.safe_load import torch_load_safely
 from panoptic_common.checkpoint.weights_format import read_weights
 
+_ENDINGS = (".pth", ".pkl", ".pyth", ".safetensors")
+
 logger = logging.getLogger(__name__)
 
 
@@ -135,7 +137,7 @@ def read_weights_file(path: str | os.PathLike[str], allow_unsafe: bool = False) 
 def _read_contents(path: str, allow_unsafe: bool) -> dict[str, Any]:
     """Read a file by its ending; "model" of the result is a dict unless the file is our own."""
     if not os.path.isfile(path):
-        raise CheckpointError(f"there is no file of weights {path}")
+        raise CheckpointError(_why_no_file(path))
     if path.endswith(".pkl"):
         return _as_zoo_format(path, _read_pickle(path, allow_unsafe))
     if path.endswith(".safetensors"):
@@ -157,6 +159,17 @@ def _read_contents(path: str, allow_unsafe: bool) -> dict[str, Any]:
         if isinstance(contents.get(key), dict):
             return {**contents, "model": contents[key], "matching_heuristics": True}
     return {"model": contents, "matching_heuristics": True}
+
+
+def _why_no_file(path: str) -> str:
+    """Say what is there instead of a file of weights."""
+    if os.path.isdir(path):
+        inside = sorted(name for name in os.listdir(path) if name.endswith(_ENDINGS))
+        example = f", such as {os.path.join(path, inside[-1])}" if inside else ""
+        return f"{path} is a folder, no file of weights: name a file in it{example}"
+    if os.path.exists(path):
+        return f"{path} is a pipe or a device, no file of weights"
+    return f"there is no file of weights {path}"
 
 
 def read_checkpoint_metadata(

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from tiny_runs import train
 from tiny_system import TinyTrainer, tiny_config
 
+from panoptic_common.checkpoint.addresses import local_weights
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError, read_checkpoint_metadata
 from panoptic_common.checkpoint.own_format import faulty_entry
@@ -63,6 +64,21 @@ def test_the_ending_of_a_file_does_not_matter(tmp_path, ending: str) -> None:
             torch.save({**RIGHT, **kept, key: WRONG[key][0]}, tmp_path / f"w{ending}")
         with pytest.raises(CheckpointError):
             read_checkpoint_metadata(tmp_path / f"w{ending}")
+
+
+def test_a_folder_given_as_weights_is_called_one(tmp_path, monkeypatch) -> None:
+    (tmp_path / "out").mkdir()
+    for given in (str(tmp_path / "out"), "out"):  # the second might be the name of a model
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(CheckpointError, match="out is a folder, .* a file in it$"):
+            read_checkpoint_metadata(local_weights(given))
+    for name in ("model_0000003.pth", "model_final.pth", "log.txt"):
+        (tmp_path / "out" / name).touch()
+    with pytest.raises(CheckpointError, match="such as .*out/model_final.pth$"):
+        read_checkpoint_metadata("out")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(CheckpointError, match="pipe.pth is a pipe"):
+        read_checkpoint_metadata("pipe.pth")
 
 
 def ways(cfg: CfgNode, path: str) -> dict[str, Callable[[], object]]:
