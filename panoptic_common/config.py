@@ -10,6 +10,7 @@ of the training set. A count that is given must agree with it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from panoptic_common.data.catalog import (
     require_files,
 )
 from panoptic_common.data.instance_truth import load_instances
+from panoptic_common.mappings import flatten
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
 CONFIG_FOLDERS = ("configs", "panoptic_configs")  # in a checkout, and installed from a wheel
@@ -161,6 +163,7 @@ def read_config(
         source = "the options"
         require_tuples(cfg, words)
         cfg.merge_from_list(words)
+        _require_numbers(cfg)
         _require_numbering(cfg, systems)
         if cfg.TEST.AUG.ENABLED:
             raise ValueError(
@@ -192,6 +195,14 @@ def _require_known(architecture: str, systems: Mapping[str, str]) -> None:
             "not registered with Detectron2: correct it, or name the module that registers it by "
             "--import"
         )
+
+
+def _require_numbers(cfg: CN) -> None:
+    """Raise ValueError for a value that is NaN: it would pass all comparisons with bounds."""
+    for key, value in flatten(cfg).items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(x, float) and math.isnan(x) for x in values):
+            raise ValueError(f"{key} is {value}: give a number")
 
 
 def _require_numbering(cfg: CN, systems: Mapping[str, str]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+
+from panoptic_common.engine.ranges import require_ranges
 
 
 def scale_to_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
@@ -66,9 +66,12 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
             f"TEST.EARLY_STOP is {test.EARLY_STOP}: give a number of evaluations, TEST.BEST_METRIC "
             'such as "panoptic_seg/PQ", and TEST.EVAL_PERIOD in iterations'
         )
+    require_ranges(cfg)
     require_schedule(cfg)
     batch = solver.IMS_PER_BATCH
-    if batch < 1 or batch % num_workers:
+    if batch < 1:
+        raise ValueError(f"SOLVER.IMS_PER_BATCH is {batch}: give a positive number of images")
+    if batch % num_workers:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {batch}, which {num_workers} processes cannot share "
             f"equally: make it a multiple of {num_workers}"
@@ -86,7 +89,7 @@ def require_schedule(cfg: CfgNode) -> None:
     """Raise ValueError unless a config trains at all: MAX_ITER and BASE_LR are positive."""
     for key in ("MAX_ITER", "BASE_LR"):
         value = cfg.SOLVER[key]
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < value < 2**63:  # no NaN either, and nothing that no float can hold
             raise ValueError(f"SOLVER.{key} is {value}: give a positive number")
 
 

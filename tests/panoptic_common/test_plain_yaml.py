@@ -8,6 +8,7 @@ import time
 
 import pytest
 import yaml
+from project import ROOT
 
 from panoptic_common.checkpoint.own_format import faulty_entry
 from panoptic_common.config import read_config
@@ -54,6 +55,21 @@ def test_a_base_that_is_a_pipe_is_not_waited_for(tmp_path) -> None:
     (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\n")
     with pytest.raises(ValueError, match=r"base\.yaml: is a pipe"):
         read_config(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SOLVER: {WEIGHT_DECAY: .nan}", "WEIGHT_DECAY is nan"),
+        ("MODEL: {PIXEL_STD: [1.0, .nan, 1.0]}", "PIXEL_STD is"),
+    ],
+)
+def test_a_setting_that_is_no_number_is_named(tmp_path, text, words) -> None:
+    path = tmp_path / "own.yaml"
+    base = ROOT / "configs/cops/scenes/full.yaml"
+    path.write_text(f"_BASE_: {base}\n{text}\n")
+    with pytest.raises(ValueError, match=words):
+        read_config(path)
 
 
 def test_aliases_and_merge_keys_of_a_usual_size_are_read() -> None:
