@@ -42,6 +42,14 @@ def test_every_page_that_is_named_exists(file: str) -> None:
     assert [name for name in named if name not in PAGES] == []
 
 
+def test_every_file_that_the_comparison_names_exists() -> None:
+    """Its rows are evidence: a test that has moved must be named anew."""
+    text = (ROOT / "docs/howto/compare.md").read_text()
+    rows = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert len(rows) > 40
+    assert [name for name in rows if not (ROOT / name).is_file()] == []
+
+
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """A link without target or a name without docstring ends a strict build."""
     site = tmp_path / "site"

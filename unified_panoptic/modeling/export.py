@@ -156,7 +156,9 @@ def _check(model: UnifiedPanoptic) -> None:
     if options.method != "argmax" or options.resolution != "output":
         raise ValueError(
             f"MODEL.UNIFIED.INFERENCE is METHOD {options.method!r}, RESOLUTION "
-            f"{options.resolution!r}, but an export knows 'argmax' and 'output' only: add both"
+            f"{options.resolution!r}, but an export knows 'argmax' and 'output' only: add "
+            "--opts MODEL.UNIFIED.INFERENCE.METHOD argmax "
+            "MODEL.UNIFIED.INFERENCE.RESOLUTION output (other maps than the model has now)"
         )
     transforms = (model.proposal_generator.box2box_transform, _box_transform(model))
     if any(type(transform) is not Box2BoxTransform for transform in transforms):
