@@ -106,6 +106,7 @@ class EndOnDemand(HookBase):
                 iteration + 1,
                 self.trainer.max_iter,
             )
+        comm.synchronize()  # nobody leaves before the file is there
         raise EndOfTraining
 
     def after_train(self) -> None:

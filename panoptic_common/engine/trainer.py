@@ -61,6 +61,7 @@ from panoptic_common.engine.resuming import (
 )
 from panoptic_common.engine.run_folder import METRICS, put_earlier_run_aside
 from panoptic_common.engine.scaling import require_trainable, scale_to_workers
+from panoptic_common.engine.shared_buffers import share_buffers
 from panoptic_common.engine.stop_hook import EarlyStop, EndOfTraining, EndOnDemand
 from panoptic_common.evaluation.build import build_evaluator
 
@@ -245,6 +246,7 @@ class PanopticTrainer(DefaultTrainer):
         """Evaluate the weights, or their average."""
         averaged = contextlib.nullcontext() if self.average is None else self.average.applied()
         with averaged:
+            share_buffers(self.model)
             self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
