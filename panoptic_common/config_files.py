@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, ClassVar
+from typing import Any
 
 import panoptic_common.compat
 
@@ -22,9 +22,7 @@ def read_yaml(place: str) -> dict[str, Any]:
         ValueError: naming the file, if it or its _BASE_ cannot be read, or holds no keys.
     """
     try:
-        # A class per call, since the library's reader is a class method that calls itself.
-        reader = type("_Files", (_PlainFiles,), {"opened": []})
-        content = reader.load_yaml_with_base(place)
+        content = _reader().load_yaml_with_base(place)
     except OSError as error:
         base = error.filename or ""
         reason = error.strerror or error
@@ -38,23 +36,24 @@ def read_yaml(place: str) -> dict[str, Any]:
     return content
 
 
-class _PlainFiles(CN):
-    """How files are opened: none that would never end, is no data, or is its own _BASE_."""
+def _reader() -> Any:
+    """Return a config class that opens no file without an end, without data, or over and over.
 
-    opened: ClassVar[list[str]]
+    One per call, since the library's reader is a class method that calls itself.
+    """
+    names: list[str] = []
 
-    @classmethod
-    def _open_cfg(cls, filename: str) -> io.StringIO:
-        cls.opened.append(filename)
-        if len(cls.opened) > _MOST_FILES:
-            raise ValueError(f"{cls.opened[0]} is its own _BASE_, directly or by way of others")
+    def open_config(_: object, filename: str) -> io.StringIO:
+        names.append(filename)
+        if len(names) > _MOST_FILES:
+            raise ValueError(f"{names[0]} is its own _BASE_, directly or by way of others")
         web = filename.startswith(("http://", "https://"))
         try:
-            opened = super()._open_cfg(filename) if web else open_regular(filename)
+            opened = CN._open_cfg(filename) if web else open_regular(filename)
         except ValueError as error:  # a folder, a pipe, a device
-            if len(cls.opened) == 1:
+            if len(names) == 1:
                 raise
-            raise ValueError(f"{cls.opened[0]}: its _BASE_ {error}") from error
+            raise ValueError(f"{names[0]}: its _BASE_ {error}") from error
         with opened as file:
             content = file.read()
         try:
@@ -63,3 +62,5 @@ class _PlainFiles(CN):
         except ValueError as error:  # of bytes that are no text, too
             raise ValueError(f"{filename} cannot be read as a config: {error}") from error
         return io.StringIO(text)
+
+    return type("_Files", (CN,), {"_open_cfg": classmethod(open_config)})
