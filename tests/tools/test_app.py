@@ -173,7 +173,7 @@ def server(request, tmp_path_factory):
         assert probe.connect_ex(("127.0.0.1", int(match.group(2)))) != 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page(server):
     """The open page; at the end all that it asked for lies on this server."""
     from playwright.sync_api import sync_playwright
