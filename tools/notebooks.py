@@ -35,7 +35,7 @@ PAGES = {
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
 _HIDDEN = re.compile(r"^<!-- notebook\n(.*?)^-->\n?", re.MULTILINE | re.DOTALL)
 _REPLACE = re.compile(r"^(.+) => (.+)$", re.MULTILINE)
-_ASSIGNMENT = re.compile(r'^(?:export )?[A-Z_]+=(?:"[^"]*"|\S*)$', re.MULTILINE)
+_ASSIGNMENT = re.compile(r'^(?:export )?[A-Z0-9_]+=(?:"[^"]*"|\S*)$', re.MULTILINE)
 
 SET_UP = """\
 # Files go to output/{name} beside this notebook, and `python` is the one that runs it.

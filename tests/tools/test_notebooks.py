@@ -53,10 +53,12 @@ def test_what_shall_raise_is_marked() -> None:
 
 
 def test_a_shell_knows_the_variables_of_those_before() -> None:
-    page = 'T\n```bash\nDATA="a\n  b"\npython tools/demo.py $DATA\n```\n```bash\necho $DATA\n```\n'
+    page = (
+        'T\n```bash\nDATA2="a\n  b"\npython tools/demo.py $DATA2\n```\n```bash\necho $DATA2\n```\n'
+    )
     first, second = (text for kind, text in sources(page) if kind == "code")
-    assert first == '%%bash\nset -e\nDATA="a\n  b"\npython -m panoptic_tools.demo $DATA'
-    assert second == '%%bash\nset -e\nDATA="a\n  b"\necho $DATA'
+    assert first == '%%bash\nset -e\nDATA2="a\n  b"\npython -m panoptic_tools.demo $DATA2'
+    assert second == '%%bash\nset -e\nDATA2="a\n  b"\necho $DATA2'
 
 
 def test_comments_add_cells_and_replace_words() -> None:
