@@ -37,7 +37,7 @@ from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.multilevel.wishes import Room, find_seeds, find_targets
-from cops.solver.parallel import ALONE
+from cops.solver.parallel import ALONE, Workers
 
 # Links to visit, as a share of the edges and for each graph, however small. On hard problems there
 # is always another chain, and most of the gain comes from the first ones.
@@ -77,7 +77,16 @@ class Chain(NamedTuple):
     row: Row
 
 
-def move_chains(graph, clusters, class_of, waiting, patience, budget, one_source, workers=ALONE):
+def move_chains(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    waiting: npt.NDArray[np.bool_],
+    patience: int,
+    budget: int,
+    one_source: bool,
+    workers: Workers = ALONE,
+) -> float:
     """Move chains of nodes from cluster to cluster where that lowers the cost.
 
     Args:
@@ -137,7 +146,9 @@ def _move_from(
     return total
 
 
-def make_chain(graph):
+def make_chain(
+    graph: Graph,
+) -> Chain:
     """Allocate for a graph; no node is met."""
     num_nodes = graph.node_costs.shape[0]
     row = make_row(graph)

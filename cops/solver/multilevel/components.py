@@ -83,7 +83,9 @@ def _join_band(graph, key, parent, begin, end):
     return 0
 
 
-def _list_between(graph, key, parent, begin, end):
+def _list_between(
+    graph: Graph, key: npt.NDArray[np.int64], parent: Labels, begin: int, end: int
+) -> Labels:
     """List the sets, by their roots (S, 2), that edges from begin .. end - 1 to earlier nodes join.
 
     A pair may be listed several times, but not where the edge before is of the same.
@@ -92,7 +94,7 @@ def _list_between(graph, key, parent, begin, end):
         return np.empty((0, 2), np.int32)
     capacity = graph.offsets.size * (end - begin)
     if graph.offsets.size == 0:
-        capacity = graph.first[end] - graph.first[begin]
+        capacity = int(graph.first[end] - graph.first[begin])
     pairs = np.empty((capacity, 2), np.int32)
     count = _fill_between(graph, key, parent, begin, end, pairs)
     return pairs[:count]

@@ -23,6 +23,7 @@ from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import Numbers, count_sizes, leave, take_unused
 from cops.solver.multilevel.refine import find_class, find_contact, find_restless
 from cops.solver.multilevel.rows import (
+    Graph,
     Row,
     Tally,
     add_up,
@@ -32,7 +33,7 @@ from cops.solver.multilevel.rows import (
     sum_sides,
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
-from cops.solver.parallel import ALONE
+from cops.solver.parallel import ALONE, Workers
 
 # After one forced move, no more nodes than this are asked.
 MAX_ANSWERS = 512
@@ -73,7 +74,14 @@ class Trial(NamedTuple):
 MOVES, ROWS, LINKS = 0, 1, 2
 
 
-def force_moves(graph, partitionable, clusters, class_of, budget, workers=ALONE):
+def force_moves(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    budget: int,
+    workers: Workers = ALONE,
+) -> float:
     """Force nodes to move, let the others answer, and keep what lowers the cost.
 
     Args:
@@ -123,7 +131,10 @@ def _force_in_order(
     return total
 
 
-def _make_trial(graph, clusters):
+def _make_trial(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+) -> Trial:
     """Allocate for a labelling of a graph."""
     num_nodes, num_classes = graph.node_costs.shape
     num_numbers = num_classes + num_nodes

@@ -98,15 +98,32 @@ def contract(
     if len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters:
         runs = range(len(graph.offsets))
         found = workers.run([partial(_sum_run, graph, clusters, r) for r in runs])
-        ends, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        ends, costs = _join_lists(found, workers)
         groups = _group_members(np.ascontiguousarray(ends[:, 0]), num_clusters, workers)
-        ends, costs = _merge_edges(ends, costs, *groups)
+        blocks = _cut_by_members(groups[0], len(costs))
+        found = workers.run([partial(_merge_block, ends, costs, *groups, *b) for b in blocks])
     else:
         found = workers.run(
             [partial(_sum_block, graph, clusters, first, members, *b) for b in blocks]
         )
-        ends, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    ends, costs = _join_lists(found, workers)
     return make_graph(ends, costs, 1.0, reduced, best, True), sum(taken)
+
+
+def _join_lists(
+    found: list[tuple[Labels, npt.NDArray[np.float64]]], workers: Workers
+) -> tuple[Labels, npt.NDArray[np.float64]]:
+    """Put lists of edges, (E, 2) ends and (E,) costs each, one behind the other."""
+    bounds = np.cumsum([0, *(len(costs) for _, costs in found)]).tolist()
+    ends = np.empty((bounds[-1], 2), np.int32)
+    costs = np.empty(bounds[-1], np.float64)
+
+    def copy(begin: int, number: int) -> None:
+        end = begin + len(found[number][1])
+        ends[begin:end], costs[begin:end] = found[number]
+
+    workers.run([partial(copy, bounds[number], number) for number in range(len(found))])
+    return ends, costs
 
 
 def _cut_by_members(first: npt.NDArray[np.int64], num_members: int) -> list[tuple[int, int]]:
@@ -153,7 +170,7 @@ def _sum_run(graph, clusters, r):
     return ends[:count], costs[:count]
 
 
-def _merge_edges(ends, costs, first, members):
+def _merge_block(ends, costs, first, members, begin, end):
     """Add up the costs of edges with the same ends; return the edges that are left.
 
     Args:
@@ -161,11 +178,14 @@ def _merge_edges(ends, costs, first, members):
         costs: (E,) float64.
         first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
         members: (E,) edges grouped so.
+        begin: the first cluster whose edges are merged.
+        end: the cluster after the last one.
     """
-    merged = np.empty_like(ends)
-    merged_costs = np.empty_like(costs)
+    capacity = first[end] - first[begin]
+    merged = np.empty((capacity, 2), np.int32)
+    merged_costs = np.empty(capacity, np.float64)
     slot = np.full(len(first) - 1, -1, np.int64)
-    count = _merge_groups(ends, costs, first, members, slot, merged, merged_costs)
+    count = _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs)
     return merged[:count], merged_costs[:count]
 
 
@@ -206,7 +226,7 @@ def _write_edge(ends, costs, count, a, b, total):
 
 
 @jit_pass
-def _merge_groups(ends, costs, first, members, slot, merged, merged_costs):
+def _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs):
     """Add up the costs of edges with the same ends; return how many edges are left.
 
     Args:
@@ -214,18 +234,20 @@ def _merge_groups(ends, costs, first, members, slot, merged, merged_costs):
         costs: (E,) float64.
         first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
         members: (E,) edges grouped so.
+        begin: the first cluster whose edges are merged.
+        end: the cluster after the last one.
         slot: (M,), all -1.
         merged: (E, 2) int32, written.
         merged_costs: (E,) float64, written.
     """
     count = 0
-    for c in range(slot.size):
-        begin = count
+    for c in range(begin, end):
+        earlier = count
         for m in range(first[c], first[c + 1]):
             e = members[m]
             other = ends[e, 1]
-            # A slot below `begin` was used by an earlier cluster.
-            if slot[other] < begin:
+            # A slot below `earlier` was used by an earlier cluster.
+            if slot[other] < earlier:
                 slot[other] = count
                 merged[count, 0] = c
                 merged[count, 1] = other

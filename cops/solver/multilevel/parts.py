@@ -11,13 +11,15 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from cops.solver._jit import jit_pass
 from cops.solver.multilevel.chain import chain_budget, move_chains
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.refine import move_constrained
-from cops.solver.parallel import ALONE
+from cops.solver.multilevel.rows import Graph
+from cops.solver.parallel import ALONE, Workers
 
 # Bounds on passes over one contracted graph.
 PART_PASSES = 20
@@ -27,7 +29,14 @@ PART_PATIENCE = 8
 PART_BUDGET = 0.3
 
 
-def move_parts(graph, partitionable, clusters, class_of, max_rounds, workers=ALONE):
+def move_parts(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    max_rounds: int,
+    workers: Workers = ALONE,
+) -> float:
     """Move parts of clusters as wholes, alone and in chains: small ones, then connected clusters.
 
     In the first round a part is a connected set of nodes that have one cluster *and* one best class
@@ -49,7 +58,7 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds, workers=ALO
     # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
     # are the labelling of the latter.
     small, coarse, classes = graph, clusters, class_of
-    parts = None
+    parts: npt.NDArray[np.int32] | None = None
     total = 0.0
     budget = int(PART_BUDGET * chain_budget(graph))
     for number in range(max_rounds):
@@ -75,7 +84,12 @@ def move_parts(graph, partitionable, clusters, class_of, max_rounds, workers=ALO
     return total
 
 
-def renumber(clusters, class_of, num_classes, capacity):
+def renumber(
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    num_classes: int,
+    capacity: int,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Renumber the instances of a labelling K, K + 1, ... by their first nodes.
 
     Returns:

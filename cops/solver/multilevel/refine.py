@@ -24,11 +24,13 @@ Shapes: n nodes of a graph, K classes.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
+    Graph,
     add_up,
     load_labels,
     make_row,
@@ -37,13 +39,20 @@ from cops.solver.multilevel.rows import (
     wake_neighbours,
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
-from cops.solver.parallel import ALONE
+from cops.solver.parallel import ALONE, Workers
 
 # Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
 RESTLESS_BLOCK = 1024
 
 
-def move_constrained(graph, partitionable, clusters, class_of, max_passes, workers=ALONE):
+def move_constrained(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    max_passes: int,
+    workers: Workers = ALONE,
+) -> float:
     """Move each node to where it gains most until no move gains, or for `max_passes`.
 
     Args:
@@ -164,7 +173,12 @@ def find_class(graph, v, partitionable, tally, now, threshold):
     return best, threshold
 
 
-def find_restless(graph, clusters, class_of, workers=ALONE):
+def find_restless(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    workers: Workers = ALONE,
+) -> npt.NDArray[np.bool_]:
     """Mark (n,) nodes by False if they stay where they are as long as no neighbour moves.
 
     That is the first test of `move_constrained`. With a stencil it is made for many nodes at a
@@ -175,7 +189,7 @@ def find_restless(graph, clusters, class_of, workers=ALONE):
     num_nodes = graph.node_costs.shape[0]
     restless = np.ones(num_nodes, np.bool_)
 
-    def mark(first, last):
+    def mark(first: int, last: int) -> None:
         inside = np.empty(RESTLESS_BLOCK, np.float32)
         outside = np.empty(RESTLESS_BLOCK, np.float32)
         _mark_restless(graph, clusters, class_of, first, last, inside, outside, restless)
@@ -226,7 +240,11 @@ def _add_sides(own, other, costs, inside, outside):
         outside[i] += zero if same else max(cost, zero)
 
 
-def labelling_cost(graph, clusters, class_of):
+def labelling_cost(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+) -> float:
     """Sum the cost of a labelling in reduced node costs, in float64."""
     return _sum_labelling(graph, clusters, class_of, make_row(graph))
 

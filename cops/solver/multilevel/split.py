@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_pass
-from cops.solver.multilevel.rows import Row, load_labels, make_row
+from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
-from cops.solver.parallel import ALONE
+from cops.solver.parallel import ALONE, Workers
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
 SEED_SHARE = 0.1
@@ -66,7 +66,13 @@ class Part(NamedTuple):
     row: Row
 
 
-def split_clusters(graph, clusters, class_of, budget, workers=ALONE):
+def split_clusters(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    budget: int,
+    workers: Workers = ALONE,
+) -> float:
     """Split clusters of classes in P where that lowers the cost.
 
     A pass over the links finds the seeds; growing a part costs its links, and log n for each.
@@ -84,7 +90,9 @@ def split_clusters(graph, clusters, class_of, budget, workers=ALONE):
     """
     inside = np.empty(len(clusters), np.float64)
     seeds = np.concatenate(
-        workers.over(len(inside), lambda *block: _find_seeds(graph, clusters, *block, inside))
+        workers.over(
+            len(inside), lambda begin, end: _find_seeds(graph, clusters, begin, end, inside)
+        )
     )
     if len(seeds) == 0:
         return 0.0
@@ -137,7 +145,7 @@ def _split_at(graph, clusters, class_of, budget, seeds, size, grown, part):
     return total
 
 
-def _make_part(row, inside):
+def _make_part(row: Row, inside: npt.NDArray[np.float64]) -> Part:
     """Allocate for a graph with these longest rows; no node is met or taken."""
     num_nodes = inside.size
     return Part(
@@ -243,7 +251,13 @@ def _take_off(graph, clusters, own, new, count, part):
     return 0
 
 
-def _find_seeds(graph, clusters, begin, end, inside):
+def _find_seeds(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    begin: int,
+    end: int,
+    inside: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int32]:
     """Return the seeds among nodes begin .. end - 1, int32, and fill `inside` (n,) for them."""
     seeds = np.empty(end - begin, np.int32)
     count = _list_seeds(graph, clusters, begin, end, make_row(graph), inside, seeds)

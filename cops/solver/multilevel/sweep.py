@@ -11,10 +11,12 @@ Shapes: n nodes of a graph, K classes, M clusters.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, number_by_first, take_unused
 from cops.solver.multilevel.rows import (
+    Graph,
     add_up,
     load_labels,
     make_row,
@@ -34,7 +36,12 @@ from cops.solver.multilevel.sums import (
 )
 
 
-def first_sweep(graph, begin, end, clusters):
+def first_sweep(
+    graph: Graph,
+    begin: int,
+    end: int,
+    clusters: npt.NDArray[np.int32],
+) -> int:
     """Let each node of a range join the best cluster of earlier nodes of the range, or found one.
 
     One pass in the order of the nodes, over backward rows only: a later neighbour is in no cluster
@@ -98,7 +105,10 @@ def _guess_cluster(graph, v, row, count, sums):
     return best
 
 
-def move_freely(graph, max_passes):
+def move_freely(
+    graph: Graph,
+    max_passes: int,
+) -> tuple[npt.NDArray[np.int32], int]:
     """Start from single nodes and move each to the best cluster until no move gains.
 
     A node may also leave its cluster for one of its own. Nodes are taken in order. After the first

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
-from cops.solver.multilevel.rows import Row, load_labels, make_row
-from cops.solver.parallel import ALONE
+from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
+from cops.solver.parallel import ALONE, Workers
 
 # A node is a seed if its move costs less than this share of all its edges, in absolute terms.
 SEED_SHARE = 0.2
@@ -82,7 +82,13 @@ def _compare(graph, clusters, class_of, v, num_links, room):
     return Wish(same, anywhere, lack_same, lack_any)
 
 
-def find_seeds(graph, clusters, class_of, waiting, workers=ALONE):
+def find_seeds(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    waiting: npt.NDArray[np.bool_],
+    workers: Workers = ALONE,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """List the seeds.
 
     Args:
@@ -103,7 +109,14 @@ def find_seeds(graph, clusters, class_of, waiting, workers=ALONE):
     return seeds, np.concatenate([block[1] for block in found], axis=1)
 
 
-def _find_seeds(graph, clusters, class_of, waiting, begin, end):
+def _find_seeds(
+    graph: Graph,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    waiting: npt.NDArray[np.bool_],
+    begin: int,
+    end: int,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """Do `find_seeds` for nodes begin .. end - 1."""
     room = Room(make_row(graph), np.empty(class_of.size, np.float64))
     seeds = np.empty(end - begin, np.int32)
