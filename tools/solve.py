@@ -165,7 +165,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 @orderly
-@orderly
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; 2 if the file or the command is wrong."""
     options = parse_args(arguments)
