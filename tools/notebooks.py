@@ -30,6 +30,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOLDER = DOCS / "notebooks"
 PAGES = {
     "own_data": "tutorials/own_data.md",
+    "nuclei": "nuclei.md",
+    "solver": "tutorials/solver.md",
     "python": "howto/python.md",
 }
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)

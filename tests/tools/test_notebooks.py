@@ -29,10 +29,10 @@ def test_a_difference_is_told_and_mended(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     assert notebooks.main(["--check"]) == 1 and not list(tmp_path.iterdir())
     assert notebooks.main([]) == 0
-    (tmp_path / "python.ipynb").write_text("{}")
+    (tmp_path / "solver.ipynb").write_text("{}")
     capsys.readouterr()
     assert notebooks.main(["--check"]) == 1
-    assert capsys.readouterr().out == "python.ipynb: is not as docs/howto/python.md\n"
+    assert capsys.readouterr().out == "solver.ipynb: is not as docs/tutorials/solver.md\n"
 
 
 def test_doctests_lose_prompts_and_keep_what_they_show() -> None:
@@ -76,6 +76,8 @@ def test_comments_add_cells_and_replace_words() -> None:
 
 # What the cells must have shown.
 SHOWN = {
+    "solver": ['"text/plain": "3"', '"text/plain": "1536"', '"text/plain": "True"'],
+    "nuclei": ["nothing wrong", "calibrated", "nucleus"],
     "python": ["['background', 'nucleus']", "floats from 0 to 200 are no image"],
     "own_data": ["nothing wrong", "loss_panoptic_quality"],
 }
