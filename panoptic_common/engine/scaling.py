@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
@@ -87,9 +89,10 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
 
 def require_schedule(cfg: CfgNode) -> None:
     """Raise ValueError unless a config trains at all: MAX_ITER and BASE_LR are positive."""
-    for key in ("MAX_ITER", "BASE_LR"):
+    # Neither NaN nor infinity, nor an integer that numpy has none for.
+    for key, limit in (("MAX_ITER", 2**63), ("BASE_LR", math.inf)):
         value = cfg.SOLVER[key]
-        if not 0 < value < 2**63:  # no NaN either, and nothing that no float can hold
+        if not 0 < value < limit:
             raise ValueError(f"SOLVER.{key} is {value}: give a positive number")
 
 

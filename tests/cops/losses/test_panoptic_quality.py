@@ -34,7 +34,7 @@ def truth_of(segment_map, classes) -> SimpleNamespace:
 def masks_of(masks, classes, match, num_predicted=None) -> PanopticMasks:
     masks = torch.as_tensor(masks)
     clusters = masks.detach().flatten(1).argmax(dim=0).to(torch.int32).numpy()
-    solution = Result(clusters, clusters, np.zeros(0, bool), 0.0)
+    solution = Result(np.asarray(classes, np.int32)[clusters], clusters, np.zeros(0, bool), 0.0)
     return PanopticMasks(
         masks,
         torch.as_tensor(classes, dtype=torch.int64),

@@ -9,10 +9,12 @@ import sys
 import pytest
 from project import ROOT
 
+# They import nothing but Python's own.
+WITHOUT_LIBRARIES = ("setup_environment.py", "notebooks.py")
 PROGRAMS = sorted(
     path.name
     for path in (ROOT / "tools").glob("*.py")
-    if "__main__" in path.read_text("utf-8") and path.name != "setup_environment.py"
+    if "__main__" in path.read_text("utf-8") and path.name not in WITHOUT_LIBRARIES
 )
 # Ctrl-C at the first import of a library that is not Python's own.
 INTERRUPTED = """
