@@ -20,8 +20,9 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 from tabulate import tabulate
 
@@ -101,17 +102,12 @@ def recorded(record: Record) -> Iterator[None]:
 
         return call
 
-    before = [(module, name, getattr(module, name)) for module, name, _ in PHASES]
-    before += [(Workers, "run", Workers.run), (solver, "call_beside", solver.call_beside)]
-    try:
-        for module, name, title in PHASES:
-            setattr(module, name, timed(getattr(module, name), title))
-        Workers.run = run  # type: ignore[method-assign, assignment]
-        solver.call_beside = lambda task: task()
+    replacements = [(m, name, timed(getattr(m, name), title)) for m, name, title in PHASES]
+    replacements += [(Workers, "run", run), (solver, "call_beside", lambda task: task())]
+    with ExitStack() as stack:
+        for owner, name, function in replacements:
+            stack.enter_context(mock.patch.object(owner, name, function))
         yield
-    finally:
-        for module, name, function in before:
-            setattr(module, name, function)
 
 
 def best_record(solve: Callable[[], Any], repeat: int) -> Record:
