@@ -45,7 +45,10 @@ def test_commands_are_found():
 @pytest.fixture(autouse=True)
 def nuclei(monkeypatch):
     """The classes of the nuclei, which a fresh clone has no data of."""
-    classes = [{"id": 1, "name": "nucleus", "isthing": 1}, {"id": 2, "name": "ground", "isthing": 0}]
+    classes = [
+        {"id": 1, "name": "nucleus", "isthing": 1},
+        {"id": 2, "name": "rest", "isthing": 0},
+    ]
     table = build_class_table(classes, "nuclei")
     for name in ("nuclei_train", "nuclei_val"):
         monkeypatch.setitem(catalog._CLASS_TABLES, name, table)
