@@ -1,0 +1,1 @@
+"""Systems of others, made ready to be trained on the same images as ours; none of their code."""
