@@ -21,10 +21,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cops import build_target_function
-from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.config import load_config
-from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import (
     checked,
@@ -35,6 +31,11 @@ from panoptic_tools.arguments import (
     require_pairs,
 )
 from panoptic_tools.studies.library.gradients import WAYS, compare_batch
+from panoptic_tools.studies.library.surrogate_training import (
+    loaded_model,
+    surrogate_config,
+    training_batches,
+)
 from panoptic_tools.studies.library.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -54,36 +55,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parsed = parser.parse_args(arguments)
     require_at_least(parser, parsed, 1, "batches")
     require_pairs(parser, parsed.opts)
-    parsed.cfg = checked(parser, lambda: surrogate_config(parsed))
+    parsed.cfg = checked(parser, lambda: reference_config(parsed))
     return parsed
 
 
-def surrogate_config(arguments: argparse.Namespace) -> CfgNode:
-    """Load the complete config.
+def reference_config(arguments: argparse.Namespace) -> CfgNode:
+    """Load the config in which the reference is solved: multilevel, from scratch.
 
     Raises:
         ValueError: it does not train the surrogate.
     """
-    cfg = load_config(arguments.config_file, arguments.opts)
+    cfg = surrogate_config(arguments.config_file, arguments.opts)
     cfg.SEED = arguments.seed
-    cfg.DATALOADER.NUM_WORKERS = 0
-    if cfg.MODEL.COPS.TRAINING != "surrogate":
-        raise ValueError(
-            f'MODEL.COPS.TRAINING is {cfg.MODEL.COPS.TRAINING!r}: give a config with "surrogate"'
-        )
-    # The reference is what "multilevel" gives from scratch.
     cfg.MODEL.COPS.SOLVER.METHOD = "multilevel"
     cfg.MODEL.COPS.BACKWARD.WARM_START = False
     return cfg
-
-
-class Trainer(PanopticTrainer):
-    """Gives the training images of a config."""
-
-    @classmethod
-    def build_target_function(cls, cfg: CfgNode) -> Any:
-        """Return that of COPS."""
-        return build_target_function(cfg)
 
 
 def as_markdown(figures: Sequence[dict[str, Any]]) -> str:
@@ -118,13 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     cfg = options.cfg
     try:
-        model = Trainer.build_model(cfg)
-        PanopticCheckpointer(model, cfg=cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
+        model = loaded_model(cfg)
     except (ValueError, OSError, KeyError) as error:
         return refuse(__file__, error)
-    model.train()
     figures = []
-    loader = iter(Trainer.build_train_loader(cfg))
+    loader = training_batches(cfg)
     for index in range(options.batches):
         figures += compare_batch(model, next(loader), options.seed + index)
     print(f"{len(figures) // (len(WAYS) + 1)} images: median (quartiles)\n")

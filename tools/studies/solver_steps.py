@@ -18,16 +18,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-
-from cops import build_target_function
-from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.config import load_config
-from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import (
     checked,
@@ -42,14 +35,17 @@ from panoptic_tools.studies.library.steps import (
     RANDOM,
     Standing,
     adam_step,
+    edges_moved,
     random_step,
     standing,
     stepped,
 )
+from panoptic_tools.studies.library.surrogate_training import (
+    loaded_model,
+    surrogate_config,
+    training_batches,
+)
 from panoptic_tools.studies.library.tables import markdown_table
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
 
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 
@@ -74,36 +70,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parsed = parser.parse_args(arguments)
     require_at_least(parser, parsed, 2, "batches")
     require_pairs(parser, parsed.opts)
-    parsed.cfg = checked(parser, lambda: surrogate_config(parsed))
+    parsed.cfg = checked(parser, lambda: surrogate_config(parsed.config_file, parsed.opts))
     return parsed
 
 
-def surrogate_config(arguments: argparse.Namespace) -> CfgNode:
-    """Load the complete config.
-
-    Raises:
-        ValueError: it does not train the surrogate.
-    """
-    cfg = load_config(arguments.config_file, arguments.opts)
-    cfg.DATALOADER.NUM_WORKERS = 0
-    if cfg.MODEL.COPS.TRAINING != "surrogate":
-        raise ValueError(
-            f'MODEL.COPS.TRAINING is {cfg.MODEL.COPS.TRAINING!r}: give a config with "surrogate"'
-        )
-    return cfg
-
-
-class Trainer(PanopticTrainer):
-    """Gives the training images of a config."""
-
-    @classmethod
-    def build_target_function(cls, cfg: CfgNode) -> Any:
-        """Return that of COPS."""
-        return build_target_function(cfg)
-
-
 def follow(
-    model: torch.nn.Module,
+    model: Any,
     own: Sequence[list[dict]],
     others: Sequence[list[dict]],
     rates: Sequence[float],
@@ -135,20 +107,6 @@ def follow(
             figures.append({"direction": direction, "rate": rate, **changes})
     start = {name: s._asdict() for name, s in before.items()}
     return [{"direction": "start", "rate": 0.0, **start}, *figures]
-
-
-@contextmanager
-def edges_moved(model: torch.nn.Module, offset: float) -> Iterator[None]:
-    """Add a constant to the costs of all edges; inside the context only."""
-    parameter = model.cost_scale.edge_offset
-    before = parameter.detach().clone()
-    with torch.no_grad():
-        parameter -= offset  # an edge costs less the greater it is
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            parameter.copy_(before)
 
 
 def as_markdown(figures: Sequence[dict[str, Any]], measure: str) -> str:
@@ -183,17 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     cfg = options.cfg
     try:
-        model = Trainer.build_model(cfg)
-        PanopticCheckpointer(model, cfg=cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
+        model = loaded_model(cfg)
     except (ValueError, OSError, KeyError) as error:
         return refuse(__file__, error)
-    model.train()
     everything = []
     for offset in options.edge_offsets:
         figures = []
         for seed in options.seeds:
             cfg.SEED = seed
-            loader = iter(Trainer.build_train_loader(cfg))
+            loader = training_batches(cfg)
             own, others = ([next(loader) for _ in range(options.batches)] for _ in range(2))
             with edges_moved(model, offset):
                 figures += [

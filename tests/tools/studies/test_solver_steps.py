@@ -66,7 +66,7 @@ def test_edges_move_by_the_constant():
     model = tiny_model(SURROGATE)
     logits = torch.randn(1, 6, 3, 4)
     before = model.cost_scale.edge_costs(logits)
-    with solver_steps.edges_moved(model, 0.5):
+    with steps.edges_moved(model, 0.5):
         assert torch.allclose(model.cost_scale.edge_costs(logits), before + 0.5)
     assert torch.equal(model.cost_scale.edge_costs(logits), before)
 

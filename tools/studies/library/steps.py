@@ -122,6 +122,20 @@ def stepped(model: nn.Module, step: Step, rate: float) -> Iterator[None]:
                 parameter.copy_(value)
 
 
+@contextmanager
+def edges_moved(model: nn.Module, offset: float) -> Iterator[None]:
+    """Add a constant to the costs of all edges; inside the context only."""
+    parameter = model.cost_scale.edge_offset
+    before = parameter.detach().clone()
+    with torch.no_grad():
+        parameter -= offset  # an edge costs less the greater it is
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)
+
+
 @torch.no_grad()
 def standing(model: nn.Module, batches: Sequence[Batch]) -> Standing:
     """Measure a network on some batches, solved as in training but without cost dropout.
