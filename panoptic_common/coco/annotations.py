@@ -23,6 +23,7 @@ from typing import Any
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
 
+_NO_IMAGE_ID = "neither an integer nor a text"
 MAX_CLASSES = 255  # training numbers the classes from 0, and void has the number 255
 
 
@@ -125,14 +126,16 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
     seen_names: set[str] = set()
     for position, category in enumerate(categories):
         name = f"category {category.get('id', f'at position {position}')}"
-        if not _is_integer(category.get("id")):
-            problems.append(f"{name}: 'id' is missing or no integer")
+        if not is_integer(category.get("id")):
+            problems.append(f"{name}: 'id' is {_shown(category.get('id'), 'no integer')}")
         elif category["id"] in seen_ids:
             problems.append(f"{name}: the id occurs more than once")
         else:
             seen_ids.add(category["id"])
         if not isinstance(category.get("name"), str) or not category["name"]:
             problems.append(f"{name}: 'name' is missing")
+        elif unprintable := _unprintable(category["name"]):
+            problems.append(f"{name}: 'name' is {category['name']!r}, {unprintable}")
         elif category["name"] in seen_names:
             problems.append(f"{name}: the name {category['name']!r} occurs more than once")
         else:
@@ -155,15 +158,34 @@ def palette_colour(position: int) -> list[int]:
     return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Tell whether a value is a whole number; true and false, which Python counts, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_image_id(value: Any) -> bool:
+    """Tell whether a value can be the id of an image: a whole number or a text."""
+    return isinstance(value, str) or is_integer(value)
+
+
+def _shown(value: Any, wrong: str) -> str:
+    """Say that a value is missing, or show it and what is wrong with it."""
+    text = repr(value)
+    return "missing" if value is None else f"{text if len(text) < 60 else text[:60]}, {wrong}"
+
+
+def _unprintable(name: str) -> str:
+    """Return why a name would spoil a table or a terminal, "" if it would not."""
+    if not name.strip():
+        return "nothing but spaces"
+    return "" if name.isprintable() else "which has characters that cannot be printed"
 
 
 def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) == 3
-        and all(_is_integer(channel) and 0 <= channel <= 255 for channel in value)
+        and all(is_integer(channel) and 0 <= channel <= 255 for channel in value)
     )
 
 
@@ -172,7 +194,7 @@ def _is_colour(value: Any) -> bool:
 
 def known_ids(entries: Iterable[Mapping[str, Any]]) -> frozenset[int | str]:
     """Return the ids in `images` or `categories`, leaving out those that can be no id."""
-    return frozenset(e["id"] for e in entries if isinstance(e.get("id"), (int, str)))
+    return frozenset(e["id"] for e in entries if is_image_id(e.get("id")))
 
 
 def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -181,8 +203,8 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
     seen: set[Any] = set()
     for position, image in enumerate(images):
         name = f"image {image.get('id', f'at position {position}')}"
-        if not isinstance(image.get("id"), (int, str)):
-            problems.append(f"{name}: 'id' is missing or neither an integer nor a string")
+        if not is_image_id(image.get("id")):
+            problems.append(f"{name}: 'id' is {_shown(image.get('id'), _NO_IMAGE_ID)}")
         elif image["id"] in seen:
             problems.append(f"{name}: the id occurs more than once in images[]")
         else:
@@ -192,7 +214,7 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
         for key in ("height", "width"):
             value: Any = image.get(key)
             whole = isinstance(value, float) and value.is_integer()  # 96.0, as pandas writes
-            if not (_is_integer(value) or whole) or value < 1:
+            if not (is_integer(value) or whole) or value < 1:
                 problems.append(f"{name}: {key!r} is {value!r}, no positive integer")
     return problems
 
@@ -216,8 +238,9 @@ def annotation_problems(
     """
     name = f"image {annotation.get('image_id')}"
     problems = []
-    if not isinstance(annotation.get("image_id"), (int, str)):
-        problems.append(f"annotation of {annotation.get('file_name')}: 'image_id' is missing")
+    if not is_image_id(annotation.get("image_id")):
+        found = _shown(annotation.get("image_id"), _NO_IMAGE_ID)
+        problems.append(f"annotation of {annotation.get('file_name')}: 'image_id' is {found}")
     elif annotation["image_id"] not in image_ids:
         kind = _other_kind(annotation["image_id"], image_ids)
         problems.append(f"{name}: annotated, but not in images[]{kind}")
@@ -242,7 +265,7 @@ def _repeated_stuff(segments: Sequence[Any], stuff_ids: Collection[int]) -> list
     first: dict[int, Any] = {}
     for segment in segments:
         category: Any = segment.get("category_id") if isinstance(segment, dict) else None
-        if not _is_integer(category) or category not in stuff_ids or segment.get("iscrowd"):
+        if not is_integer(category) or category not in stuff_ids or segment.get("iscrowd"):
             continue
         other = first.setdefault(category, segment.get("id"))
         if other != segment.get("id"):
@@ -260,13 +283,13 @@ def _segment_problem(
     if not isinstance(segment, dict):
         return "not an object"
     segment_id = segment.get("id")
-    if not isinstance(segment_id, int) or not VOID_ID < segment_id <= MAX_ID:
+    if not is_integer(segment_id) or not VOID_ID < segment_id <= MAX_ID:
         return f"'id' is not an integer of 1..{MAX_ID} (0 is void)"
     if segment_id in seen:
         return "the id is listed more than once in this image"
     seen.add(segment_id)
     category = segment.get("category_id")
-    if not _is_integer(category) or category not in category_ids:
+    if not is_integer(category) or category not in category_ids:
         return f"category {category} is not in categories[]{_other_kind(category, category_ids)}"
     if segment.get("iscrowd") not in (None, 0, 1):
         return f"'iscrowd' is {segment['iscrowd']}, neither 0 nor 1"
@@ -284,13 +307,15 @@ def _is_box(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _other_kind(value: Any, ids: Collection[int | str]) -> str:
     """Say so if ids hold the value as text where it is a number, or the other way round."""
     if isinstance(value, str) and any(str(known) == value for known in ids):
         return f" ({value!r} is text, there it is a number)"
-    if _is_integer(value) and str(value) in ids:
+    if is_integer(value) and str(value) in ids:
         return f" ({value} is a number, there it is the text {str(value)!r})"
+    if isinstance(value, (float, bool)) and value in ids:  # pandas writes 4.0 where a row had none
+        return f" (there it is {int(value)}: write ids as whole numbers)"
     return ""

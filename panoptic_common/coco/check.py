@@ -23,6 +23,8 @@ from panoptic_common.coco.annotations import (
     build_class_table,
     category_problems,
     image_problems,
+    is_image_id,
+    is_integer,
     known_ids,
     read_panoptic_json,
 )
@@ -164,7 +166,7 @@ def _plan(
     for annotation in data["annotations"]:
         report.problems += annotation_problems(annotation, image_ids, categories, stuff)
         image_id, png_name = annotation.get("image_id"), annotation.get("file_name")
-        if not isinstance(image_id, (int, str)):
+        if not is_image_id(image_id):
             continue
         if image_id in annotated:
             report.problems.append(f"image {image_id}: annotated more than once")
@@ -207,7 +209,7 @@ def _well_formed(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
     listed = annotation.get("segments_info")
     for segment in listed if isinstance(listed, list) else []:
         if isinstance(segment, dict) and all(
-            isinstance(segment.get(key), int) for key in ("id", "category_id")
+            is_integer(segment.get(key)) for key in ("id", "category_id")
         ):
             segments.setdefault(segment["id"], segment)
     return list(segments.values())

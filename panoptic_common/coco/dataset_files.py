@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,7 +71,32 @@ def why_missing(path: str) -> str:
         return " (a folder has this name)"
     if os.path.islink(path):
         return " (a link of this name leads nowhere)"
-    return " (a pipe or device has this name)" if os.path.exists(path) else ""
+    if os.path.exists(path):
+        return " (a pipe or device has this name)"
+    return _near_name(path)
+
+
+def _near_name(path: str) -> str:
+    """Return which file looks like a missing one, for a message: capitals or accents differ.
+
+    An accent is one character or two, as a Mac writes it, and both look the same.
+    """
+    folder, name = os.path.split(path.replace("\\", "/"))
+    try:
+        others = sorted(list_folder(folder, {}))
+    except OSError:
+        others = []
+    near = next((other for other in others if _alike(other) == _alike(name)), None)
+    if near is None:
+        return ""
+    same = unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", name)
+    what = "whose accents are other characters" if same and near != name else f"called {near!r}"
+    return f" (there is a file {what}: names must agree to the letter)"
+
+
+def _alike(name: str) -> str:
+    """Return a name without the differences that a reader hardly sees."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 class ImageFinder:

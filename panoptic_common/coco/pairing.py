@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panoptic_common.coco.annotations import build_class_table
+from panoptic_common.coco.annotations import build_class_table, is_image_id, is_integer
 from panoptic_common.coco.user_files import read_json
 
 
@@ -40,15 +40,20 @@ def pair_annotations(
 
     Raises:
         ValueError, OSError: a file cannot be read, or an image has no prediction, two, or one that
-            is named as that of another image. Also for a category that the truth does not know.
+            is named as that of another image. Also for a category that the truth does not know, or
+            knows by the name of another one, and for a truth without an image.
     """
     content = read_lists(truth, "annotations", "categories")
     true_annotations = content["annotations"]
     table = build_class_table(content["categories"], str(truth))
     contiguous = {entry["id"]: k for k, entry in enumerate(table)}
-    predicted = read_lists(predictions, "annotations")["annotations"]
+    content_of_predictions = read_lists(predictions, "annotations")
+    predicted = content_of_predictions["annotations"]
+    if not true_annotations:
+        raise ValueError(f"{truth}: no image is annotated, so that there is nothing to compare")
     _require_fields(true_annotations, truth)
     _require_fields(predicted, predictions)
+    _require_same_names(table, content_of_predictions.get("categories"), predictions)
     _require_same_pairs(true_annotations, predicted, predictions)
     by_id = {annotation["image_id"]: annotation for annotation in predicted}
     pairs = []
@@ -95,8 +100,10 @@ def _require_fields(annotations: Sequence[Any], path: Path) -> None:
     owners: dict[str, Any] = {}
     for place, entry in enumerate(annotations):
         where = f"{path}: annotations[{place}]"
-        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), (int, str)):
-            raise ValueError(f"{where} has no image_id")
+        image_id = entry.get("image_id") if isinstance(entry, dict) else None
+        if not is_image_id(image_id):
+            found = "" if image_id is None else f" that is a whole number or a text: {image_id!r}"
+            raise ValueError(f"{where} has no image_id{found}")
         where += f" (image {entry['image_id']!r})"
         if entry["image_id"] in seen:
             raise ValueError(f"{where}: the image is listed twice")
@@ -110,9 +117,44 @@ def _require_fields(annotations: Sequence[Any], path: Path) -> None:
         if not isinstance(segments, list):
             raise ValueError(f"{where} has no list segments_info")
         for segment in segments:
-            for key in ("id", "category_id"):
-                if not isinstance(segment, dict) or not isinstance(segment.get(key), int):
-                    raise ValueError(f"{where}: a segment has no number {key!r}")
+            if wrong := _segment_fault(segment):
+                raise ValueError(f"{where}: {wrong}")
+
+
+def _segment_fault(segment: Any) -> str:
+    """Return what is wrong with the fields of a segment that an evaluation reads, or ""."""
+    for key in ("id", "category_id"):
+        value = segment.get(key) if isinstance(segment, dict) else None
+        if not is_integer(value):
+            found = "" if value is None else f" that is whole: {value!r}"
+            return f"a segment has no number {key!r}{found}"
+    if segment.get("iscrowd") not in (None, 0, 1):
+        return f"segment {segment['id']} has iscrowd {segment['iscrowd']!r}, neither 0 nor 1"
+    return ""
+
+
+def _require_same_names(
+    table: Sequence[Mapping[str, Any]], categories: Any, predictions: Path
+) -> None:
+    """Refuse predictions whose own categories give the name of one class to the id of another.
+
+    Names may differ: programs abbreviate them. But a name of the truth says which class is meant.
+
+    Raises:
+        ValueError: naming the file and the category.
+    """
+    id_of = {entry["name"]: entry["id"] for entry in table}
+    known = set(id_of.values())
+    for category in categories if isinstance(categories, list) else []:
+        name = category.get("name") if isinstance(category, dict) else None
+        number = category.get("id") if isinstance(category, dict) else None
+        if not isinstance(name, str) or not is_integer(number) or number not in known:
+            continue
+        if id_of.get(name, number) != number:
+            raise ValueError(
+                f"{predictions}: category {number} is {name!r} there, which is category"
+                f" {id_of[name]} of the truth: give both files the same categories"
+            )
 
 
 def _require_same_pairs(

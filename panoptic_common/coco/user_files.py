@@ -6,6 +6,7 @@ has no end. So the kind of a file is looked at before its first byte is read. St
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -16,6 +17,14 @@ from typing import Any, BinaryIO
 # Without O_NONBLOCK, opening a named pipe waits for a writer. It does nothing to files.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# How files begin that are no UTF-8; the mark of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -62,7 +71,9 @@ def error_text(error: object) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file in UTF-8, with or without a byte order mark.
+    """Read a JSON file in UTF-8, or in UTF-16 or UTF-32 as its byte order mark says.
+
+    An object that has a key twice is refused. Python would drop one of the two without a word.
 
     Args:
         path: of the file.
@@ -73,16 +84,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it may not be read.
-        ValueError: naming it, if it is damaged, no regular file or nested too deeply. Also if it
-            holds text that no program could print (half a surrogate pair).
+        ValueError: naming it, if it is damaged, packed, no regular file or nested too deeply. Also
+            if it has a key twice, or text that no program could print (half a surrogate pair).
     """
     name = os.fspath(path)
     with open_regular(path) as file:
         data = file.read()
     try:
-        text = data.decode("utf-8-sig")
+        text = _decoded(data)
         del data
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError(f"{name}: the JSON is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
@@ -91,6 +102,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         place = next(_half_characters(content, ""), None)
         if place is not None:
             raise ValueError(f"{name}: {place} is no text: it holds half a surrogate pair")
+    return content
+
+
+def _decoded(data: bytes) -> str:
+    """Return the text of a file; its byte order mark is dropped.
+
+    Raises:
+        ValueError: it is packed, or damaged.
+    """
+    for beginning, program in _PACKED.items():
+        if data.startswith(beginning):
+            raise ValueError(f"it is packed by {program}: unpack it first")
+    found = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8-sig")
+    return data.decode(found)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the keys and values of an object, which must not have a key twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {twice!r} twice: remove one of them")
     return content
 
 

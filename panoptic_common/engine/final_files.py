@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -18,6 +17,7 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_weights_file
 from panoptic_common.checkpoint.model_card import UNSTATED, CardParts, write_card
 from panoptic_common.checkpoint.weights_format import write_weights
+from panoptic_common.coco.user_files import read_json
 from panoptic_common.data.catalog import dataset_paths
 from panoptic_common.files import write_atomically
 
@@ -107,10 +107,11 @@ def licence_of(datasets: Sequence[str]) -> str:
     named: dict[str, None] = {}
     for name in datasets:
         try:
-            content = json.loads(Path(dataset_paths(name).panoptic_json).read_text("utf-8"))
+            content = read_json(dataset_paths(name).panoptic_json)
         except (OSError, ValueError):  # removed since: the training is over
             continue
-        for entry in content.get("licenses") or []:
+        licenses = content.get("licenses") if isinstance(content, dict) else None
+        for entry in licenses if isinstance(licenses, list) else []:
             if isinstance(entry, dict) and entry.get("name"):
                 named[str(entry["name"])] = None
     if not named:

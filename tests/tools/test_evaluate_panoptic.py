@@ -84,9 +84,27 @@ def _as_text(content: dict) -> None:
     content["annotations"][0]["image_id"] = str(content["annotations"][0]["image_id"])
 
 
+def _rename_classes(content: dict) -> None:
+    """Two classes exchange their names, as where a program counts classes in its own order."""
+    first, second = content["categories"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            _rename_classes,
+            "category 1 is 'road' there, which is category 4 of the truth: give both files",
+        ),
+        (
+            lambda c: c["annotations"][0].update(image_id=100.0),
+            "has no image_id that is a whole number or a text: 100.0",
+        ),
+        (
+            lambda c: c["annotations"][0]["segments_info"][0].update(category_id=True),
+            "a segment has no number 'category_id' that is whole: True",
+        ),
         (_doubled, "annotations[3] (image 100): the image is listed twice"),
         (
             _exchanged,
@@ -126,6 +144,40 @@ def test_incomplete_predictions_are_named(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert str(path) in error or "of the prediction" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"].clear(), "no image is annotated"),
+        (
+            lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd="0"),
+            "(image 100): segment 3 has iscrowd '0', neither 0 nor 1",
+        ),
+    ],
+)
+def test_a_truth_that_says_nothing_or_nonsense_is_refused(coco_paths, capsys, change, message):
+    """Figures over no image, and a text "0" that Python takes for true, would look like results."""
+    path = Path(coco_paths.panoptic_json)
+    predictions = path.with_name("predictions.json")
+    predictions.write_text(path.read_text())
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    words = ["--truth", str(path), "--predictions", str(predictions)]
+    assert evaluate_panoptic.main([*words, "--predictions-png", coco_paths.panoptic_png]) == 1
+    said = capsys.readouterr().err
+    assert message in said and str(path) in said and said.count("\n") == 1
+
+
+def test_other_names_for_classes_are_no_contradiction(tiny_dataset, coco_paths, tmp_path, capsys):
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    path = tmp_path / "predictions.json"
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 1, "name": "human"}, {"id": 99, "name": "sky"}, None]
+    path.write_text(json.dumps(content))
+    arguments = ["--truth", str(coco_paths.panoptic_json), "--predictions", str(path)]
+    assert evaluate_panoptic.main([*arguments, "--workers", "1"]) == 0
 
 
 def test_a_byte_order_mark_is_read_and_results_are_json(tiny_dataset, coco_paths, tmp_path):

@@ -20,6 +20,8 @@ from panoptic_common.coco.annotations import (
     read_panoptic_json,
 )
 
+SIZE = {"height": 4, "width": 4}
+
 
 def _paths(tmp_path: Path, text: str | bytes | None) -> PanopticPaths:
     path = tmp_path / "truth.json"
@@ -46,6 +48,9 @@ def test_missing_file_shows_the_expected_tree(tmp_path: Path) -> None:
         ("[" * 10_000, "damaged JSON|nested too deeply"),
         ('{"images": [{"file_name": "\\ud800"}]}', r"images\[0\].file_name is no text"),
         (b"\xff\xfe{}", "damaged JSON"),
+        (b"\x1f\x8b\x08", "packed by gzip: unpack it first"),
+        ('{"images": [], "annotations": [], "images": []}', "the key 'images' twice"),
+        ('{"images": [{"id": 1, "id": 2}]}', "an object has the key 'id' twice"),
         ("[]", "no list 'images'"),
         ('{"images": [], "annotations": {}}', "no list 'annotations'"),
         ('{"images": [], "annotations": []}', "no list 'categories'"),
@@ -97,8 +102,12 @@ def test_palette_is_fixed_and_its_colours_differ() -> None:
     ("change", "message"),
     [
         ({"id": None}, "'id' is missing"),
-        ({"id": "7"}, "'id' is missing or no integer"),
-        ({"id": True}, "'id' is missing or no integer"),
+        ({"id": "7"}, "'id' is '7', no integer"),
+        ({"id": True}, "'id' is True, no integer"),
+        ({"id": 7.0}, "'id' is 7.0, no integer"),
+        ({"name": " \t"}, "'name' is ' \\t', nothing but spaces"),
+        ({"name": "a\nb"}, "'name' is 'a\\nb', which has characters that cannot be printed"),
+        ({"name": "\x1b[31mred"}, "characters that cannot be printed"),
         ({"id": 3}, "category 3: the id occurs more than once"),
         ({"name": ""}, "category 7: 'name' is missing"),
         ({"isthing": 2}, "category 7: 'isthing'"),
@@ -129,7 +138,7 @@ def test_no_categories_are_a_problem() -> None:
     ("change", "message"),
     [
         ({"id": None}, "'id' is missing"),
-        ({"id": [1]}, "'id' is missing"),
+        ({"id": [1]}, "'id' is [1], neither an integer nor a text"),
         ({"id": 2}, "image 2: the id occurs more than once"),
         ({"file_name": None}, "image 1: 'file_name'"),
         ({"height": 0}, "image 1: 'height'"),
@@ -206,10 +215,29 @@ def test_more_classes_than_the_number_of_void_are_refused() -> None:
     assert category_problems(classes) == ["categories: 256 classes, at most 255 can be used"]
 
 
-def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
-    data = {"images": [], "annotations": [], "categories": []}
-    paths = _paths(tmp_path, json.dumps(data).encode("utf-8-sig"))
-    assert read_panoptic_json(paths) == data
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_tells_the_encoding(tmp_path: Path, encoding: str, end: str) -> None:
+    """PowerShell writes UTF-16, and lines that end as on Windows."""
+    data = {"images": [], "annotations": [], "categories": [{"name": "straße"}]}
+    text = json.dumps(data, ensure_ascii=False, indent=1).replace("\n", end)
+    assert read_panoptic_json(_paths(tmp_path, text.encode(encoding))) == data
+
+
+def test_true_is_no_id_though_python_counts_it() -> None:
+    """True equals 1: as an id it would stand for an image, a segment or a class of that number."""
+    assert "'id' is True" in image_problems([{"id": True, "file_name": "x"} | SIZE])[0]
+    one = {"id": 1, "category_id": 1}
+    for entry, sentence in (
+        ({"id": True}, "'id' is not an integer"),
+        ({"category_id": True}, "category True is not in categories[] (there it is 1: write ids"),
+        ({"category_id": 1.0}, "category 1.0 is not in categories[] (there it is 1: write ids"),
+    ):
+        annotation = {"image_id": 1, "file_name": "x.png", "segments_info": [{**one, **entry}]}
+        (problem,) = annotation_problems(annotation, {1}, {1})
+        assert sentence in problem
+    annotation = {"image_id": True, "file_name": "x.png", "segments_info": []}
+    assert "'image_id' is True" in annotation_problems(annotation, {1}, {1})[0]
 
 
 def test_annotation_without_image_or_png_is_named() -> None:

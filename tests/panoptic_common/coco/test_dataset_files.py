@@ -56,6 +56,25 @@ def test_several_files_of_one_name_are_an_error(tmp_path: Path) -> None:
         ImageFinder(str(tmp_path)).find({"id": 1, "file_name": "a.jpg"}, "a.png")
 
 
+@pytest.mark.parametrize(
+    ("there", "asked", "hint"),
+    [
+        ("a.PNG", "a.png", "there is a file called 'a.PNG'"),
+        ("caf\u00e9.png", "cafe\u0301.png", "a file whose accents are other characters"),
+        ("a.png ", "a.png", "there is a file called 'a.png '"),
+        ("b/a.png", "b\\a.png", "there is a file called 'a.png'"),
+        ("b.png", "a.png", ""),
+    ],
+)
+def test_a_file_that_looks_like_a_missing_one_is_named(
+    tmp_path: Path, there: str, asked: str, hint: str
+) -> None:
+    """Otherwise a message would deny what the user sees in the folder."""
+    _touch(tmp_path, there)
+    said = why_missing(str(tmp_path / asked))
+    assert hint in said and bool(said) == bool(hint)
+
+
 def test_missing_folder_finds_nothing(tmp_path: Path) -> None:
     finder = ImageFinder(str(tmp_path / "nowhere"))
     assert finder.find({"id": 1, "file_name": "a.jpg"}, "a.png") is None

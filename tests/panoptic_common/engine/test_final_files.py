@@ -11,6 +11,7 @@ from tiny_runs import final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.checkpoint.files import read_checkpoint_metadata, read_weights_file
+from panoptic_common.engine.final_files import licence_of
 
 
 def test_card_and_safetensors_of_a_run(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +50,30 @@ def test_a_run_that_is_not_evaluated_has_a_card(tiny_root: Path) -> None:
     card = (tiny_root / "out/model_final.md").read_text()
     assert "Not evaluated." in card and "not stated: the annotation files name none" in card
     assert not (tiny_root / "out/model_final.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("licenses", "encoding", "expected"),
+    [
+        (
+            [{"id": 1, "name": "CC0"}],
+            "utf-8-sig",
+            "of the images, as the annotation files say: CC0",
+        ),
+        ([{"id": 1, "name": "CC0"}], "utf-16", "of the images, as the annotation files say: CC0"),
+        (7, "utf-8", "not stated: the annotation files name none"),
+        ({"name": "CC0"}, "utf-8", "not stated: the annotation files name none"),
+    ],
+)
+def test_licences_are_read_as_the_data_set_is(
+    tiny_root: Path, licenses: object, encoding: str, expected: str
+) -> None:
+    """A byte order mark must not hide them, nor nonsense end a training that is over."""
+    path = next(tiny_root.rglob("panoptic_tiny.json"))
+    content = {**json.loads(path.read_text()), "licenses": licenses}
+    path.write_text(json.dumps(content), encoding=encoding)
+    tiny_config(tiny_root)  # registers the data set
+    assert licence_of(["tiny"]) == expected
 
 
 def test_a_new_run_puts_the_card_of_an_earlier_one_aside(tiny_root: Path) -> None:
