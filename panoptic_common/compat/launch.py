@@ -16,10 +16,11 @@ import pickle
 import signal
 import socket
 import tempfile
+import threading
 import time
 import traceback
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import connection
@@ -36,8 +37,12 @@ from detectron2.utils import comm
 
 from panoptic_common.files import write_atomically
 from panoptic_common.processes import stopping
+from panoptic_common.processes.torchrun import LaunchRefused, TorchrunPlace, torchrun_place
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)  # how long a worker waits for the others
+SECONDS_IN_SILENCE = 20.0  # in which the others mostly come
 SECONDS_AFTER_FAILURE = 10.0  # what is left to workers whose peer failed, before they are killed
 
 
@@ -56,42 +61,18 @@ class _Job:
     parent: int  # process id of the launcher
 
 
-class LaunchRefused(ValueError):
-    """The processes cannot be started as asked; the message is one sentence."""
-
-
-# What torchrun tells each process that it starts.
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def _started_by_torchrun() -> bool:
-    """Return whether the environment says that this process is one of several.
-
-    Raises:
-        LaunchRefused: it says only a part of what it takes.
-    """
-    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return False
-    missing = [name for name in _TORCHRUN if name not in os.environ]
-    if missing:
-        raise LaunchRefused(
-            "RANK and WORLD_SIZE are in the environment, as torchrun sets them, but "
-            f"{', '.join(missing)} not: start by torchrun, or unset RANK and WORLD_SIZE"
-        )
-    return True
-
-
 def leads(machine_rank: int = 0) -> bool:
     """Return whether the run's main process is this one or one that `launch` starts here."""
-    return machine_rank == 0 and (not _started_by_torchrun() or os.environ["RANK"] == "0")
+    place = torchrun_place()
+    return machine_rank == 0 and (place is None or place.rank == 0)
 
 
 def count_workers(
     num_gpus_per_machine: int, num_machines: int = 1, num_processes: int | None = None
 ) -> int:
     """Count the processes that `launch` makes train together, from its arguments."""
-    if _started_by_torchrun():
-        return int(os.environ["WORLD_SIZE"])
+    if place := torchrun_place():
+        return place.world_size
     per_machine = num_gpus_per_machine if num_processes is None else num_processes
     return num_machines * max(1, per_machine)
 
@@ -136,8 +117,8 @@ def launch(
     use_cuda = num_processes is None and torch.cuda.is_available()
     per_machine = max(1, num_gpus_per_machine if num_processes is None else num_processes)
     world_size = num_machines * per_machine
-    if _started_by_torchrun():
-        _join_torchrun(main_func, args, use_cuda, num_gpus_per_machine, num_processes)
+    if place := torchrun_place():
+        _join_torchrun(place, main_func, args, use_cuda, num_gpus_per_machine, num_processes)
         return
     if world_size == 1:
         with stopping.orderly_end():
@@ -179,6 +160,7 @@ def launch(
 
 
 def _join_torchrun(
+    place: TorchrunPlace,
     main_func: Callable[..., Any],
     args: tuple[Any, ...],
     use_cuda: bool,
@@ -188,9 +170,9 @@ def _join_torchrun(
     """Join the processes that torchrun started, and run the function in this one.
 
     Raises:
-        LaunchRefused: another number of processes was asked for.
+        LaunchRefused: another number of processes was asked for, or they cannot meet.
     """
-    rank, world_size, local_rank, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
+    local_size = place.local_size
     asked = num_processes if num_processes is not None else num_gpus
     if asked > 1 and asked != local_size:
         raise LaunchRefused(
@@ -201,17 +183,39 @@ def _join_torchrun(
             f"torchrun started {local_size} processes, but torch sees {torch.cuda.device_count()} "
             "GPUs; for CPU processes give --num-processes"
         )
-    parent = os.getppid()
+    parent, machine = os.getppid(), place.rank // local_size
     job = _Job(
-        main_func, args, use_cuda, world_size, local_size, rank // local_size, "env://", "", parent
+        main_func, args, use_cuda, place.world_size, local_size, machine, "env://", "", parent
     )
     if "TORCHELASTIC_RUN_ID" in os.environ:
         stopping.die_with(parent)
     with stopping.orderly_end(patient=True):
-        _join_process_group(local_rank, rank, job)
+        try:
+            with _told_if_slow(place):
+                _join_process_group(place.local_rank, place.rank, job)
+        except dist.DistError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise LaunchRefused(
+                f"process {place.rank} of {place.world_size} cannot meet the others at "
+                f"{place.address} ({reason}): see to MASTER_ADDR and MASTER_PORT"
+            ) from error
         main_func(*args)
         comm.synchronize()
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _told_if_slow(place: TorchrunPlace) -> Iterator[None]:
+    """Say for whom this process waits if the block takes long: the others may never come."""
+    words = (place.rank, place.world_size, place.address, TIMEOUT)
+    text = "Process %d of %d waits for the others at %s, for %s at most."
+    timer = threading.Timer(SECONDS_IN_SILENCE, logger.warning, (text, *words))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _free_port() -> int:

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from panoptic_common.compat.launch import LaunchRefused
-
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.coco.records import DataFileError
 from panoptic_common.engine.run_folder import FolderRefused
+from panoptic_common.processes.torchrun import LaunchRefused
 
 REFUSED, FAILED = 2, 1  # exit statuses: what was asked for cannot begin; it could not go on
 
