@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from panoptic_common.compat.config_input import Options, as_sections, as_words, require_tuples
@@ -22,7 +21,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from panoptic_common.checkpoint.weight_names import class_table_difference
-from panoptic_common.config_files import read_yaml
+from panoptic_common.config_files import find_config, read_yaml
 from panoptic_common.data.catalog import (
     DEFAULT_SCENES,
     class_table,
@@ -37,7 +36,6 @@ from panoptic_common.data.instance_truth import load_instances
 from panoptic_common.mappings import flatten
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
 
-CONFIG_FOLDERS = ("configs", "panoptic_configs")  # in a checkout, and installed from a wheel
 # What adds further keys to a config, in place.
 Extension = Callable[[CN], object]
 
@@ -218,26 +216,6 @@ def _require_numbering(cfg: CN, systems: Mapping[str, str]) -> None:
                 "things in semantic maps, or 'joint' if all classes are one table"
             )
         )
-
-
-def find_config(path: str | os.PathLike[str]) -> Path:
-    """Find a config file: the path itself, or else the config of this project that it names.
-
-    Args:
-        path: such as ``my.yaml``, or ``configs/SYSTEM/scenes/NAME.yaml`` wherever one is.
-
-    Raises:
-        FileNotFoundError: neither exists.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    for folder in CONFIG_FOLDERS:
-        shipped = Path(__file__).resolve().parents[1] / folder / Path(*parts)
-        if not path.is_absolute() and shipped.is_file():
-            return shipped
-    raise FileNotFoundError(f"there is no config file {path}")
 
 
 def add_panoptic_config(cfg: CN) -> None:

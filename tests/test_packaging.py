@@ -353,22 +353,25 @@ def test_console_commands_answer(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_wheel_alone_can_train_and_evaluate(installed: Path, tmp_path: Path) -> None:
-    """From an empty folder: the config, the programs and the scenes come from the wheel."""
+    """From an empty folder: the programs, the scenes and what a config is based on."""
     from panoptic_tools.quickstart import FAST
 
+    own = tmp_path / "own.yaml"
+    own.write_text("_BASE_: configs/unified/scenes/D2.yaml\nSEED: 3\n")
     code = (
         "import panoptic_common as a, panoptic_tools as b, cops as c\n"
-        "print(a.__file__, b.__file__, c.__file__)"
+        "from panoptic_common.config import read_config\n"
+        "from panoptic_common import model_zoo\n"
+        "shipped = read_config('configs/unified/scenes/D2.yaml', {'SEED': 3})\n"
+        f"assert read_config({str(own)!r}).dump() == shipped.dump()\n"
+        "d = model_zoo.get_config_file('unified/scenes/D2')\n"
+        "print(a.__file__, b.__file__, c.__file__, d)"
     )
     places = run_installed([sys.executable, "-c", code], installed, tmp_path / "asked").stdout
     assert all(Path(place).is_relative_to(installed) for place in places.split())
 
     words = [word for pair in FAST.items() for word in pair]
-    command = [
-        installed / "bin" / "panoptic-train",
-        "--config-file",
-        "configs/unified/scenes/D2.yaml",
-    ]
+    command = [installed / "bin" / "panoptic-train", "--config-file", own]
     folder = tmp_path / "empty"
     run_installed([*command, *words, "OUTPUT_DIR", "out"], installed, folder)
     assert (folder / "out" / "model_final.pth").is_file()

@@ -53,14 +53,6 @@ folder.mkdir(parents=True, exist_ok=True)
 os.chdir(folder)
 """
 
-# `_BASE_` in a file of one's own is looked for from there.
-LINK = """
-from panoptic_common.config import find_config
-
-if not Path("configs").exists():
-    os.symlink(find_config("configs/unified/scenes/D2.yaml").parents[2], "configs")
-"""
-
 
 def cell(kind: str, source: str, *tags: str) -> dict[str, Any]:
     """Return one cell; `kind` is "markdown" or "code"."""
@@ -147,8 +139,6 @@ def cells_of(page: str, name: str) -> list[dict[str, Any]]:
         position = hidden.end()
     found += cells.of_text(page[position:])
     set_up = SET_UP.format(name=name)
-    if any(made["source"][0].startswith("%%writefile") for made in found):
-        set_up += LINK
     return [found[0], cell("code", set_up), *found[1:]]
 
 

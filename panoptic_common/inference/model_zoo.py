@@ -12,7 +12,6 @@ that comes along (`panoptic_common.systems.shipped_models`), which has its confi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ from torch import nn
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import (
-    CONFIG_FOLDERS,
     common_class_table,
-    find_config,
     load_config,
     read_config,
     stored_config,
 )
+from panoptic_common.config_files import find_config, shipped_configs
 from panoptic_common.data.catalog import register_builtin
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.systems import adapt_model, shipped_models
@@ -53,7 +51,7 @@ def get_config_file(name: str) -> str:
     try:
         return str(find_config(Path("configs", path)))
     except FileNotFoundError:
-        names = sorted(_config_names())
+        names = sorted(shipped_configs())
         near = difflib.get_close_matches(name, names, n=1)
         hint = f": did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
         raise RuntimeError(f"there is no config {name} in the model zoo{hint}") from None
@@ -106,14 +104,6 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
     model = build_model(cfg)
     adapt_model(model, cfg)
     return model
-
-
-def _config_names() -> Iterator[str]:
-    """Yield the names of all configs that are there."""
-    for folder in CONFIG_FOLDERS:
-        root = Path(__file__).resolve().parents[2] / folder
-        for path in root.rglob("*.yaml"):
-            yield path.relative_to(root).with_suffix("").as_posix()
 
 
 def _class_table(cfg: CfgNode) -> list[dict[str, Any]] | None:
