@@ -40,7 +40,7 @@ TABLE = (
     Row(2, "panoptic_common.{coco,runtime} cops.solver", NUMPY_ONLY),
     Row(2, "panoptic_common.compat"),
     Row(3, "panoptic_common.scenes {cops,unified_panoptic}.runtime", NUMPY_ONLY),
-    Row(3, "panoptic_common.{checkpoint,modeling,config_files}"),
+    Row(3, "panoptic_common.{checkpoint,modeling}"),
     Row(4, "panoptic_common.data"),
     Row(5, "panoptic_common.{config,evaluation,register_datasets}"),
     Row(6, "panoptic_common.{inference,engine,external}"),

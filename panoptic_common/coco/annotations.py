@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
@@ -158,7 +158,7 @@ def palette_colour(position: int) -> list[int]:
     return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Tell whether a value is a whole number; true and false, which Python counts, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

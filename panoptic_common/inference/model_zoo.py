@@ -25,11 +25,12 @@ from panoptic_common.checkpoint.files import read_checkpoint_metadata
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.config import (
     common_class_table,
+    find_config,
     load_config,
     read_config,
+    shipped_configs,
     stored_config,
 )
-from panoptic_common.config_files import find_config, shipped_configs
 from panoptic_common.data.catalog import register_builtin
 from panoptic_common.inference.predictor import Predictor
 from panoptic_common.systems import adapt_model, shipped_models

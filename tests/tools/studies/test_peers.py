@@ -21,7 +21,7 @@ from project import ROOT
 from torch import nn
 
 from panoptic_common.config import add_panoptic_config, read_config
-from panoptic_common.config_files import read_yaml
+from panoptic_common.config.files import read_yaml
 from panoptic_common.data.catalog import load_panoptic, register_panoptic
 from panoptic_common.mappings import flatten
 

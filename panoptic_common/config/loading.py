@@ -1,11 +1,7 @@
-"""Configuration: the keys that all systems share, and the one way to load a config.
+"""The one way to load a config.
 
-`load_config` is that way. It finds the system that a config file names, adds its keys, merges file
-and options and registers the data sets. Then it fills in what depends on these.
-
-A wrong number of classes is the most common way to lose a day. It shows as a CUDA assertion, or as
-a PQ of zero after training. Here every class count may stay -1 and is filled from the class table
-of the training set. A count that is given must agree with it.
+`load_config` finds the system that a config file names, adds its keys, merges file and options and
+registers the data sets. Then it fills in what depends on these.
 """
 
 from __future__ import annotations
@@ -20,11 +16,10 @@ from panoptic_common.compat.config_input import Options, as_sections, as_words, 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from panoptic_common.checkpoint.weight_names import class_table_difference
-from panoptic_common.config_files import find_config, read_yaml
+from panoptic_common.config.classes import common_class_table, fill_classes
+from panoptic_common.config.files import find_config, read_yaml
+from panoptic_common.config.keys import add_panoptic_config
 from panoptic_common.data.catalog import (
-    DEFAULT_SCENES,
-    class_table,
     has_truth,
     register_builtin,
     register_images,
@@ -216,152 +211,3 @@ def _require_numbering(cfg: CN, systems: Mapping[str, str]) -> None:
                 "things in semantic maps, or 'joint' if all classes are one table"
             )
         )
-
-
-def add_panoptic_config(cfg: CN) -> None:
-    """Add the keys of `panoptic_common` to a Detectron2 config, in place; repeating it is harmless.
-
-    Args:
-        cfg: a config from `detectron2.config.get_cfg()`.
-    """
-    if "PANOPTIC" in cfg.MODEL:
-        return
-    # ---- data -------------------------------------------------------------------------------
-    # A dataset mapper of an imported module that replaces ours in training, by its name; "": ours.
-    cfg.INPUT.MAPPER = ""
-    # Resize by a factor from this range instead of to MIN_SIZE_TRAIN; (1.0, 1.0): off.
-    cfg.INPUT.RANDOM_SCALE = (1.0, 1.0)
-    # Photometric jitter: a factor from [1 - x, 1 + x]; for hue a shift from [-x, x] of the circle.
-    cfg.INPUT.RELIGHT = CN()
-    cfg.INPUT.RELIGHT.ENABLED = False
-    cfg.INPUT.RELIGHT.BRIGHTNESS = 0.2
-    cfg.INPUT.RELIGHT.CONTRAST = 0.2
-    cfg.INPUT.RELIGHT.SATURATION = 0.2
-    cfg.INPUT.RELIGHT.HUE = 0.02
-    cfg.INPUT.RELIGHT.GAMMA = 0.0  # an exponent from [1 / (1 + x), 1 + x]; 0.0: none
-    # INPUT.RANDOM_FLIP may also be "both"; and turns by 0, 90, 180 or 270 degrees.
-    cfg.INPUT.RANDOM_QUARTER_TURN = False
-    # At test time resize by this factor instead of to MIN_SIZE_TEST; 0.0 switches it off.
-    cfg.INPUT.TEST_SCALE = 0.0
-    # Before all others, in training and testing: replace colour by its luma; bring two percentiles
-    # of an image's values to 0 and 255, such as (0.5, 99.8). Invert images that are mostly bright.
-    cfg.INPUT.INTENSITY = CN()
-    cfg.INPUT.INTENSITY.GREY = False
-    cfg.INPUT.INTENSITY.PERCENTILES = ()
-    cfg.INPUT.INTENSITY.DARK_BACKGROUND = False
-    # The embedded synthetic data set (names scenes_train, scenes_val, scenes_test): HEIGHT and
-    # WIDTH in pixels, DIFFICULTY from 0 (easy) to 1 (hard), NUM_TRAIN, NUM_VAL, NUM_TEST, SEED.
-    cfg.DATASETS.SCENES = CN(dict(DEFAULT_SCENES))
-    # Pairs (data set, instances JSON) whose boxes and masks replace those of the panoptic map.
-    cfg.DATASETS.INSTANCES_JSON = ()
-    # ---- classes ----------------------------------------------------------------------------
-    cfg.MODEL.PANOPTIC = CN()
-    # One bool a contiguous class, K in all; empty: filled from the class table.
-    cfg.MODEL.PANOPTIC.IS_THING = ()
-    # How a meta-architecture that is registered with Detectron2, and none of ours, counts classes.
-    # "separate": things 0..N_th - 1; in semantic maps 0 is any thing, and stuff follows, 1..N_st.
-    # "joint": contiguous ids 0..K - 1, things and stuff in one table, wherever a class is named.
-    cfg.MODEL.PANOPTIC.NUMBERING = ""
-    # -1: from the class table; N_st + 1 with NUMBERING "separate".
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1  # K = N_st + N_th
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = -1  # N_th, or K with NUMBERING "joint"; -1: as above
-    # ---- solver -----------------------------------------------------------------------------
-    cfg.SOLVER.OPTIMIZER = "SGD"  # or "ADAMW", "ADAM"
-    # Learning-rate factors by parameter-name prefix, e.g. [["backbone.", 0.1]]; first match counts.
-    cfg.SOLVER.LR_MULTIPLIERS = []
-    # SOLVER.LR_SCHEDULER_NAME may also be "WarmupPolyLR": BASE_LR (1 - t / T) to this power.
-    cfg.SOLVER.POLY_POWER = 0.9
-    # Parts of a step's images, one after another, for less memory: docs/howto/longer_trainings.md.
-    cfg.SOLVER.ACCUMULATE = 1
-    # Decay of an average of the weights that is evaluated and saved in their place; 0.0: none.
-    cfg.SOLVER.EMA_DECAY = 0.0
-    # Checkpoints to keep besides the final one; 0 keeps all.
-    cfg.SOLVER.CHECKPOINT_KEEP = 3
-    # Write the final weights as model_final.safetensors, too, with config and classes inside.
-    cfg.SOLVER.CHECKPOINT_SAFETENSORS = False
-    # ---- evaluation -------------------------------------------------------------------------
-    # Further panoptic outputs to evaluate, by name in `panoptic_variants`.
-    cfg.TEST.PANOPTIC_VARIANTS = ()
-    # Keep the best in this result, such as "panoptic_seg/PQ", as model_best.pth; "": keep none.
-    cfg.TEST.BEST_METRIC = ""
-    # End the training after so many evaluations in a row without a new best; 0: never.
-    cfg.TEST.EARLY_STOP = 0
-    # Also evaluate boundary PQ, with bands of this share of the image's diagonal; 0.0: do not.
-    # Boundary IoU's own ratio is 0.02 for COCO. Figures of different ratios cannot be compared.
-    cfg.TEST.BOUNDARY_RATIO = 0.02
-    # Images that an evaluation writes to OUTPUT_DIR/images.
-    cfg.TEST.EVAL_VISUALIZE = 0
-
-
-def fill_classes(cfg: CN, class_table: Sequence[Mapping[str, Any]]) -> None:
-    """Fill class counts that are -1 from a class table, and refuse counts that disagree with it.
-
-    Args:
-        cfg: a config with the keys of `add_panoptic_config`; changed in place, frozen or not.
-        class_table: K entries in contiguous order, each with "name" and "isthing".
-
-    Raises:
-        ValueError: a count or the thing mask in `cfg` disagrees with the table.
-    """
-    is_thing = tuple(bool(entry["isthing"]) for entry in class_table)
-    semantic, detected = (len(is_thing), "classes"), (sum(is_thing), "thing classes")
-    if cfg.MODEL.PANOPTIC.NUMBERING == "separate":
-        semantic = (len(is_thing) - sum(is_thing) + 1, "classes if all things are one")
-    elif cfg.MODEL.PANOPTIC.NUMBERING == "joint":
-        detected = semantic
-    expected = {
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": semantic,
-        "MODEL.ROI_HEADS.NUM_CLASSES": detected,
-    }
-    frozen = cfg.is_frozen()
-    cfg.defrost()
-    for key, (count, what) in expected.items():
-        *parents, leaf = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node[parent]
-        if node[leaf] == -1:
-            node[leaf] = count
-        elif node[leaf] != count:
-            raise ValueError(
-                f"{key} is {node[leaf]}, but the data set has {count} {what}: "
-                f"set it to {count}, or to -1 to take it from the data set"
-            )
-    if not cfg.MODEL.PANOPTIC.IS_THING:
-        cfg.MODEL.PANOPTIC.IS_THING = is_thing
-    elif tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING) != is_thing:
-        wrong = [
-            entry["name"]
-            for entry, flag in zip(class_table, cfg.MODEL.PANOPTIC.IS_THING, strict=False)
-            if bool(entry["isthing"]) != bool(flag)
-        ]
-        raise ValueError(
-            "MODEL.PANOPTIC.IS_THING disagrees with the data set's class table "
-            f"({len(cfg.MODEL.PANOPTIC.IS_THING)} entries for {len(is_thing)} classes; "
-            f"first differences: {wrong[:5]}): leave it empty to take it from the data set"
-        )
-    if frozen:
-        cfg.freeze()
-
-
-def common_class_table(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the class table that data sets share.
-
-    Args:
-        names: of registered data sets.
-
-    Raises:
-        ValueError: no data set is named, or two data sets have different class tables.
-        FileNotFoundError: a data set is not there.
-    """
-    if not names:
-        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty: name at least one data set")
-    table = class_table(names[0])
-    for name in names[1:]:
-        difference = class_table_difference(class_table(name), table)
-        if difference is not None:
-            raise ValueError(
-                f"data sets {name!r} and {names[0]!r} have different class tables ({difference}): "
-                "train and test on one table"
-            )
-    return table

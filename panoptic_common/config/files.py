@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import panoptic_common.compat
-
 from detectron2.config import CfgNode as CN
 
 from panoptic_common.coco.user_files import open_regular
@@ -63,7 +61,7 @@ def read_yaml(place: str) -> dict[str, Any]:
 
 def _shipped_folders() -> Iterator[Path]:
     """Yield the folder of this project's configs: one, as a wheel has no `configs`."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     for name in CONFIG_FOLDERS:
         if (root / name).is_dir():
             yield root / name
