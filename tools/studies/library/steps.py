@@ -1,8 +1,8 @@
 """Steps of a network along a loss's gradient, and what they do to panoptic quality.
 
-A step is the first one of Adam from the mean over some batches: each weight moves by the rate times
-m / sqrt(v), with m the mean of its gradients over the batches and v the mean of their squares. It
-is at most the rate, and the less the less the batches agree. So a rate here is a rate of training.
+A step is the first one of Adam from the mean over some batches. Each weight moves by the rate times
+m / sqrt(v): m is the mean of its gradients over the batches, v the mean of their squares. That is
+at most the rate, and the less the less the batches agree. So a rate here is a rate of training.
 
 Shapes: N images of a batch.
 """
