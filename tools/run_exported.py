@@ -23,7 +23,7 @@ from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.files import write_atomically
-from panoptic_common.runtime.folder import ExportedModel
+from panoptic_common.runtime.folder import ExportedModel, ExportError
 from panoptic_common.systems import system_module
 from panoptic_tools.arguments import (
     input_file,
@@ -59,12 +59,19 @@ def run(args: argparse.Namespace) -> None:
     results = CocoResults(args.output, model.classes)
     for path in args.images:
         image = read_image(path)
-        id_map, segments = predict(model, image)
+        try:
+            id_map, segments = predict(model, image)
+            drawn = draw_panoptic(image, id_map, segments, model.classes)
+        except ExportError:
+            raise
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+            raise ExportError(
+                f"{args.model}: the sizes of its networks and model.json do not fit together "
+                f"({type(error).__name__}: {error}): export the model again"
+            ) from error
         results.add(path.stem, path.name, id_map, segments)
         drawing = io.BytesIO()
-        Image.fromarray(draw_panoptic(image, id_map, segments, model.classes)).save(
-            drawing, "JPEG", quality=92
-        )
+        Image.fromarray(drawn).save(drawing, "JPEG", quality=92)
         target = args.output / f"{path.stem}_panoptic.jpg"
         write_atomically(target, lambda file, data=drawing: file.write(data.getvalue()))
         print(f"{path}: {len(segments)} segments -> {target}")

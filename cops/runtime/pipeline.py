@@ -13,9 +13,19 @@ import numpy.typing as npt
 from cops.grid_graph import grid_graph
 from cops.runtime.instance_scores import instance_scores
 from cops.runtime.segments import label_segments
-from cops.solver import solve_amwc
+from cops.solver import METHODS, solve_amwc
 from panoptic_common.runtime.folder import ExportedModel
+from panoptic_common.runtime.forms import NOT_NEGATIVE, NUMBER, POSITIVE, Form, choice
 from panoptic_common.runtime.images import prepare_image
+
+OPTIONS: Form = {
+    "method": choice(*METHODS),
+    "stride": POSITIVE,
+    "distances": [POSITIVE],
+    "edge_offset": NUMBER,
+    "thing_area_limit": NOT_NEGATIVE,
+    "stuff_area_limit": NOT_NEGATIVE,
+}
 
 
 def predict(
@@ -30,6 +40,7 @@ def predict(
     Returns:
         (H, W) segment ids, 0 = void, and segments_info with contiguous "category_id".
     """
+    model.require_options(OPTIONS)
     padded, input_size = prepare_image(image, model.preparation)
     maps = model.run("network", {"image": padded})
     options = model.options

@@ -22,7 +22,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from panoptic_common.runtime.forms import NOT_NEGATIVE, NUMBER, TEXT, TRUTH, Form, form_problem
 from panoptic_common.runtime.intensity import change_values, check_format, value_table
+
+_FORM: Form = {
+    "image_format": TEXT,
+    "shortest": NOT_NEGATIVE,
+    "longest": NOT_NEGATIVE,
+    "scale": NOT_NEGATIVE,
+    "intensity": {"grey": TRUTH, "percentiles": [NUMBER], "dark_background": TRUTH},
+    "pixel_mean": [NUMBER],
+    "divisibility": NOT_NEGATIVE,
+    "smallest": [NOT_NEGATIVE],
+}
 
 
 def check_preparation(preparation: Mapping[str, Any]) -> None:
@@ -31,16 +43,15 @@ def check_preparation(preparation: Mapping[str, Any]) -> None:
     Raises:
         KeyError, TypeError, ValueError: saying what.
     """
+    if problem := form_problem(preparation, _FORM, "preparation"):
+        raise ValueError(problem)
     check_format(preparation["image_format"])
-    for key in ("shortest", "longest", "divisibility"):
-        if int(preparation[key]) < 0:
-            raise ValueError(f"{key} is {preparation[key]}")
-    if float(preparation["scale"]) < 0:
-        raise ValueError(f"scale is {preparation['scale']}")
     if len(preparation["pixel_mean"]) != 3 or len(preparation["smallest"]) != 2:
         raise ValueError("pixel_mean has 3 numbers, smallest 2")
-    for key in ("grey", "percentiles", "dark_background"):
-        preparation["intensity"][key]
+    if len(preparation["intensity"]["percentiles"]) not in (0, 2):
+        raise ValueError("percentiles are 2 numbers, or none")
+    if preparation["longest"] == 0:
+        raise ValueError("longest is 0")
 
 
 def prepare_image(

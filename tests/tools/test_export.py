@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,41 @@ def test_export_and_run(tmp_path, images, capsys, system):
         assert ids.shape == size
         assert {s["id"] for s in entry["segments_info"]} == set(np.unique(ids).tolist()) - {0}
     assert (tmp_path / "out/image_0_panoptic.jpg").stat().st_size > 500
+    forge_manifest(folder, images[:1], tmp_path / "forged", capsys)
+
+
+NONSENSE = (None, -1, 0, 2**70, float("nan"), float("inf"), True, "", "x", [], {}, [[]], "../x")
+
+
+def places_in(value, place=()):
+    """Give the place of each value inside nested dicts and lists, containers included."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in pairs:
+        yield (*place, key)
+        if isinstance(inner, (dict, list)):
+            yield from places_in(inner, (*place, key))
+
+
+def forge_manifest(folder, images, out, capsys, tries=60):
+    """Put nonsense into one place of model.json after the other: a sentence, or a result."""
+    path = folder / "model.json"
+    sound = path.read_text()
+    places = list(places_in(json.loads(sound)))
+    draw, refused = random.Random(0), 0
+    for _ in range(tries):
+        content = json.loads(sound)
+        *above, last = draw.choice(places)
+        node = content
+        for key in above:
+            node = node[key]
+        node[last] = draw.choice(NONSENSE)
+        path.write_text(json.dumps(content))
+        status = run_exported.main([str(folder), *images, "--output", str(out)])
+        said = capsys.readouterr().err
+        assert status in (0, 2) and said.count("\n") == (status == 2), (above, last, node[last])
+        refused += status == 2
+    path.write_text(sound)
+    assert refused > tries / 2
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch, capsys):

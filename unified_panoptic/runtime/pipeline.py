@@ -12,10 +12,51 @@ import numpy as np
 import numpy.typing as npt
 
 from panoptic_common.runtime.folder import ExportedModel
+from panoptic_common.runtime.forms import (
+    NOT_NEGATIVE,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    TRUTH,
+    WHOLE,
+    Form,
+)
 from panoptic_common.runtime.images import prepare_image
 from unified_panoptic.runtime import potential
 from unified_panoptic.runtime.boxes import detections, levels_of, proposals
 from unified_panoptic.runtime.potential import Detections, FloatArray
+
+OPTIONS: Form = {
+    "stride": POSITIVE,
+    "proposals": {
+        "levels": [TEXT],
+        "strides": [POSITIVE],
+        "offset": NUMBER,
+        "anchors": [[[NUMBER]]],
+        "weights": [NUMBER],
+        "pre_nms": POSITIVE,
+        "post_nms": POSITIVE,
+        "nms_threshold": NUMBER,
+        "least_side": NUMBER,
+    },
+    "boxes": {
+        "levels": [TEXT],
+        "first_level": WHOLE,
+        "canonical_size": POSITIVE,
+        "canonical_level": WHOLE,
+        "weights": [NUMBER],
+        "score_threshold": NUMBER,
+        "nms_threshold": NUMBER,
+        "most": WHOLE,
+    },
+    "panoptic": {
+        "variant": TEXT,
+        "residual": TRUTH,
+        "score_threshold": NUMBER,
+        "covered_threshold": NUMBER,
+        "stuff_area_limit": NOT_NEGATIVE,
+    },
+}
 
 
 def predict(
@@ -30,6 +71,7 @@ def predict(
     Returns:
         (H, W) segment ids, 0 = void, and segments_info with contiguous "category_id".
     """
+    model.require_options(OPTIONS)
     padded, input_size = prepare_image(image, model.preparation)
     maps = model.run("dense", {"image": padded})
     stride = int(model.options["stride"])
