@@ -16,9 +16,10 @@ import importlib
 import os
 from typing import Any
 
-from panoptic_common.processes.starting import die_of_interrupts
+from panoptic_common.processes.starting import die_of_interrupts, require_folder
 
 die_of_interrupts()
+require_folder()
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"

@@ -7,6 +7,7 @@ and its like for paths, `refuse` for everything else. None needs torch or Detect
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 from panoptic_common.coco.user_files import error_text, open_regular
 from panoptic_common.processes import stopping
-from panoptic_common.processes.output import UNREAD, nobody_reads
+from panoptic_common.processes.output import UNREAD, complete_streams, nobody_reads
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
 _DISK_IS_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -46,21 +47,23 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
     """
     if isinstance(error, BrokenPipeError):  # `orderly` knows whether that is a fault
         raise error
-    print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
     full = isinstance(error, OSError) and error.errno in _DISK_IS_FULL
     return FAULTY if full else status
 
 
 def orderly(main: Callable[..., int]) -> Callable[..., int]:
-    """Let SIGTERM and Ctrl-C end a program in good order; decorates its `main`.
+    """Let SIGTERM, SIGHUP and Ctrl-C end a program in good order; decorates its `main`.
 
     What it holds is given back: temporary files and folders, worker processes, locks. One sentence
-    says so, and the exit status is 143 or 130. Without a word it ends by `UNREAD` where whoever
-    reads its output has gone, as `head` does.
+    says so, and the exit status is 143, 129 or 130. Without a word it ends by `UNREAD` where
+    whoever reads its output has gone, as `head` does.
     """
 
     @functools.wraps(main)
     def run(*words: Any) -> int:
+        complete_streams()
         with stopping.orderly_end():
             try:
                 return main(*words)

@@ -170,14 +170,14 @@ def count_and_report(options: argparse.Namespace) -> None:
     if options.boundary_ratio is not None:
         name = f"boundary PQ (ratio {options.boundary_ratio:g})"
         results[name] = describe(totals[1].quality(is_thing), table)
+    if options.output:  # first: whoever reads the tables may have gone
+        write_json(options.output, results, indent=1)
     for name, figures in results.items():
         rows = [[group, *values.values()] for group, values in figures.items()]
         print(f"\n{name}, {len(tasks)} images")
         print(tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], floatfmt=".2f", tablefmt="pipe"))
     if report:
         print(f"\n{report}", end="")
-    if options.output:
-        write_json(options.output, results, indent=1)
 
 
 @orderly

@@ -158,7 +158,7 @@ def palette_colour(position: int) -> list[int]:
     return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
 
 
-def is_integer(value: Any) -> TypeGuard[int]:
+def is_integer(value: object) -> TypeGuard[int]:
     """Tell whether a value is a whole number; true and false, which Python counts, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

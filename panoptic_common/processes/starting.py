@@ -1,12 +1,14 @@
-"""Ctrl-C while a program of this project still imports its libraries ends it without a traceback.
+"""A program of this project ends without a traceback while it still imports its libraries.
 
 Importing torch takes seconds, and `main` with its handlers of signals (`stopping`) comes later.
-Nothing can be lost yet, so the system's own way to die is right: the shell sees status 130.
+Nothing can be lost yet, so the system's own way to die is right: the shell sees status 130. And a
+program that was started in a folder which is gone would be ended by the first library that looks.
 Programs that import other libraries first import this module before them. Standard library only.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -31,6 +33,20 @@ def die_of_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def require_folder() -> None:
+    """End a program of this project with status 2 if the folder that it was started in is gone."""
+    try:
+        os.getcwd()
+    except OSError:
+        if _is_a_program():
+            name = Path(sys.argv[0]).name
+            print(
+                f"{name}: the folder that it was started in is gone: change to another one",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
+
+
 def _is_a_program() -> bool:
     """Return whether this process was started as a program of this project, or by one."""
     name = getattr(sys, "argv", [""])[0]
@@ -39,4 +55,8 @@ def _is_a_program() -> bool:
         module = words[words.index("-m") + 1] if "-m" in words else ""
         return module.startswith(("panoptic_common.", "panoptic_tools."))
     path = Path(name)
-    return path.name.startswith(_COMMAND) or path.resolve().parent in _PROGRAMS
+    try:
+        folder = path.resolve().parent
+    except OSError:  # a name below a folder that is gone
+        folder = path.parent
+    return path.name.startswith(_COMMAND) or folder in _PROGRAMS

@@ -83,3 +83,35 @@ def test_reports_end_without_a_word_where_nobody_reads(tmp_path, unread, program
     done = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 141
     assert "Traceback" not in done.stderr and "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_name_can_be_printed_whatever_the_terminal_knows(encoding: str) -> None:
+    """Results would be lost for the name of a class, or half a character in that of a file."""
+    body = r"print('\u8eca \udcff'); print('\u8eca', file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"__file__ = 'mine.py'{PROGRAM.format(body=body)}"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    shown = "\u8eca".encode(encoding, "backslashreplace")
+    assert (done.returncode, done.stdout) == (0, shown + b" \\udcff\n")
+    assert done.stderr == shown + b"\n"
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_a_closed_stream_is_not_the_next_file(tmp_path, closed: str) -> None:
+    """What is written to it, by Python or by a library in C, must not go into a result."""
+    body = (
+        "print('words'); print('words', file=sys.stderr)\n"
+        f"    file = open({str(tmp_path / 'x')!r}, 'w')\n"
+        "    [os.write(n, b'noise') for n in (1, 2)]\n"
+        "    file.write('result')"
+    )
+    code = f"__file__ = 'mine.py'{PROGRAM.format(body=body)}"
+    # Closed by Python itself before the start, as a daemon does.
+    start = f"import os; [os.close(n) for n in ({closed.replace(' ', ',')},)]; "
+    start += f"os.execv({sys.executable!r}, [{sys.executable!r}, '-c', {code!r}])"
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True)
+    assert done.returncode == 0
+    assert (tmp_path / "x").read_text() == "result"

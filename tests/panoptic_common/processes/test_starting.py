@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from project import ROOT
@@ -45,6 +47,19 @@ def interrupted(
 def test_every_program_dies_quietly(name: str) -> None:
     done = interrupted(str(ROOT / "tools" / name))
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("name", ["check_dataset.py", "train_net.py", "demo.py"])
+def test_a_folder_that_is_gone_is_said_in_a_sentence(tmp_path: Path, name: str) -> None:
+    """torch's own library would end the program with words of its own."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$0" && rmdir "$0" && exec "$@"'
+    words = ["sh", "-c", script, str(gone), sys.executable, str(ROOT / "tools" / name), "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    sentence = f"{name}: the folder that it was started in is gone: change to another one\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
 
 
 def test_in_a_programs_background_the_signal_stays_ignored() -> None:
