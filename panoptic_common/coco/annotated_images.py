@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,21 @@ class AnnotatedImage:
     size: Size | None
     regions: list[Region] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+def name_of(file_name: object) -> str:
+    """Return the name of an image in the new data set: its path without ending, "/" become "_".
+
+    Args:
+        file_name: as a file of annotations has it; whatever it says, the name is no path.
+
+    Raises:
+        ValueError: it names no file.
+    """
+    path = PurePath(file_name) if isinstance(file_name, str) else PurePath()
+    if not path.name or "\0" in str(path):
+        raise ValueError(f"an image has the file name {file_name!r}, which names no file")
+    return "_".join(part for part in path.with_suffix("").parts if part != path.anchor)
 
 
 @dataclass

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from panoptic_common.coco.annotated_images import AnnotatedImage, FoundImages, Region
+from panoptic_common.coco.annotated_images import AnnotatedImage, FoundImages, Region, name_of
 from panoptic_common.coco.shapes import (
     BoolMap,
     Size,
@@ -74,7 +74,10 @@ def _read_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
 
 def _read_image(node: ElementTree.Element, folder: Path, source: str) -> AnnotatedImage:
     file_name = node.get("name", "")
-    name = "_".join(PurePath(file_name).with_suffix("").parts)
+    try:
+        name = name_of(file_name)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     image = AnnotatedImage(name, folder / file_name, _size(node))
     shapes = [shape for shape in node if shape.tag != "tag"]
     for number, shape in enumerate(sorted(shapes, key=_height), start=1):

@@ -53,6 +53,11 @@ class PreparedSample:
     notes: list[str] = field(default_factory=list)
     pixels: npt.NDArray[np.uint8] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a name that would lead out of the folder that is written."""
+        if self.name in ("", ".", "..") or set(self.name) & {"/", os.sep, "\0"}:
+            raise ValueError(f"{self.image}: {self.name!r} is no name of an image")
+
     def describe(
         self, image_id: int, id_map: IntMap, segments: list[dict[str, Any]], file_name: str
     ) -> None:

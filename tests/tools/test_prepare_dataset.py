@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import drawn_annotations as drawn
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from panoptic_common.coco.annotations import PanopticPaths
 from panoptic_common.coco.check import check_dataset
 from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.splits import PreparedSample
 from panoptic_tools import prepare_dataset
 
 
@@ -244,3 +246,59 @@ def test_two_images_of_one_name_and_values_that_are_none(tmp_path, capsys):
     semantic = ["--semantic", str(tmp_path / "raw/semantic"), "--values", "road"]
     assert prepare_dataset.main([*base, *semantic]) == 2
     assert "'road' is not NAME=NUMBER" in capsys.readouterr().err
+
+
+def coco_of(root: Path, **changes: Any) -> tuple[list[str], Path]:
+    """Write the scene as COCO with other entries; returns the words that prepare it, and OUT."""
+    path = drawn.write_coco(root / "raw", changes)
+    words = ["coco", str(path), "--images", str(root / "raw/images"), "--out", str(root / "out")]
+    return words, root / "out"
+
+
+@pytest.mark.parametrize("how", ["absolute", "climbing"])
+def test_names_of_images_never_lead_out_of_the_data_set(tmp_path, how):
+    """An absolute path joined to a folder is itself: PNGs were written beside the root."""
+    inside = tmp_path / "raw/images/one.png"
+    name = str(inside) if how == "absolute" else "../images/one.png"
+    image = {"id": 7, "file_name": name, "height": 10, "width": 12}
+    words, out = coco_of(tmp_path, images=[image])
+    assert prepare_dataset.main(words) == 0
+    check(out)
+    (written,) = (out / "panoptic_train").iterdir()
+    expected = "_".join(Path(name).with_suffix("").parts).lstrip("/").removeprefix("_")
+    assert written.name == f"{expected}.png"
+    listed = json.loads((out / "panoptic_train.json").read_text())["images"][0]["file_name"]
+    assert (out / "train" / listed).is_file()
+    with pytest.raises(ValueError, match="is no name of an image"):
+        PreparedSample("/etc/x", inside)
+
+
+BOX = {"id": 3, "image_id": 7, "category_id": 5, "bbox": [1, 2, 4, 4]}
+IMAGE = {"id": 7, "file_name": "one.png", "height": 10, "width": 12}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "sentence"),
+    [
+        ({"annotations": [{**BOX, "image_id": [7]}]}, 1, "has an unknown image_id [7]"),
+        ({"annotations": [{**BOX, "category_id": {}}]}, 1, "has an unknown category_id {}"),
+        ({"annotations": [{**BOX, "iscrowd": "0"}]}, 2, "annotation 3 has iscrowd '0', neither"),
+        ({"annotations": [{**BOX, "area": 10**400}]}, 0, "1 images with 1 instances"),
+        ({"annotations": [{**BOX, "area": float("nan")}]}, 0, "1 images with 1 instances"),
+        ({"annotations": [{**BOX, "bbox": [0, 0, 10**400, 1]}]}, 2, "points are no pairs"),
+        ({"annotations": [{**BOX, "bbox": ["a"] * 4}]}, 2, "left out"),
+        ({"images": [IMAGE, {**IMAGE, "id": [1]}]}, 1, "images[1]: an image has the id [1]"),
+        ({"images": [IMAGE, IMAGE]}, 1, "images[1]: an image has the id 7, no id of its own"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "."}]}, 1, "which names no file"),
+        ({"images": [IMAGE, {"id": 8}]}, 1, "has the file name None, which names no file"),
+        ({"categories": [{"id": [5], "name": "car"}]}, 2, "categories[0] has the id [5], no id"),
+        ({"categories": [{"id": 5, "name": None}]}, 2, "categories[0] has the name None, no text"),
+        ({"categories": [{"id": 5, "name": "a\x1b[2J"}]}, 2, "no text that can be printed"),
+        ({"categories": [{"id": 5, "name": "a"}, {"id": 5, "name": "b"}]}, 2, "has the id 5, no"),
+    ],
+)
+def test_entries_of_the_wrong_kind_are_named(tmp_path, capsys, changes, status, sentence):
+    words, _ = coco_of(tmp_path, **changes)
+    assert prepare_dataset.main(words) == status
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err
