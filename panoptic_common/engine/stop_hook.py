@@ -21,7 +21,7 @@ from panoptic_common.processes import stopping
 logger = logging.getLogger(__name__)
 
 
-TIME_IS_UP = 1  # beside the signals 2 and 15, which come first
+TIME_IS_UP = 1  # beside the signals by number + 1, which come first
 
 
 class EndOfTraining(BaseException):
@@ -61,11 +61,12 @@ class EndOnDemand(HookBase):
     def after_step(self) -> None:
         """Save and end if a signal came, or time is up."""
         late = TIME_IS_UP if time.monotonic() > self._deadline else 0
-        number = torch.tensor(stopping.request.number or late)
+        signalled = stopping.request.number
+        reason = torch.tensor(late if signalled is None else signalled + TIME_IS_UP)
         if self._group is not None:
-            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
-        if int(number):
-            self._end(int(number))
+            dist.all_reduce(reason, dist.ReduceOp.MAX, group=self._group)
+        if int(reason):
+            self._end(int(reason))
         if self._group is not None:
             # What comes from here on waits for the next step. A process that left now would break
             # the others' next step, and their ends would look like failures.
@@ -74,14 +75,15 @@ class EndOnDemand(HookBase):
         if stopping.request.number is not None:  # it came just now
             raise SystemExit(128 + stopping.request.number)
 
-    def _end(self, number: int) -> None:
+    def _end(self, reason: int) -> None:
         """Save the state after this step, and leave."""
         iteration = self.trainer.iter
         last = iteration + 1 == self.trainer.max_iter
-        if number == TIME_IS_UP:
+        if reason == TIME_IS_UP:
             if not last:
                 self._end_in_time(iteration)
             return
+        number = reason - TIME_IS_UP
         stopping.request.deferred = False
         stopping.request.number = number
         name = "model_final" if last else f"model_{iteration:07d}"

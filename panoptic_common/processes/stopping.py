@@ -1,7 +1,8 @@
-"""Ending a program in good order at SIGTERM (a batch system's) and SIGINT (Ctrl-C).
+"""Ending a program in good order at SIGTERM (a batch system's), SIGINT (Ctrl-C) and SIGHUP.
 
-Outside a training's steps a signal raises SystemExit at once, with the status that shells use: 143
-or 130. During steps it is only noted: the training saves its state after the step and ends then.
+SIGHUP comes when a terminal is closed or its connection breaks. Outside a training's steps a signal
+raises SystemExit at once, with the status that shells use: 143, 130 or 129. During steps it is only
+noted: the training saves its state after the step and ends then.
 Standard library only.
 """
 
@@ -20,7 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),  # not on Windows
+)
 STATUSES = {128 + number: number for number in SIGNALS}
 SECONDS_TO_SAVE = 30.0  # what Slurm leaves between SIGTERM and SIGKILL, unless told otherwise
 # Launchers pass a signal on that the whole group of processes has got already.
@@ -61,9 +66,10 @@ request = StopRequest()
 
 @contextmanager
 def orderly_end(patient: bool = False) -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into an end in good order while the block runs.
+    """Turn these signals into an end in good order while the block runs.
 
-    SIGINT stays ignored where it is: shells ignore it for what a script starts in its background.
+    SIGINT and SIGHUP stay ignored where they are: shells ignore the one for what a script starts in
+    its background, nohup the other.
     In a thread that is not the main one nothing changes.
 
     Args:
@@ -84,7 +90,7 @@ def orderly_end(patient: bool = False) -> Iterator[StopRequest]:
 
 
 def status_of(end: SystemExit) -> int:
-    """Return the status if a signal ended the program, 143 or 130; other ends are raised again."""
+    """Return the status if a signal ended the program, such as 143; other ends are raised again."""
     if end.code not in STATUSES:
         raise end
     return int(str(end.code))
@@ -92,7 +98,7 @@ def status_of(end: SystemExit) -> int:
 
 @contextmanager
 def end_at_once() -> Iterator[None]:
-    """Let both signals kill the process while the block runs, in which nothing can be lost.
+    """Let these signals kill the process while the block runs, in which nothing can be lost.
 
     Compiled code that works for minutes would be asked only afterwards.
     """
@@ -109,7 +115,7 @@ def end_at_once() -> Iterator[None]:
 
 
 def leave_signals_to_the_parent(*_: object) -> None:
-    """Ignore both signals in a worker of a data loader: the training that needs it gets them."""
+    """Ignore them in a worker of a data loader: the training that needs it gets them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGKILL to tools/train_net.py, with one process, two, and torchrun."""
+"""SIGTERM, SIGINT, SIGHUP, SIGKILL to tools/train_net.py: one process, two, and torchrun."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from trials.signals import Case, try_training
         Case("foreground", 1, signal.SIGTERM, "group", loaders=2),
         Case("foreground", 1, signal.SIGINT, "group"),
         Case("script &", 2, signal.SIGTERM, "launcher"),
+        Case("foreground", 2, signal.SIGHUP, "group"),
         Case("script &", 2, signal.SIGKILL, "launcher"),
     ],
     ids=str,

@@ -50,8 +50,8 @@ class Item(NamedTuple):
 
 ITEMS = {
     "kills": Item("kill -9 of a training, then --resume", "kills", 30),
-    "signals": Item("SIGTERM and SIGINT to a training", "signals", 30),
-    "background": Item("SIGKILL and SIGHUP to a training", "signals", 7, "run_background"),
+    "signals": Item("SIGTERM, SIGINT and SIGHUP to a training", "signals", 30),
+    "background": Item("SIGKILL to a training", "signals", 5, "run_background"),
     "interrupts": Item("SIGTERM and Ctrl-C to the others", "interrupts", 40),
     "disks": Item("A full disk under each writer", "disks", 42),
     "containers": Item("Source tree and home read-only", "containers", 2),
