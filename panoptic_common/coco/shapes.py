@@ -25,7 +25,7 @@ def as_points(values: Any) -> npt.NDArray[np.float64]:
     """
     try:
         points = np.asarray(values, dtype=np.float64).reshape(-1, 2)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError("its points are no pairs of numbers x, y") from None
     if not np.isfinite(points).all():
         raise ValueError("a coordinate is not finite")
