@@ -32,9 +32,14 @@ import torch
 from panoptic_common.checkpoint.array_pickle import load_arrays
 from panoptic_common.checkpoint.own_format import OWN_KEYS, faulty_entry, is_own
 from panoptic_common.checkpoint.pickled_values import UnsafePickle
-from panoptic_common.checkpoint.safe_load import torch_load_safely
+from panoptic_common.checkpoint.safe_load import odd_kind, torch_load_safely
 from panoptic_common.checkpoint.weights_format import read_weights
 
+# Whatever becomes float32 without a loss that nobody sees, as that of an imaginary part would be.
+_REAL = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 _ENDINGS = (".pth", ".pkl", ".pyth", ".safetensors")
 
 logger = logging.getLogger(__name__)
@@ -197,10 +202,16 @@ def read_checkpoint_metadata(
 
 def as_tensor(name: str, value: Any, path: str) -> torch.Tensor:
     """Return a weight as a tensor, or raise if it is no array."""
-    if isinstance(value, torch.Tensor):
-        return value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
-        return torch.from_numpy(np.array(value))
+        value = torch.from_numpy(np.array(value))
+    if isinstance(value, torch.Tensor):
+        if value.dtype not in _REAL or odd_kind(value):
+            kind = odd_kind(value) or str(value.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{path}: the entry {name!r} is a {kind} tensor, which no weights of a network "
+                "here are: store it as float32"
+            )
+        return value
     raise CheckpointError(
         f"{path}: the entry {name!r} is a {type(value).__name__}, not an array: no file of weights"
     )

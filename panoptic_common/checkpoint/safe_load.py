@@ -78,6 +78,20 @@ def _compare_checksums(path: str) -> None:
             raise zipfile.BadZipFile(f"the checksum of its record {damaged} is wrong")
 
 
+def odd_kind(value: torch.Tensor) -> str:
+    """Return how a tensor differs from a plain array of its values, such as "sparse"; else "".
+
+    Few functions of torch take these kinds, and each fails in words of its own.
+    """
+    kinds = {
+        "nested": value.is_nested,
+        "sparse": value.layout is not torch.strided,
+        "quantized": value.is_quantized,
+        "meta": value.is_meta,
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "")
+
+
 def _require_held(contents: Any, limit: int) -> None:
     """Raise ValueError if the tensors, each laid out whole, take more bytes than a limit."""
     seen: set[int] = set()
@@ -88,6 +102,8 @@ def _require_held(contents: Any, limit: int) -> None:
             limit -= value.numel() * value.element_size()
             if limit < 0:
                 raise ValueError("its tensors are bigger than the file")
+            if kind := odd_kind(value):
+                raise ValueError(f"it holds a {kind} tensor, which no weights are")
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from panoptic_common.checkpoint.safe_load import odd_kind
+
 
 def state_problem(state: Any, item: Any) -> str | None:
     """Check the stored state of an optimizer, a schedule or a loss scale.
@@ -32,6 +34,8 @@ def state_problem(state: Any, item: Any) -> str | None:
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in ours]:
         return None  # another config, which the optimizer itself refuses
     for place, (theirs, group) in enumerate(zip(groups, ours, strict=True)):
+        if theirs["params"] != group["params"]:  # numbers, by which the moments are found
+            return f"'params' of group {place} are not those of this model, in their order"
         # Versions of torch differ in the keys; those of both are compared.
         shared = {key: group[key] for key in group if key in theirs and key != "params"}
         if problem := _difference(theirs, shared, f"group {place}"):
@@ -49,19 +53,32 @@ def _moments_problem(moments: Any, parameters: Sequence[torch.Tensor]) -> str | 
     """Check what an optimizer remembers of each parameter: tensors of its shape, and numbers."""
     if not isinstance(moments, dict):
         return f"its moments are {_shown(moments)}, not a dict"
+    kept = {name for entries in moments.values() if isinstance(entries, dict) for name in entries}
     for index, entries in moments.items():
         if not _is_integer(index) or not 0 <= index < len(parameters):
             return f"it holds moments of parameter {_shown(index)}, which there is not"
         if not isinstance(entries, dict):
             return f"its moments of parameter {index} are {_shown(entries)}, not a dict"
+        if lacking := kept - entries.keys():
+            return f"it holds no {_shown(lacking.pop())} of parameter {index}, but of others"
         for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                fits = value.numel() == 1 or value.shape == parameters[index].shape
-            else:
-                fits = value is None or _is_number(value)
+            fits = _moment_fits(name, value, parameters[index])
             if not isinstance(name, str) or not fits:
                 return f"{_shown(name)} of parameter {index} is {_shown(value)}, which fits it not"
     return None
+
+
+def _moment_fits(name: Any, value: Any, parameter: torch.Tensor) -> bool:
+    """Tell whether an optimizer can go on with one of its values for a parameter."""
+    if not isinstance(value, torch.Tensor):
+        return value is None or _is_number(value)
+    if odd_kind(value) or not value.is_floating_point():
+        return False
+    if name == "step":  # of what our optimizers keep, the only one for all values
+        return value.shape == () and not bool(value < 0)
+    # A mean of squares below 0 would have no root.
+    squares = str(name).endswith("_sq")
+    return value.shape == parameter.shape and not (squares and bool((value < 0).any()))
 
 
 def _difference(theirs: Any, ours: Any, place: str) -> str | None:

@@ -169,6 +169,7 @@ class AveragingCheckpointer(PanopticCheckpointer):
             and weights.keys() == own.keys()
             and all(isinstance(v, torch.Tensor) for v in weights.values())
             and all(value.shape == own[name].shape for name, value in weights.items())
+            and all(value.dtype == own[name].dtype for name, value in weights.items())
         )
         if not fits:
             raise CheckpointError(

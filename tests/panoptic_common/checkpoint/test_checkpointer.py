@@ -119,6 +119,19 @@ def test_safetensors_without_the_package_says_what_to_install(tmp_path, monkeypa
         read_weights_file(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("kind", [torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
+def test_weights_of_an_odd_type_are_named(tmp_path, kind, purpose):
+    """torch copies complex values without their imaginary part, and cannot compare 8 bits."""
+    weights = {name: value.to(kind) for name, value in TinyModel().state_dict().items()}
+    torch.save(weights, tmp_path / "odd.pth")
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=rf"odd\.pth: the entry .* is a {name} tensor"):
+        checkpointer_of(TinyModel()).load(
+            str(tmp_path / "odd.pth"), checkpointables=[], purpose=purpose
+        )
+
+
 def test_safetensors_round_trip(tmp_path):
     save_file = pytest.importorskip("safetensors.torch").save_file
     source, model = randomised(TinyModel()), TinyModel()

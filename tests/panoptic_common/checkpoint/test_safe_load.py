@@ -115,6 +115,22 @@ def test_tensor_that_repeats_one_value_is_refused(tmp_path: Path, zipped: bool) 
         torch_load_safely(path)
 
 
+@pytest.mark.parametrize("kind", ["sparse", "quantized", "meta", "nested"])
+def test_tensor_that_is_no_plain_array_is_refused(tmp_path: Path, kind: str) -> None:
+    """torch reads them, and fails in its own words wherever they are used."""
+    value = torch.ones(3, 2)
+    odd = {
+        "sparse": lambda: value.to_sparse(),
+        "quantized": lambda: torch.quantize_per_tensor(value, 0.1, 0, torch.quint8),
+        "meta": lambda: value.to("meta"),
+        "nested": lambda: torch.nested.nested_tensor([value, value]),
+    }
+    path = tmp_path / "odd.pth"
+    torch.save({**STATE, "optimizer": {"x": [odd[kind](), torch.zeros(99)]}}, path)
+    with pytest.raises(ValueError, match=rf"odd\.pth: .*it holds a {kind} tensor"):
+        torch_load_safely(path)
+
+
 @pytest.mark.parametrize("content", [b"<html>404 not found</html>", b"\0" * 5000, b"PK\3\4 no"])
 def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.pth"

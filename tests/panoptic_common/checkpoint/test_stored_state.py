@@ -26,6 +26,12 @@ NAN = float("nan")
         (("state", 0, "momentum_buffer"), NAN, "'momentum_buffer' of parameter 0 is nan"),
         (("param_groups",), None, "no list of groups"),
         (("param_groups", 0, "params"), 3, "no list of groups"),
+        (("param_groups", 0, "params"), [0] * 8, "'params' of group 0 are not those"),
+        (
+            ("param_groups", 0, "params"),
+            [*range(8)][::-1],
+            "'params' of group 0 are not those",
+        ),
         (("param_groups", 0, "lr"), "0.1", "'lr' of group 0 is '0.1', not as 0.1"),
         (("param_groups", 0, "lr"), NAN, "'lr' of group 0 is nan"),
         (("param_groups", 0, "nesterov"), [1], "'nesterov' of group 0 is a list"),
@@ -65,6 +71,45 @@ def test_state_of_a_schedule_is_compared_with_ours(state, message):
             return {"base_lrs": [0.1, 0.2], "last_epoch": 3}
 
     assert state_problem(state, Schedule()) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("step", lambda t: t - 9),
+        ("step", lambda t: t.expand(3)),
+        ("exp_avg", lambda t: t.long()),
+        ("exp_avg", lambda t: t.to(torch.complex64)),
+        ("exp_avg", lambda t: t.to_sparse()),
+        ("exp_avg", lambda t: t.sum()),
+        ("exp_avg_sq", lambda t: -1 - t),
+    ],
+)
+def test_a_moment_with_which_adam_cannot_go_on_is_named(name, change):
+    """The root of a mean below 0 is NaN; a single number would be taken for all of a weight."""
+    model = TinyModel()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+    entries = next(v for k, v in state["state"].items() if v["exp_avg"].numel() > 1)
+    entries[name] = change(entries[name])
+    assert f"'{name}' of parameter" in (state_problem(state, optimizer) or "")
+
+
+def test_a_moment_that_only_one_parameter_lacks_is_named():
+    """Adam would fail in its first step by a KeyError; a parameter without any is a frozen one."""
+    model = TinyModel()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+    del state["state"][1]
+    assert state_problem(state, optimizer) is None
+    del state["state"][0]["exp_avg"]
+    assert state_problem(state, optimizer) == "it holds no 'exp_avg' of parameter 0, but of others"
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])

@@ -119,6 +119,7 @@ def test_an_average_may_begin_or_end_at_a_resume(tiny_root):
         lambda average: average.update(weights=[1]),
         lambda average: average["weights"].pop("predictor.bias"),
         lambda average: average["weights"].update({"predictor.bias": torch.zeros(7)}),
+        lambda average: average["weights"].update({"predictor.bias": torch.zeros(6).long()}),
         lambda average: average["weights"]["predictor.bias"].fill_(float("nan")),
     ],
 )
