@@ -118,6 +118,16 @@ def silence_meshgrid_warning() -> bool:
     return True
 
 
+@shim(until="fvcore's flip copies what it cannot write; it does not yet")
+def silence_read_only_warning() -> bool:
+    """Torch warns when fvcore flips a resized image, which Pillow gives read-only.
+
+    Nothing writes into it, and users cannot act.
+    """
+    warnings.filterwarnings("ignore", message=r"The given NumPy array is not writ")
+    return True
+
+
 @shim(until="Detectron2 0.6 (2021) is no longer supported; main does not need it")
 def preload_in_forkserver() -> bool:
     """Unforked data loading workers would import Detectron2 unpatched.

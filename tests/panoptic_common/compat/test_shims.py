@@ -110,7 +110,7 @@ def test_new_detectron2_leaves_pillow_and_numpy_alone(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     first, names = run.stdout.splitlines()
     assert first == "False False False False"
-    assert names == "silence_jit_script_warning silence_meshgrid_warning"
+    assert names == "silence_jit_script_warning silence_meshgrid_warning silence_read_only_warning"
 
 
 def test_numpy_keeps_the_names_that_it_has() -> None:
@@ -119,11 +119,13 @@ def test_numpy_keeps_the_names_that_it_has() -> None:
     assert PIL.Image.BILINEAR == PIL.Image.Resampling.BILINEAR
 
 
-def test_only_these_two_warnings_are_silenced() -> None:
+def test_only_these_three_warnings_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         shims.silence_jit_script_warning()
         shims.silence_meshgrid_warning()
+        shims.silence_read_only_warning()
+        warnings.warn("The given NumPy array is not writable, and", UserWarning, stacklevel=1)
         warnings.warn("torch.meshgrid: in an upcoming release, it", UserWarning, stacklevel=1)
         warnings.warn(
             "`torch.jit.script` is deprecated. Please switch", FutureWarning, stacklevel=1
@@ -131,6 +133,12 @@ def test_only_these_two_warnings_are_silenced() -> None:
         warnings.warn("`torch.jit.trace` is deprecated. Please switch", FutureWarning, stacklevel=1)
         warnings.warn("another one", FutureWarning, stacklevel=1)
     assert [str(each.message)[:17] for each in caught] == ["`torch.jit.trace`", "another one"]
+
+
+def test_the_warning_is_the_one_that_torch_gives() -> None:
+    read_only = "import numpy, torch; torch.from_numpy(numpy.frombuffer(b'a', 'u1'))"
+    assert "not writable" in run_python(read_only).stderr
+    assert run_python(f"import panoptic_common.compat; {read_only}").stderr == ""
 
 
 def test_workers_of_a_forkserver_are_patched() -> None:
