@@ -150,6 +150,7 @@ def apply() -> None:
         restore_numpy_names,
         silence_jit_script_warning,
         silence_meshgrid_warning,
+        silence_read_only_warning,
         preload_in_forkserver,
     ):
         if work_around.__name__ not in _ACTIVE:
