@@ -96,7 +96,7 @@ class Page:
             visit = Visit(Path(tempfile.mkdtemp(dir=self._folder)))
         try:
             visit.opened, visit.pixel = self.explorer.open(read(), name), None
-        except (ValueError, OSError) as error:  # of the image; it names the file of the server
+        except (ValueError, OSError, FloatingPointError) as error:  # it names the server's file
             return self._blank(visit, f"{name}: {str(error).partition(': ')[2] or error}")
         except torch.cuda.OutOfMemoryError:
             text = f"{name}: the GPU's memory is full; a smaller --max-side needs less"

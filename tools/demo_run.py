@@ -11,6 +11,7 @@ import panoptic_common.compat  # sets OMP_WAIT_POLICY before torch reads it
 import torch
 from tqdm import tqdm
 
+from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.strokes import ImageArray
 from panoptic_common.files import require_writable
@@ -21,6 +22,9 @@ from panoptic_common.inference.video import VideoReader, VideoWriter, Window
 from panoptic_common.processes import stopping
 
 PERIOD = 3.0  # seconds between two reports of progress; what is done sooner shows none
+
+# What ends the work on one image or video; the others are done all the same.
+OF_ONE_INPUT = (MediaError, IndexError, NotFiniteError, torch.cuda.OutOfMemoryError)
 
 
 class Demo:
@@ -79,7 +83,7 @@ class Demo:
             for path, name in zip(paths, names, strict=True):
                 try:
                     panels = self._predict(media.Frame(name, str(path), media.read_image(path)))
-                except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
+                except OF_ONE_INPUT as error:
                     self._fail(str(path), error)
                     continue
                 for panel, drawn in panels.items():
@@ -113,7 +117,7 @@ class Demo:
                         return False
                     bar.update()
             self.done += 1
-        except (MediaError, IndexError, torch.cuda.OutOfMemoryError) as error:
+        except OF_ONE_INPUT as error:
             self._fail(reader.source, error)
         finally:
             bar.close()

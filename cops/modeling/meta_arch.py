@@ -40,6 +40,7 @@ from cops.modeling.semantic_head import SemanticHead
 from cops.modeling.solver_training import Ramp, SolverTraining
 from cops.modeling.stopwatch import Stopwatch
 from cops.targets import CopsTarget
+from panoptic_common.checkpoint.finite import require_numbers
 from panoptic_common.engine import detectron2_entries
 from panoptic_common.modeling.batch_norm import keeping_statistics
 from panoptic_common.modeling.network_input import (
@@ -341,6 +342,8 @@ class COPS(nn.Module):
         for index, (inputs, size) in enumerate(
             zip(batched_inputs, images.image_sizes, strict=True)
         ):
+            require_numbers(maps.class_costs[index], inputs)
+            require_numbers(maps.edge_costs[index], inputs)
             yield SolvedImage(
                 maps.class_logits[index],
                 maps.class_costs[index],

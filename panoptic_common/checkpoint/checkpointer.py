@@ -36,7 +36,12 @@ from panoptic_common.checkpoint.files import (
     plain,
     read_weights_file,
 )
-from panoptic_common.checkpoint.finite import NotFiniteError, first_not_finite, named_tensors
+from panoptic_common.checkpoint.finite import (
+    NotFiniteError,
+    damage_in,
+    first_not_finite,
+    named_tensors,
+)
 from panoptic_common.checkpoint.fresh_layers import pop_orphans
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.checkpoint.stored_state import state_problem
@@ -265,11 +270,9 @@ class PanopticCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict(fitting, strict=False)
 
     def _require_finite(self, entries: dict[str, Any], path: str) -> None:
-        """Raise if a tensor holds a NaN or an infinity: nothing good comes from such a file."""
-        if part := first_not_finite(named_tensors(entries)):
-            raise CheckpointError(
-                f"{path} holds NaN or infinite values, first in {part}" + advice_on_neighbours(path)
-            )
+        """Raise if a tensor holds a NaN, say: nothing good comes from such a file."""
+        if damage := damage_in(named_tensors(entries)):
+            raise CheckpointError(f"{path} holds {damage}" + advice_on_neighbours(path))
 
     def _converted_weights(self, contents: dict[str, Any], path: str) -> dict[str, torch.Tensor]:
         """Turn the file's weights into tensors, under the model's names where they match."""

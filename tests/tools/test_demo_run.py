@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from stub_system import stub_predictor
 
+from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.inference import media
 from panoptic_common.inference.painter import Painter
 from panoptic_common.inference.video import VideoReader, VideoWriter
@@ -80,6 +81,25 @@ def test_images_that_are_done_stay_whole(stub, tmp_path, monkeypatch, capsys, nu
     maps = {f"panoptic/{entry['file_name']}" for entry in entries}
     assert "panoptic/a.png" in maps and "panoptic/c.png" not in maps
     assert whole(out) == {"a_image.png", "contact_sheet.png", "panoptic.json", *maps}
+
+
+def test_an_image_for_which_the_network_gives_nan_is_named(stub, tmp_path, monkeypatch, capsys):
+    """The others are done, and the status tells."""
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        Image.new("RGB", (60, 40), "red").save(tmp_path / "in" / f"{name}.png")
+    paint = Painter.__call__
+
+    def fail_once(self, frame):
+        if frame.name == "a":
+            raise NotFiniteError("the network gives NaN: use an earlier checkpoint")
+        return paint(self, frame)
+
+    monkeypatch.setattr(Painter, "__call__", fail_once)
+    words = ["--checkpoint", "any.pth", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert demo.main([*words, "--panels", "image"]) == 1
+    told = capsys.readouterr()
+    assert f"{tmp_path}/in/a.png: the network gives NaN" in told.err and "1 done" in told.out
 
 
 def write_film(path: Path) -> None:

@@ -24,6 +24,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from panoptic_common.checkpoint.finite import require_numbers
 from panoptic_common.data.segment_truth import IGNORE_CLASS
 from panoptic_common.engine import detectron2_entries
 from panoptic_common.modeling.network_input import (
@@ -263,6 +264,7 @@ class UnifiedPanoptic(nn.Module):
             zip(batched_inputs, images.image_sizes, instances, strict=True)
         ):
             output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
+            require_numbers(logits[index], inputs)
             probabilities = _valid(logits[index], size).float().softmax(dim=0)
             semantic = resample(probabilities, size, output_size, STRIDE)
             yield PredictedImage(

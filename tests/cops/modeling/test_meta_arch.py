@@ -9,6 +9,8 @@ from cops_factory import IS_THING, C, make_image, tiny_config, tiny_model
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
+from panoptic_common.checkpoint.finite import NotFiniteError
+
 SURROGATE = {C + "TRAINING": "surrogate", C + "BACKWARD.SAMPLES": 2}
 SEPARATE = {C + "TRAINING": "separate", C + "BACKWARD.SAMPLES": 2}
 
@@ -296,3 +298,14 @@ def test_images_can_be_padded_to_one_size():
     # Of the backbone's stride, too.
     odd = tiny_model({"MODEL.COPS.SIZE_DIVISIBILITY": 36})
     assert odd.divisibility % 36 == 0 and odd.divisibility % tiny_model().divisibility == 0
+
+
+def test_a_network_that_gives_nan_makes_no_map():
+    """Weights may be finite and so large that their products are not."""
+    model = tiny_model().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e20)
+    image = {"image": torch.full((3, 64, 96), 9.0), "file_name": "a.png"}
+    with pytest.raises(NotFiniteError, match="gives NaN for the image a.png"):
+        model([image])

@@ -167,3 +167,14 @@ def test_arrays_of_every_numpy_and_protocol_are_read(tmp_path, protocol, core):
     read = read_weights_file(tmp_path / "a.pkl")["model"]
     for name, value in arrays["model"].items():
         np.testing.assert_array_equal(read[name], value)
+
+
+def test_negative_variance_is_refused(tmp_path):
+    """Its root is NaN, and a map can be made of scores that are NaN, too."""
+    model = TinyModel()
+    model.backbone[1].running_var[1] = -1e-3
+    checkpointer_of(model, tmp_path).save("model", iteration=0)
+    with pytest.raises(CheckpointError, match="negative variance in backbone.1.running_var"):
+        checkpointer_of(TinyModel()).load(
+            str(tmp_path / "model.pth"), checkpointables=[], purpose="evaluate"
+        )

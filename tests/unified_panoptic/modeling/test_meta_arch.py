@@ -13,6 +13,7 @@ from model_factory import (
     NO_PANOPTIC,
     U,
     check_result,
+    lively_model,
     make_image,
     tiny_config,
     tiny_model,
@@ -20,6 +21,7 @@ from model_factory import (
     without_gradient,
 )
 
+from panoptic_common.checkpoint.finite import NotFiniteError
 from unified_panoptic.modeling.panoptic_submodule import LOGGED
 
 VARIANTS = {
@@ -340,3 +342,14 @@ def test_an_image_of_one_cell_alone_trains_with_batch_norm(size: tuple[int, int]
     with torch.no_grad():
         (output,) = model([image])
     assert output["panoptic_seg"][0].shape == size
+
+
+def test_a_network_that_gives_nan_makes_no_map():
+    """Weights may be finite and so large that their products are not."""
+    model = lively_model().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e20)
+    image = {"image": torch.full((3, 64, 96), 9.0), "file_name": "a.png"}
+    with pytest.raises(NotFiniteError, match="gives NaN for the image a.png"):
+        model([image])
