@@ -124,6 +124,25 @@ def test_rows_become_the_table_of_the_page(tmp_path, capsys):
         replace_table(results, table(json.loads(results.read_text())))
 
 
+def test_an_item_that_is_ended_stores_what_it_has_tried(tmp_path, monkeypatch):
+    """Its command then names that number: the same seed tries the same cases first."""
+
+    def run(count: int, seed: int, folder: Path) -> Outcome:
+        outcome = Outcome()
+        outcome.record("one", None)
+        outcome.record("two", "lost")
+        raise SystemExit(143)
+
+    monkeypatch.setattr(batches, "run", run)
+    rows = tmp_path / "rows.json"
+    words = ["batches", "--count", "9", "--results", str(rows), "--keep", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        endurance.main(words)
+    row = json.loads(rows.read_text())["batches"]
+    assert (row["tried"], row["survived"], row["failures"]) == (2, 1, ["two: lost"])
+    assert row["command"].endswith("batches --count 2 --seed 0")
+
+
 def test_every_command_of_the_page_is_understood():
     text = (ROOT / "docs/reliability.md").read_text()
     commands = re.findall(r"endurance\.py ([a-z][^`|#\n]+)", text)

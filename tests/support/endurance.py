@@ -7,7 +7,8 @@
 
 Each item adds a row to output/endurance/results.json, from which `table` draws the table of
 docs/reliability.md. The same seed tries the same cases. `make endurance` runs all; how long that
-takes stands in that page. Exit status: 0 if all survived, 1 otherwise.
+takes stands in that page. Ended by SIGTERM or Ctrl-C, an item stores what it has tried: the first
+cases of that seed. Exit status: 0 if all survived, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import panoptic_common.compat
 
 import torch
 from project import ROOT
-from trials.outcome import replace_table, store, table
+from trials.outcome import Outcome, replace_table, store, table
 
 RESULTS = ROOT / "output/endurance/results.json"
 
@@ -91,9 +92,14 @@ def try_item(name: str, options: argparse.Namespace) -> bool:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="panoptic_endurance_"))
     folder = folder / name
     folder.mkdir(parents=True)
-    start = time.monotonic()
+    start, ended = time.monotonic(), None
     try:
         outcome = getattr(module, item.function)(count, options.seed, folder)
+    except (SystemExit, KeyboardInterrupt) as end:
+        if Outcome.current is None or not Outcome.current.tried:
+            raise
+        outcome, ended = Outcome.current, end
+        command = command.replace(f"--count {count}", f"--count {outcome.tried}")
     finally:
         if not options.keep:
             shutil.rmtree(folder.parent, ignore_errors=True)
@@ -110,6 +116,8 @@ def try_item(name: str, options: argparse.Namespace) -> bool:
     store(options.results, name, row)
     print(f"  {outcome.survived} of {outcome.tried} survived, {row['seconds']:.0f} s", flush=True)
     print(f"  {row['counts']}", flush=True)
+    if ended is not None:
+        raise ended
     return not outcome.failures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from panoptic_common.files import write_json
 
@@ -26,6 +26,10 @@ class Outcome:
     tried: int = 0
     failures: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    current: ClassVar[Outcome | None] = None  # that of the item that runs
+
+    def __post_init__(self) -> None:
+        Outcome.current = self
 
     def record(self, case: str, problem: str | None, kind: str = "") -> None:
         """Enter one case; shows it if it failed, since the whole may take an hour.
