@@ -30,7 +30,9 @@ LEAST_BLOCK = 1 << 13
 
 def cut_into_blocks(size: int, least: int = LEAST_BLOCK) -> list[tuple[int, int]]:
     """Cut 0 .. size - 1 into blocks of about one length; return begin and end of each."""
-    count = min(max(size // least, 1), MAX_BLOCKS)
+    if size < 2 * least:
+        return [(0, size)]
+    count = min(size // least, MAX_BLOCKS)
     return [(size * b // count, size * (b + 1) // count) for b in range(count)]
 
 
@@ -64,7 +66,10 @@ class Workers:
 
     def over(self, size: int, task: Callable[[int, int], T], least: int = LEAST_BLOCK) -> list[T]:
         """Call task(begin, end) for each block of 0 .. size - 1; return what they return."""
-        return self.run([partial(task, *block) for block in cut_into_blocks(size, least)])
+        blocks = cut_into_blocks(size, least)
+        if len(blocks) == 1:  # all there is, where a problem is small
+            return [task(*blocks[0])]
+        return self.run([partial(task, *block) for block in blocks])
 
     def run(self, tasks: list[Callable[[], T]]) -> list[T]:
         """Call all tasks, in any order and side by side; return what they return, in theirs."""

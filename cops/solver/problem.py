@@ -30,6 +30,8 @@ from cops.solver.stencil import Stencil, find_stencil, no_stencil
 LARGEST_SUM = 1e300
 # The largest of the costs is looked for in blocks of as many at least.
 VALUES_PER_BLOCK = 1 << 17
+# By bytes of a float: integers of that size, and all of its bits but the sign.
+WITHOUT_SIGN = {4: (np.uint32, np.uint32(2**31 - 1)), 8: (np.uint64, np.uint64(2**63 - 1))}
 
 
 class Problem(NamedTuple):
@@ -173,9 +175,8 @@ def largest_magnitude(values: npt.NDArray[Any], workers: Workers = ALONE) -> flo
     """
     if values.size == 0:
         return 0.0
-    word = np.uint32 if values.dtype == np.float32 else np.uint64
+    word, mask = WITHOUT_SIGN[values.dtype.itemsize]
     bits = values.reshape(-1).view(word)
-    mask = word(np.iinfo(word).max >> 1)
     largest = workers.over(
         len(bits), lambda *block: largest_masked(bits, mask, *block), VALUES_PER_BLOCK
     )
@@ -187,7 +188,7 @@ def float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
-    if array.dtype not in (np.float32, np.float64):
+    if array.dtype.char not in "fd":
         # Integers and float16 fit into float64 exactly (int64 up to 2^53).
         array = array.astype(np.float64)
     # Also brings a foreign byte order into the native one, which is all that Numba reads.

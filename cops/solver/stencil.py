@@ -66,27 +66,14 @@ def find_stencil(
     found = workers.over(
         len(edges), lambda *block: _find_begins(edges, *block, limit), EDGES_PER_BLOCK
     )
-    begins = np.concatenate(found)
+    begins = found[0] if len(found) == 1 else np.concatenate(found)
     if len(begins) > limit:
         return no_stencil(), bool(_all_valid(edges, num_nodes))
-    edge = np.append(begins, len(edges))
-    ends = edges[begins].astype(np.int64)
-    node = ends.min(axis=1)
-    offset = np.abs(ends[:, 1] - ends[:, 0])
-    # Invariant of a piece: both ends grow by one, so its first and its last edge speak for all.
-    length = np.diff(edge)
-    if (
-        (offset == 0).any()
-        or (node < 0).any()
-        or (node + np.abs(offset) + length > num_nodes).any()
-    ):
-        return no_stencil(), False
-    anew = np.ones(len(node), dtype=bool)
-    anew[1:] = (offset[1:] != offset[:-1]) | (node[1:] < (node + length)[:-1])
-    offsets = offset[anew]
-    if len(offsets) > MAX_RUNS or len(offsets) * num_nodes > 2 * len(edges) + 1024:
-        return no_stencil(), True
-    return Stencil(edge, node, np.cumsum(anew) - 1, offsets), True
+    edge, node, run, offsets, valid = _describe_pieces(edges, begins, num_nodes)
+    num_runs = len(offsets)
+    if not valid or num_runs > MAX_RUNS or num_runs * num_nodes > 2 * len(edges) + 1024:
+        return no_stencil(), bool(valid)
+    return Stencil(edge, node, run, offsets), True
 
 
 @jit
@@ -112,6 +99,34 @@ def _find_begins(edges, begin, end, limit):
 
 
 @jit
+def _describe_pieces(edges, begins, num_nodes):
+    """Return the arrays of a `Stencil` by the first edge of each piece, and if all are valid."""
+    num_pieces = begins.size
+    edge = np.empty(num_pieces + 1, np.int64)
+    edge[:num_pieces] = begins
+    edge[num_pieces] = edges.shape[0]
+    node = np.empty(num_pieces, np.int64)
+    run = np.empty(num_pieces, np.int64)
+    offsets = np.empty(num_pieces, np.int64)
+    count = 0
+    end = np.int64(0)  # the node after the last of the piece before
+    valid = True
+    for s in range(num_pieces):
+        a = np.int64(edges[begins[s], 0])
+        b = np.int64(edges[begins[s], 1])
+        offset = abs(a - b)
+        node[s] = min(a, b)
+        if count == 0 or offset != offsets[count - 1] or node[s] < end:
+            offsets[count] = offset
+            count += 1
+        run[s] = count - 1
+        # Invariant of a piece: both ends grow by one, so its first and its last edge speak for all.
+        end = node[s] + edge[s + 1] - edge[s]
+        valid &= offset > 0 and node[s] >= 0 and end + offset <= num_nodes
+    return edge, node, run, offsets[:count].copy(), valid
+
+
+@jit
 def _all_valid(edges, num_nodes):
     wrong = 0
     for e in range(edges.shape[0]):
@@ -122,33 +137,35 @@ def _all_valid(edges, num_nodes):
 
 
 @jit
-def spread_costs(stencil, first, last, edge_costs, scale, missing, row):
-    """Fill row (V,) float32: `scale` times the cost of the edge from v to v + offset of a run.
+def spread_costs(stencil, begin, end, edge_costs, scale, missing, run_costs):
+    """Fill rows of (R, V) float32: `scale` times the cost of the edge from v to v + offset.
 
     Where there is no such edge, `missing`.
 
     Args:
         stencil: of the edges.
-        first: the first piece of the run.
-        last: the piece after its last one.
+        begin: the first run.
+        end: the run after the last one.
         edge_costs: (E,).
         scale: a factor.
         missing: a float32.
-        row: filled.
+        run_costs: filled from row `begin` to row `end` - 1.
     """
-    # Invariant: the row is filled up to here.
-    filled = 0
-    for s in range(first, last):
-        begin = stencil.node[s]
-        for v in range(filled, begin):
-            row[v] = missing
-        edge = stencil.edge[s]
-        length = stencil.edge[s + 1] - edge
-        for i in range(length):
-            row[begin + i] = edge_costs[edge + i] * scale
-        filled = begin + length
-    for v in range(filled, row.size):
-        row[v] = missing
+    s = np.searchsorted(stencil.run, begin)
+    for r in range(begin, end):
+        row = run_costs[r]
+        # Invariant: the row is filled up to here.
+        filled = 0
+        while s < stencil.run.size and stencil.run[s] == r:
+            first = stencil.node[s]
+            row[filled:first] = missing
+            edge = stencil.edge[s]
+            length = stencil.edge[s + 1] - edge
+            for i in range(length):
+                row[first + i] = edge_costs[edge + i] * scale
+            filled = first + length
+            s += 1
+        row[filled:] = missing
 
 
 @jit

@@ -5,16 +5,14 @@ Shapes: n nodes of a graph, K classes, E edges, R runs.
 
 from __future__ import annotations
 
-from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner_pass, jit_minimum, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_minimum
 from cops.solver.multilevel.rows import MISSING, Graph
-from cops.solver.parallel import ALONE, Workers
+from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers
 from cops.solver.stencil import Stencil, spread_costs
 
 # Rows of this many nodes are filled at a time (make_graph). 24 links of 8 bytes each, on a grid
@@ -25,6 +23,10 @@ MAX_RUNS = 32
 # At least two links are allocated. Numba takes an interleaved array of one entry or none for one
 # that does not interleave. That is another type, for which it would compile all kernels again.
 LINK = np.dtype([("node", np.int32), ("cost", np.float32)], align=True)
+# What a graph without rows has of them, and one without a stencil of that.
+NO_LINKS = np.empty(2, LINK)
+NO_OFFSETS = np.empty(0, np.int64)
+NO_COSTS = np.empty((0, 0), np.float32)
 
 
 class EdgeList(NamedTuple):
@@ -102,20 +104,16 @@ def make_stencil_graph(
     """Make the graph of a list of edges in pieces; the arguments are those of `make_graph`."""
     num_runs = len(stencil.offsets)
     run_costs = np.empty((num_runs, len(best)), np.float32)
-    bounds = np.searchsorted(stencil.run, np.arange(num_runs + 1))
-    workers.run(
-        [
-            partial(spread_costs, stencil, *piece, edge_costs, scale, MISSING, row)
-            for piece, row in zip(pairwise(bounds.tolist()), run_costs, strict=True)
-        ]
+    workers.over(
+        num_runs,
+        lambda *runs: spread_costs(stencil, *runs, edge_costs, scale, MISSING, run_costs),
+        max(LEAST_BLOCK // len(best), 1),
     )
-    none = np.empty(0, np.int64)
-    links = np.empty(2, LINK)
     return Graph(
-        none,
-        none,
-        links["node"],
-        links["cost"],
+        NO_OFFSETS,
+        NO_OFFSETS,
+        NO_LINKS["node"],
+        NO_LINKS["cost"],
         stencil.offsets,
         run_costs,
         node_costs,
@@ -151,34 +149,32 @@ def make_graph(
         both: whether forward links are wanted as well.
     """
     num_nodes, num_edges = len(node_costs), len(edges)
-    bounds = np.empty(MAX_RUNS + 2, np.int64)
-    runs = bounds[: _find_runs(edges, bounds) + 1]
-    block = min(NODES_PER_BLOCK, num_nodes)
-    if len(runs) > MAX_RUNS + 1:
-        runs = np.array([0, num_edges])
-        block = num_nodes
-    edge_list = EdgeList(edges, edge_costs, scale, runs)
     first = np.zeros(num_nodes + 1, np.int64)
     middle = np.empty(num_nodes, np.int64)
     links = np.empty(max(2, 2 * num_edges if both else num_edges), LINK)
     rows = (first, middle, links["node"], links["cost"])
-    # How many links there are, then where the next one goes; for each node of the block.
-    places = (np.zeros(block, np.int64), np.zeros(block, np.int64))
-    # Invariant: the edges of a run before these places have had their backward (forward) link.
-    at = (runs[:-1].copy(), runs[:-1].copy())
-    longest = _fill_rows(edge_list, both, *at, *places, *rows)
-    no_offsets = np.empty(0, np.int64)
-    no_costs = np.empty((0, 0), np.float32)
-    return Graph(*rows, no_offsets, no_costs, node_costs, best, longest)
+    longest = _fill_rows(edges, edge_costs, scale, both, *rows)
+    return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
 
 
-@jit_pass
-def _fill_rows(
-    edge_list, both, at_backward, at_forward, backward, forward, first, middle, link_node, link_cost
-):
+@jit
+def _fill_rows(edges, edge_costs, scale, both, first, middle, link_node, link_cost):
     """Do the passes of `make_graph`, block by block; return how many links the longest row has."""
     num_nodes = middle.size
-    block = backward.size
+    bounds = np.empty(MAX_RUNS + 2, np.int64)
+    num_runs = _find_runs(edges, bounds)
+    block = min(NODES_PER_BLOCK, num_nodes)
+    if num_runs > MAX_RUNS:
+        num_runs = 1
+        bounds[1] = edges.shape[0]
+        block = num_nodes
+    edge_list = EdgeList(edges, edge_costs, scale, bounds[: num_runs + 1])
+    # Invariant: the edges of a run before these places have had their backward (forward) link.
+    at_backward = bounds[:num_runs].copy()
+    at_forward = bounds[:num_runs].copy()
+    # How many links there are, then where the next one goes; for each node of the block.
+    backward = np.zeros(block, np.int64)
+    forward = np.zeros(block, np.int64)
     longest = np.int64(0)
     for begin in range(0, num_nodes, block):
         end = min(begin + block, num_nodes)
@@ -289,7 +285,7 @@ def _fill_links(edge_list, at, begin, end, larger, places, link_node, link_cost)
     return 0
 
 
-@jit_pass
+@jit_inner_pass
 def _find_runs(edges, bounds):
     """Find the bounds (R + 1,) of the runs of edges; return R, at most MAX_RUNS + 1."""
     bounds[0] = 0

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
-from cops.solver.multilevel.wishes import Room, find_seeds, find_targets
+from cops.solver.multilevel.wishes import find_seeds, find_targets, make_room
 from cops.solver.parallel import ALONE, Workers
 
 # Links to visit, as a share of the edges and for each graph, however small. On hard problems there
@@ -107,16 +107,15 @@ def move_chains(
     if len(seeds) == 0:
         return 0.0
     orders = np.argsort(lacks, axis=1, kind="stable")
-    room = Room(make_row(graph), np.empty(len(class_of), np.float64))
-    options = (patience, budget, one_source, make_chain(graph), room)
-    return _move_from(graph, clusters, class_of, seeds, lacks, orders, *options)
+    options = (patience, budget, one_source)
+    return float(_move_from(graph, clusters, class_of, seeds, lacks, orders, *options))
 
 
 @jit
-def _move_from(
-    graph, clusters, class_of, seeds, lacks, orders, patience, budget, one_source, chain, room
-):
+def _move_from(graph, clusters, class_of, seeds, lacks, orders, patience, budget, one_source):
     """Do `move_chains` from seeds, in the order of each of the two stages."""
+    chain = make_chain(graph)
+    room = make_room(graph, class_of)
     num_seeds = seeds.size
     total = 0.0
     visits = 0
@@ -146,9 +145,8 @@ def _move_from(
     return total
 
 
-def make_chain(
-    graph: Graph,
-) -> Chain:
+@jit_inline
+def make_chain(graph):
     """Allocate for a graph; no node is met."""
     num_nodes = graph.node_costs.shape[0]
     row = make_row(graph)
@@ -160,7 +158,7 @@ def make_chain(
         np.empty(num_nodes, np.int32),
         np.empty(num_nodes, np.int32),
         np.empty_like(row.labels),
-        np.arange(num_nodes, dtype=np.int32),
+        np.arange(num_nodes).astype(np.int32),
         row,
     )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass
 
 
 class Numbers(NamedTuple):
@@ -31,7 +31,8 @@ class Numbers(NamedTuple):
     num_unused: npt.NDArray[np.int64]
 
 
-def count_sizes(clusters: npt.NDArray[np.int32], first: int, num_numbers: int) -> Numbers:
+@jit_inline
+def count_sizes(clusters, first, num_numbers):
     """Count the nodes of each cluster, and stack the free numbers first .. num_numbers - 1."""
     numbers = Numbers(
         np.zeros(num_numbers, np.int32), np.empty(len(clusters), np.int32), np.zeros(1, np.int64)
@@ -40,7 +41,7 @@ def count_sizes(clusters: npt.NDArray[np.int32], first: int, num_numbers: int) -
     return numbers
 
 
-@jit_pass
+@jit_inner_pass
 def _fill_numbers(clusters, first, numbers):
     """Do the passes of `count_sizes`."""
     size = numbers.size
@@ -71,20 +72,16 @@ def take_unused(numbers):
     return numbers.unused[numbers.num_unused[0]]
 
 
-def number_by_first(clusters: npt.NDArray[np.int32], limit: int) -> int:
+@jit
+def number_by_first(clusters, limit):
     """Renumber clusters 0 .. M-1 in the order of their first nodes, in place; return M.
 
     Args:
         clusters: (n,) int32, numbers below `limit`.
         limit: above all numbers.
     """
-    count: int = _number_again(clusters, np.full(limit, -1, np.int32))
-    return count
-
-
-@jit_pass
-def _number_again(clusters, new):
-    """Do the pass of `number_by_first`; `new` says what the numbers become, -1 for none yet."""
+    # What the numbers become; -1 for none yet.
+    new = np.full(limit, -1, np.int32)
     count = 0
     for v in range(clusters.size):
         c = clusters[v]

@@ -37,34 +37,35 @@ def find_components(
     """
     # What the nodes of one part have in common.
     key = np.empty(len(clusters), np.int64)
-
-    def fill_key(begin: int, end: int) -> None:
-        block = key[begin:end]
-        block[:] = clusters[begin:end]
-        if by_best_class:
-            block *= graph.node_costs.shape[1]
-            block += graph.best[begin:end]
-
-    workers.over(len(key), fill_key, NODES_PER_BAND)
     # Invariant: parent[v] <= v, and roots are the smallest nodes of their sets. So whatever the
     # order in which edges are met, the roots are the same in the end.
-    parent = np.arange(len(key), dtype=np.int32)
-    workers.over(len(key), lambda *band: _join_band(graph, key, parent, *band), NODES_PER_BAND)
-    between = workers.over(
-        len(key), lambda *band: _list_between(graph, key, parent, *band), NODES_PER_BAND
+    parent = np.empty(len(clusters), np.int32)
+    bands = workers.over(
+        len(key),
+        lambda *band: _join_band(graph, clusters, by_best_class, key, parent, *band),
+        NODES_PER_BAND,
     )
-    for pairs in between[1:]:
-        _join_pairs(pairs, parent)
+    if len(bands) > 1:
+        between = workers.over(
+            len(key), lambda *band: _list_between(graph, key, parent, *band), NODES_PER_BAND
+        )
+        for pairs in between[1:]:
+            _join_pairs(pairs, parent)
     numbers = np.empty_like(parent)
     return numbers, _number_roots(parent, numbers)
 
 
 @jit_pass
-def _join_band(graph, key, parent, begin, end):
+def _join_band(graph, clusters, by_best_class, key, parent, begin, end):
     """Join the sets of all neighbours with the same key among nodes begin .. end - 1.
 
-    In the end the parent of each of them is its root.
+    In the end the parent of each of them is its root. Fills `key`, too.
     """
+    for v in range(begin, end):
+        key[v] = clusters[v]
+        if by_best_class:
+            key[v] = key[v] * graph.node_costs.shape[1] + graph.best[v]
+        parent[v] = v
     for v in range(begin, end):
         root = np.int32(v)
         if graph.offsets.size > 0:

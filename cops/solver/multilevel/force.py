@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.cluster_numbers import Numbers, count_sizes, leave, take_unused
 from cops.solver.multilevel.refine import find_class, find_contact, find_restless
 from cops.solver.multilevel.rows import (
@@ -103,25 +103,16 @@ def force_moves(
     shares = np.full(len(clusters), np.inf)
     labelling = (graph, partitionable, clusters, class_of)
 
-    def share(begin, end):
-        row = make_row(graph)
-        # Zeros are not written where they are not read. Stamps begin with 1.
-        stamp = np.zeros(len(class_of), np.int64)
-        tally = Tally(np.empty(len(class_of), np.float32), stamp, np.empty_like(row.labels))
-        _share_lacks(*labelling, seeds, begin, end, row, tally, shares)
-
-    workers.over(len(shares), share)
+    workers.over(len(shares), lambda *block: _share_lacks(*labelling, seeds, *block, shares))
     order = np.argsort(shares, kind="stable")
-    trial = _make_trial(graph, clusters)
-    targets = np.empty(graph.longest + len(partitionable), np.int32)
-    return _force_in_order(*labelling, order, shares, budget, targets, trial)
+    return float(_force_in_order(*labelling, order, shares, budget))
 
 
-@jit_pass
-def _force_in_order(
-    graph, partitionable, clusters, class_of, order, shares, budget, targets, trial
-):
+@jit
+def _force_in_order(graph, partitionable, clusters, class_of, order, shares, budget):
     """Do `force_moves` for seeds in their order, each with its share; inf ends the list."""
+    trial = _make_trial(graph, clusters)
+    targets = np.empty(graph.longest + partitionable.size, np.int32)
     total = np.float64(0.0)
     for i in range(order.size):
         v = order[i]
@@ -131,10 +122,8 @@ def _force_in_order(
     return total
 
 
-def _make_trial(
-    graph: Graph,
-    clusters: npt.NDArray[np.int32],
-) -> Trial:
+@jit_inline
+def _make_trial(graph, clusters):
     """Allocate for a labelling of a graph."""
     num_nodes, num_classes = graph.node_costs.shape
     num_numbers = num_classes + num_nodes
@@ -144,7 +133,7 @@ def _make_trial(
         row,
         make_tally(row, np.empty(num_numbers, np.float32)),
         make_row(graph),
-        np.arange(num_nodes, dtype=np.int32),
+        np.arange(num_nodes).astype(np.int32),
         np.empty(num_nodes, np.int32),
         np.zeros(num_nodes, np.bool_),
         np.zeros(2, np.int64),
@@ -153,9 +142,19 @@ def _make_trial(
     )
 
 
-@jit_pass
-def _share_lacks(graph, partitionable, clusters, class_of, seeds, begin, end, row, tally, shares):
+@jit
+def _share_lacks(graph, partitionable, clusters, class_of, seeds, begin, end, shares):
     """Write what the best move of each seed among some nodes costs, as a share of its costs."""
+    row = make_row(graph)
+    # Zeros are not written where they are not read. Stamps begin with 1.
+    stamp = np.zeros(class_of.size, np.int64)
+    tally = Tally(np.empty(class_of.size, np.float32), stamp, np.empty_like(row.labels))
+    _write_shares(graph, partitionable, clusters, class_of, seeds, begin, end, row, tally, shares)
+
+
+@jit_inner_pass
+def _write_shares(graph, partitionable, clusters, class_of, seeds, begin, end, row, tally, shares):
+    """Do the pass of `_share_lacks`."""
     never = np.float32(-np.inf)
     for v in range(begin, end):
         if not seeds[v]:

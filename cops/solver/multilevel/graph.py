@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.build import make_graph
 from cops.solver.multilevel.rows import MISSING, Graph, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers, cut_into_blocks
@@ -33,6 +34,9 @@ def _group_members(
     """List nodes by cluster: those of c are members[first[c]] .. members[first[c + 1] - 1]."""
     # A counting sort. Each block counts for itself, and then knows where its nodes go.
     blocks = cut_into_blocks(len(clusters), max(NODES_PER_COUNT, 4 * num_clusters))
+    if len(blocks) == 1:
+        groups: tuple[npt.NDArray[np.int64], Labels] = _group_block(clusters, num_clusters)
+        return groups
     counts = np.zeros((len(blocks), num_clusters), np.int64)
     members = np.empty(len(clusters), np.int32)
     workers.run(
@@ -47,6 +51,21 @@ def _group_members(
             for b, p in zip(blocks, places, strict=True)
         ]
     )
+    return first, members
+
+
+@jit
+def _group_block(clusters, num_clusters):
+    """Do `_group_members` in one block."""
+    begin = np.int64(0)  # of one type for all: a literal would be compiled for
+    places = np.zeros(num_clusters, np.int64)
+    _count_members(clusters, begin, clusters.size, places)
+    first = np.zeros(num_clusters + 1, np.int64)
+    for c in range(num_clusters):
+        first[c + 1] = first[c] + places[c]
+        places[c] = first[c]
+    members = np.empty(clusters.size, np.int32)
+    _place_members(clusters, begin, clusters.size, places, members)
     return first, members
 
 
@@ -88,39 +107,48 @@ def contract(
     Returns:
         The graph, and the sum of what its node costs were reduced by.
     """
-    first, members = _group_members(clusters, num_clusters, workers)
-    reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
-    best = np.empty(num_clusters, np.int32)
-    blocks = _cut_by_members(first, len(members))
-    taken = workers.run(
-        [partial(_reduce_block, graph, first, members, *b, reduced, best) for b in blocks]
-    )
-    if len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters:
+    found: list[tuple[Any, ...]]
+    along_runs = len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters
+    if len(cut_into_blocks(len(clusters))) == 1:
+        whole = _contract_whole(graph, clusters, num_clusters, not along_runs)
+        reduced, best, ends, costs, taken = whole
+        found = [(ends, costs)]
+    else:
+        first, members = _group_members(clusters, num_clusters, workers)
+        reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
+        best = np.empty(num_clusters, np.int32)
+        parts = (graph, clusters, first, members)
+        found = workers.run(
+            [
+                partial(_contract_block, *parts, *block, not along_runs, reduced, best)
+                for block in _cut_by_members(first, len(members))
+            ]
+        )
+        taken = sum(block[2] for block in found)
+    if along_runs:
         runs = range(len(graph.offsets))
         found = workers.run([partial(_sum_run, graph, clusters, r) for r in runs])
         ends, costs = _join_lists(found, workers)
         groups = _group_members(np.ascontiguousarray(ends[:, 0]), num_clusters, workers)
         blocks = _cut_by_members(groups[0], len(costs))
         found = workers.run([partial(_merge_block, ends, costs, *groups, *b) for b in blocks])
-    else:
-        found = workers.run(
-            [partial(_sum_block, graph, clusters, first, members, *b) for b in blocks]
-        )
     ends, costs = _join_lists(found, workers)
-    return make_graph(ends, costs, 1.0, reduced, best, True), sum(taken)
+    return make_graph(ends, costs, 1.0, reduced, best, True), taken
 
 
 def _join_lists(
-    found: list[tuple[Labels, npt.NDArray[np.float64]]], workers: Workers
+    found: list[tuple[Any, ...]], workers: Workers
 ) -> tuple[Labels, npt.NDArray[np.float64]]:
     """Put lists of edges, (E, 2) ends and (E,) costs each, one behind the other."""
-    bounds = np.cumsum([0, *(len(costs) for _, costs in found)]).tolist()
+    if len(found) == 1:
+        return found[0][0], found[0][1]
+    bounds = np.cumsum([0, *(len(block[1]) for block in found)]).tolist()
     ends = np.empty((bounds[-1], 2), np.int32)
     costs = np.empty(bounds[-1], np.float64)
 
     def copy(begin: int, number: int) -> None:
         end = begin + len(found[number][1])
-        ends[begin:end], costs[begin:end] = found[number]
+        ends[begin:end], costs[begin:end] = found[number][:2]
 
     workers.run([partial(copy, bounds[number], number) for number in range(len(found))])
     return ends, costs
@@ -133,43 +161,65 @@ def _cut_by_members(first: npt.NDArray[np.int64], num_members: int) -> list[tupl
     return list(pairwise(cuts.tolist()))
 
 
-def _reduce_block(graph, first, members, begin, end, reduced, best):
-    """Sum and reduce the node costs of clusters begin .. end - 1; return by how much in sum."""
-    sums = np.empty(reduced.shape[1], np.float64)
-    return _reduce_members(graph, first, members, begin, end, sums, reduced, best)
+@jit
+def _contract_whole(graph, clusters, num_clusters, by_rows):
+    """Do all of `_contract_block` in one, and allocate for it."""
+    first, members = _group_block(clusters, num_clusters)
+    reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
+    best = np.empty(num_clusters, np.int32)
+    ends, costs, taken = _contract_block(
+        graph, clusters, first, members, np.int64(0), num_clusters, by_rows, reduced, best
+    )
+    return reduced, best, ends, costs, taken
 
 
-def _sum_block(graph, clusters, first, members, begin, end):
-    """Return the edges between clusters begin .. end - 1 and others, found from their side.
+@jit
+def _contract_block(graph, clusters, first, members, begin, end, by_rows, reduced, best):
+    """Reduce the node costs of clusters begin .. end - 1, and find their edges if `by_rows`.
 
     Returns:
-        (E, 2) int32 ends and (E,) float64 costs; ends[e, 0] is the cluster that found edge e.
+        (E, 2) int32 ends and (E,) float64 costs, where ends[e, 0] is the cluster from whose side
+        edge e was found. And by how much node costs were reduced in sum.
     """
+    sums = np.empty(reduced.shape[1], np.float64)
+    taken = _reduce_members(graph, first, members, begin, end, sums, reduced, best)
     # Memory that is not written costs nothing, so there is room for as many edges as there are.
-    nodes = members[first[begin] : first[end]]
-    if graph.offsets.size > 0:
-        capacity = graph.offsets.size * len(nodes)
-    else:
-        capacity = int((graph.middle[nodes] - graph.first[nodes]).sum())
+    capacity = 0
+    if by_rows:
+        capacity = _count_links(graph, members[first[begin] : first[end]])
     ends = np.empty((capacity, 2), np.int32)
     costs = np.empty(capacity, np.float64)
-    slot = np.full(len(first) - 1, -1, np.int32)
-    row = make_row(graph)
-    count = _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs)
-    return ends[:count], costs[:count]
+    count = 0
+    if by_rows:
+        slot = np.full(first.size - 1, -1, np.int32)
+        row = make_row(graph)
+        count = _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs)
+    return ends[:count], costs[:count], taken
 
 
+@jit_inner_pass
+def _count_links(graph, nodes):
+    """Return how many backward links some nodes have at most."""
+    count = graph.offsets.size * nodes.size
+    if graph.offsets.size == 0:
+        for i in range(nodes.size):
+            count += graph.middle[nodes[i]] - graph.first[nodes[i]]
+    return count
+
+
+@jit
 def _sum_run(graph, clusters, r):
     """Return the edges between clusters that run r of a stencil contributes, as `_sum_block`.
 
     Here ends[e, 0] > ends[e, 1].
     """
-    ends = np.empty((len(clusters), 2), np.int32)
-    costs = np.empty(len(clusters), np.float64)
+    ends = np.empty((clusters.size, 2), np.int32)
+    costs = np.empty(clusters.size, np.float64)
     count = _sum_along(clusters, graph.offsets[r], graph.run_costs[r], ends, costs)
     return ends[:count], costs[:count]
 
 
+@jit
 def _merge_block(ends, costs, first, members, begin, end):
     """Add up the costs of edges with the same ends; return the edges that are left.
 
@@ -184,12 +234,12 @@ def _merge_block(ends, costs, first, members, begin, end):
     capacity = first[end] - first[begin]
     merged = np.empty((capacity, 2), np.int32)
     merged_costs = np.empty(capacity, np.float64)
-    slot = np.full(len(first) - 1, -1, np.int64)
+    slot = np.full(first.size - 1, -1, np.int64)
     count = _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs)
     return merged[:count], merged_costs[:count]
 
 
-@jit_pass
+@jit_inner_pass
 def _sum_along(clusters, offset, run_costs, ends, costs):
     """Write the edges between clusters of one run; return how many there are.
 
@@ -225,7 +275,7 @@ def _write_edge(ends, costs, count, a, b, total):
     return 1 if a != b else 0
 
 
-@jit_pass
+@jit_inner_pass
 def _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs):
     """Add up the costs of edges with the same ends; return how many edges are left.
 
@@ -257,7 +307,7 @@ def _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_
     return count
 
 
-@jit_pass
+@jit_inner_pass
 def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
     """Do `_reduce_block`."""
     taken = np.float64(0.0)
@@ -281,7 +331,7 @@ def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
     return taken
 
 
-@jit_pass
+@jit_inner_pass
 def _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs):
     """Write the edges between clusters and their costs; return how many there are.
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_pass
+from cops.solver._jit import jit
 from cops.solver.multilevel.chain import chain_budget, move_chains
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.graph import contract
@@ -84,29 +84,19 @@ def move_parts(
     return total
 
 
-def renumber(
-    clusters: npt.NDArray[np.int32],
-    class_of: npt.NDArray[np.int32],
-    num_classes: int,
-    capacity: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+@jit
+def renumber(clusters, class_of, num_classes, capacity):
     """Renumber the instances of a labelling K, K + 1, ... by their first nodes.
 
     Returns:
         clusters (n,) int32 and class_of (K + capacity,) int32.
     """
-    new = np.full(len(class_of), -1, np.int32)
-    new[:num_classes] = np.arange(num_classes)
+    new = np.full(class_of.size, -1, np.int32)
     classes = np.zeros(num_classes + capacity, np.int32)
-    classes[:num_classes] = np.arange(num_classes)
+    for k in range(num_classes):
+        new[k] = k
+        classes[k] = k
     compact = np.empty_like(clusters)
-    _number_instances(clusters, class_of, num_classes, new, compact, classes)
-    return compact, classes
-
-
-@jit_pass
-def _number_instances(clusters, class_of, num_classes, new, compact, classes):
-    """Do the pass of `renumber`; return the number after the last one."""
     count = num_classes
     for v in range(clusters.size):
         c = clusters[v]
@@ -115,4 +105,4 @@ def _number_instances(clusters, class_of, num_classes, new, compact, classes):
             classes[count] = class_of[c]
             count += 1
         compact[v] = new[c]
-    return count
+    return compact, classes

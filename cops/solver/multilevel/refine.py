@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
@@ -67,22 +67,18 @@ def move_constrained(
     Returns:
         What the moves have gained in sum; 0 if there was none.
     """
+    waiting = find_restless(graph, clusters, class_of, workers)
+    return float(_move_waiting(graph, partitionable, max_passes, clusters, class_of, waiting))
+
+
+@jit
+def _move_waiting(graph, partitionable, max_passes, clusters, class_of, waiting):
+    """Do the passes of `move_constrained` over the nodes that wait."""
     num_nodes, num_classes = graph.node_costs.shape
     num_numbers = num_classes + num_nodes
     numbers = count_sizes(clusters, num_classes, num_numbers)
     row = make_row(graph)
     tally = make_tally(row, np.empty(num_numbers, np.float32))
-    waiting = find_restless(graph, clusters, class_of, workers)
-    return _move_waiting(
-        graph, partitionable, max_passes, clusters, class_of, numbers, waiting, row, tally
-    )
-
-
-@jit_pass
-def _move_waiting(
-    graph, partitionable, max_passes, clusters, class_of, numbers, waiting, row, tally
-):
-    """Do the passes of `move_constrained` over the nodes that wait."""
     total = np.float64(0.0)
     for number in range(max_passes):
         gain = _pass_constrained(
@@ -187,22 +183,22 @@ def find_restless(
     graphs every node is restless.
     """
     num_nodes = graph.node_costs.shape[0]
-    restless = np.ones(num_nodes, np.bool_)
-
-    def mark(first: int, last: int) -> None:
-        inside = np.empty(RESTLESS_BLOCK, np.float32)
-        outside = np.empty(RESTLESS_BLOCK, np.float32)
-        _mark_restless(graph, clusters, class_of, first, last, inside, outside, restless)
-
-    if graph.offsets.size > 0:
-        workers.over(len(restless), mark)
+    if graph.offsets.size == 0:
+        return np.ones(num_nodes, np.bool_)
+    restless = np.empty(num_nodes, np.bool_)
+    workers.over(
+        num_nodes, lambda *block: _mark_restless(graph, clusters, class_of, *block, restless)
+    )
     return restless
 
 
-@jit_pass
-def _mark_restless(graph, clusters, class_of, first, last, inside, outside, restless):
+@jit
+def _mark_restless(graph, clusters, class_of, first, last, restless):
     """Do `find_restless` for nodes first .. last - 1."""
     num_nodes = restless.size
+    node_costs = graph.node_costs
+    inside = np.empty(RESTLESS_BLOCK, np.float32)
+    outside = np.empty(RESTLESS_BLOCK, np.float32)
     zero = np.float32(0.0)
     for begin in range(first, last, RESTLESS_BLOCK):
         end = min(begin + RESTLESS_BLOCK, last)
@@ -225,7 +221,7 @@ def _mark_restless(graph, clusters, class_of, first, last, inside, outside, rest
             _add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
         for v in range(begin, end):
             i = v - begin
-            restless[v] = inside[i] - graph.node_costs[v, class_of[own[i]]] < outside[i]
+            restless[v] = inside[i] - node_costs[v, class_of[own[i]]] < outside[i]
     return 0
 
 
@@ -240,16 +236,13 @@ def _add_sides(own, other, costs, inside, outside):
         outside[i] += zero if same else max(cost, zero)
 
 
-def labelling_cost(
-    graph: Graph,
-    clusters: npt.NDArray[np.int32],
-    class_of: npt.NDArray[np.int32],
-) -> float:
+@jit
+def labelling_cost(graph, clusters, class_of):
     """Sum the cost of a labelling in reduced node costs, in float64."""
     return _sum_labelling(graph, clusters, class_of, make_row(graph))
 
 
-@jit_pass
+@jit_inner_pass
 def _sum_labelling(graph, clusters, class_of, row):
     """Do the pass of `labelling_cost`."""
     cost = np.float64(0.0)

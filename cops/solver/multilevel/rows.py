@@ -89,12 +89,14 @@ class Tally(NamedTuple):
     touched: npt.NDArray[np.int32]
 
 
-def make_row(graph: Graph) -> Row:
+@jit_inline
+def make_row(graph):
     """Allocate room for the longest row of a graph."""
     return Row(np.empty(graph.longest, np.int32), np.empty(graph.longest, np.float32))
 
 
-def make_tally(row: Row, weight: npt.NDArray[Any]) -> Tally:
+@jit_inline
+def make_tally(row, weight):
     """Allocate what is to be known of the labels 0 .. C - 1 beside their `weight` (C,)."""
     return Tally(weight, np.full(len(weight), -1, np.int64), np.empty_like(row.labels))
 

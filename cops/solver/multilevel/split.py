@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.parallel import ALONE, Workers
@@ -89,22 +89,16 @@ def split_clusters(
         What the splits have gained in sum; 0 if there was none.
     """
     inside = np.empty(len(clusters), np.float64)
-    seeds = np.concatenate(
-        workers.over(
-            len(inside), lambda begin, end: _find_seeds(graph, clusters, begin, end, inside)
-        )
-    )
+    found = workers.over(len(inside), lambda *block: _find_seeds(graph, clusters, *block, inside))
+    seeds = found[0] if len(found) == 1 else np.concatenate(found)
     if len(seeds) == 0:
         return 0.0
     order = np.argsort(inside[seeds], kind="stable")
-    size = np.bincount(clusters, minlength=len(class_of)).astype(np.int32)
-    grown = np.zeros(len(class_of), np.int32)
-    part = _make_part(make_row(graph), inside)
-    return _split_at(graph, clusters, class_of, budget, seeds[order], size, grown, part)
+    return float(_split_at(graph, clusters, class_of, budget, seeds[order], inside))
 
 
 @jit
-def _split_at(graph, clusters, class_of, budget, seeds, size, grown, part):
+def _split_at(graph, clusters, class_of, budget, seeds, inside):
     """Do `split_clusters` at seeds in their order.
 
     Args:
@@ -113,10 +107,13 @@ def _split_at(graph, clusters, class_of, budget, seeds, size, grown, part):
         class_of: as there.
         budget: as there.
         seeds: (S,) int32.
-        size: (K + n,) int32, nodes of each cluster; changed.
-        grown: (K + n,) int32, how many parts each cluster has tried; changed.
-        part: changed.
+        inside: (n,), see `Part`.
     """
+    part = _make_part(graph, inside)
+    grown = np.zeros(class_of.size, np.int32)  # how many parts each cluster has tried
+    size = np.zeros(class_of.size, np.int32)
+    for v in range(clusters.size):
+        size[clusters[v]] += 1
     num_classes = graph.node_costs.shape[1]
     unused = num_classes  # no number from here on is known to be free before it is looked at
     total = 0.0
@@ -145,9 +142,11 @@ def _split_at(graph, clusters, class_of, budget, seeds, size, grown, part):
     return total
 
 
-def _make_part(row: Row, inside: npt.NDArray[np.float64]) -> Part:
-    """Allocate for a graph with these longest rows; no node is met or taken."""
+@jit_inline
+def _make_part(graph, inside):
+    """Allocate for a graph; no node is met or taken."""
     num_nodes = inside.size
+    row = make_row(graph)
     return Part(
         inside,
         np.empty(num_nodes, np.float64),
@@ -155,7 +154,7 @@ def _make_part(row: Row, inside: npt.NDArray[np.float64]) -> Part:
         np.full(num_nodes, -1, np.int32),
         np.empty(num_nodes, np.int32),
         np.empty_like(row.labels),
-        np.arange(num_nodes, dtype=np.int32),
+        np.arange(num_nodes).astype(np.int32),
         row,
     )
 
@@ -251,20 +250,15 @@ def _take_off(graph, clusters, own, new, count, part):
     return 0
 
 
-def _find_seeds(
-    graph: Graph,
-    clusters: npt.NDArray[np.int32],
-    begin: int,
-    end: int,
-    inside: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int32]:
+@jit
+def _find_seeds(graph, clusters, begin, end, inside):
     """Return the seeds among nodes begin .. end - 1, int32, and fill `inside` (n,) for them."""
     seeds = np.empty(end - begin, np.int32)
     count = _list_seeds(graph, clusters, begin, end, make_row(graph), inside, seeds)
-    return seeds[:count]
+    return seeds[:count].copy()
 
 
-@jit_pass
+@jit_inner_pass
 def _list_seeds(graph, clusters, begin, end, row, inside, seeds):
     """Sum the edges of each node into its cluster, and list the seeds; return their number."""
     num_classes = graph.node_costs.shape[1]

@@ -11,12 +11,10 @@ Shapes: n nodes of a graph, K classes, M clusters.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, number_by_first, take_unused
 from cops.solver.multilevel.rows import (
-    Graph,
     add_up,
     load_labels,
     make_row,
@@ -36,12 +34,8 @@ from cops.solver.multilevel.sums import (
 )
 
 
-def first_sweep(
-    graph: Graph,
-    begin: int,
-    end: int,
-    clusters: npt.NDArray[np.int32],
-) -> int:
+@jit
+def first_sweep(graph, begin, end, clusters):
     """Let each node of a range join the best cluster of earlier nodes of the range, or found one.
 
     One pass in the order of the nodes, over backward rows only: a later neighbour is in no cluster
@@ -69,7 +63,7 @@ def first_sweep(
     return _sweep_range(graph, begin, end, clusters, sums, row, tally)
 
 
-@jit_pass
+@jit_inner_pass
 def _sweep_range(graph, begin, end, clusters, sums, row, tally):
     """Do the pass of `first_sweep`."""
     num_clusters = 0
@@ -105,10 +99,8 @@ def _guess_cluster(graph, v, row, count, sums):
     return best
 
 
-def move_freely(
-    graph: Graph,
-    max_passes: int,
-) -> tuple[npt.NDArray[np.int32], int]:
+@jit
+def move_freely(graph, max_passes):
     """Start from single nodes and move each to the best cluster until no move gains.
 
     A node may also leave its cluster for one of its own. Nodes are taken in order. After the first
@@ -122,25 +114,18 @@ def move_freely(
         clusters (n,) int32, 0 .. M-1 numbered by first nodes; and M.
     """
     num_nodes = graph.node_costs.shape[0]
-    clusters = np.arange(num_nodes, dtype=np.int32)
+    clusters = np.arange(num_nodes).astype(np.int32)
     sums = Sums(
         graph.node_costs.astype(np.float64), np.zeros(num_nodes, np.float64), graph.best.copy()
     )
-    numbers = count_sizes(clusters, 0, num_nodes)
+    numbers = count_sizes(clusters, np.int64(0), num_nodes)
     row = make_row(graph)
     tally = make_tally(row, np.empty(num_nodes, np.float64))
     waiting = np.ones(num_nodes, np.bool_)
-    _move_freely(graph, max_passes, clusters, sums, numbers, waiting, row, tally)
-    return clusters, number_by_first(clusters, num_nodes)
-
-
-@jit_pass
-def _move_freely(graph, max_passes, clusters, sums, numbers, waiting, row, tally):
-    """Do the passes of `move_freely`; return how many."""
     for number in range(max_passes):
         if _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally) == 0:
-            return number + 1
-    return max_passes
+            break
+    return clusters, number_by_first(clusters, num_nodes)
 
 
 @jit_inner_pass

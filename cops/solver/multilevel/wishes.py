@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner_pass, jit_pass
+from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
@@ -45,6 +45,12 @@ class Room(NamedTuple):
 
     row: Row
     weight: npt.NDArray[np.float64]
+
+
+@jit_inline
+def make_room(graph, class_of):
+    """Allocate for a labelling of a graph."""
+    return Room(make_row(graph), np.empty(class_of.size, np.float64))
 
 
 @jit_inner_pass
@@ -105,27 +111,23 @@ def find_seeds(
     found = workers.over(
         len(waiting), lambda *block: _find_seeds(graph, clusters, class_of, waiting, *block)
     )
+    if len(found) == 1:
+        return found[0]
     seeds = np.concatenate([block[0] for block in found])
     return seeds, np.concatenate([block[1] for block in found], axis=1)
 
 
-def _find_seeds(
-    graph: Graph,
-    clusters: npt.NDArray[np.int32],
-    class_of: npt.NDArray[np.int32],
-    waiting: npt.NDArray[np.bool_],
-    begin: int,
-    end: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+@jit
+def _find_seeds(graph, clusters, class_of, waiting, begin, end):
     """Do `find_seeds` for nodes begin .. end - 1."""
-    room = Room(make_row(graph), np.empty(class_of.size, np.float64))
+    room = make_room(graph, class_of)
     seeds = np.empty(end - begin, np.int32)
     lacks = np.empty((2, end - begin), np.float64)
     count = _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks)
-    return seeds[:count], lacks[:, :count]
+    return seeds[:count].copy(), lacks[:, :count].copy()
 
 
-@jit_pass
+@jit_inner_pass
 def _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks):
     """Do the pass of `_find_seeds`; return the number of seeds."""
     num_seeds = 0
