@@ -4,6 +4,6 @@
 `rows`, how graphs are made and contracted in `build` and `graph`. Connected parts of clusters are
 found by `components`. Clusters are found by `sweep` (with `sums`) and improved by `refine`,
 `split`, `chain` (with `wishes`) and `parts`; `cluster_numbers` keeps their numbers. `auto`, with
-`force`, goes on where this ends. `certificate` compares the result with trivial ones. Users call
-`cops.solver.solve_amwc(..., method="multilevel")`.
+`force` and `departures`, goes on where this ends. `certificate` compares the result with trivial
+ones. Users call `cops.solver.solve_amwc(..., method="multilevel")`.
 """

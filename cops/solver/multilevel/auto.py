@@ -1,8 +1,9 @@
 """The method "auto": multilevel, with as many cycles and kinds of moves as the problem asks for.
 
 It begins with what "multilevel" finds in one cycle. Rounds follow: forced moves (force.py), first
-of nodes, then of whole clusters, and another cycle of refinement if those gain anything. They end
-with the first round that gains next to nothing. The result costs no more than that of "multilevel".
+of nodes, then of whole clusters, and between them departures of parts (departures.py). Another
+cycle of refinement comes after those if they gain anything. Rounds end with the first one that
+gains next to nothing. The result costs no more than that of "multilevel".
 
 Greedy contraction can still end below, on graphs without structure above all. The two minima differ
 in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is
@@ -35,6 +36,7 @@ from cops.solver.multilevel.algorithm import (
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget
 from cops.solver.multilevel.components import find_components
+from cops.solver.multilevel.departures import move_departures
 from cops.solver.multilevel.force import force_moves
 from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.parts import renumber
@@ -48,6 +50,8 @@ LEAST_GAIN = 1e-4
 # Another cycle follows forced moves that have gained more than this share. Where they gain nothing,
 # as on clear layouts, it would gain nothing either; on noisy ones of many classes it gains more.
 CYCLE_GAIN = 2e-5
+# Departures may visit this share of the links that chains may.
+DEPARTURE_SHARE = 0.08
 # Greedy contraction of so many edges takes 10 ms, and of so many 0.1 s.
 FEW_EDGES = 1 << 15
 MANY_EDGES = 1 << 18
@@ -117,7 +121,8 @@ def _go_on(
     rounds = 0
     while rounds < MAX_ROUNDS:
         rounds += 1
-        gain = forced = _force_all(graph, partitionable, clusters, class_of, workers)
+        forced, departed = _force_all(graph, partitionable, clusters, class_of, workers)
+        gain = forced + departed
         if forced > CYCLE_GAIN * mass:
             others, classes, change = solve_again(graph, partitionable, clusters, class_of, workers)
             change -= improve(graph, partitionable, others, classes, workers)
@@ -143,16 +148,45 @@ def _force_all(
     clusters: Labels,
     class_of: Labels,
     workers: Workers,
-) -> float:
-    """Force moves of nodes and then of the connected parts of clusters; return their gain."""
-    budget = 4 * chain_budget(graph)
-    gain = force_moves(graph, partitionable, clusters, class_of, budget, workers)
-    parts, num_parts = find_components(graph, clusters, False, workers)
+) -> tuple[float, float]:
+    """Force moves of nodes, let parts depart, and force connected clusters.
+
+    Returns:
+        What forced moves have gained, and what departures have. The latter say nothing of how much
+        another cycle would gain.
+    """
+    budget = chain_budget(graph)
+    forced = force_moves(graph, partitionable, clusters, class_of, 4 * budget, workers)
+    # Where no node gains by force, as on clear layouts, parts gain nothing either.
+    noisy = forced > 0.0
+    parts, num_parts = find_components(graph, clusters, noisy, workers)
+    of_parts = (parts, num_parts, clusters, class_of, workers)
+    small, coarse, classes = _contract_labelled(graph, *of_parts)
+    departed = 0.0
+    if noisy:
+        links = int(DEPARTURE_SHARE * budget)
+        departed = move_departures(small, partitionable, coarse, classes, links)
+        # What is connected in a cluster is so on the smaller graph as well.
+        wholes, num_wholes = find_components(small, coarse, False, workers)
+        of_wholes = (wholes, num_wholes, coarse, classes, workers)
+        small, coarse, classes = _contract_labelled(small, *of_wholes)
+        parts = wholes[parts]
+    forced += force_moves(small, partitionable, coarse, classes, 4 * budget, workers)
+    clusters[:] = coarse[parts]
+    class_of[: len(classes)] = classes
+    return float(forced), departed
+
+
+def _contract_labelled(
+    graph: Graph,
+    parts: Labels,
+    num_parts: int,
+    clusters: Labels,
+    class_of: Labels,
+    workers: Workers,
+) -> tuple[Graph, Labels, Labels]:
+    """Contract parts of clusters; return the smaller graph and the same labelling of it."""
     small, _ = contract(graph, parts, num_parts, workers)
     coarse = np.empty(num_parts, np.int32)
     coarse[parts] = clusters
-    coarse, classes = renumber(coarse, class_of, len(partitionable), num_parts)
-    gain += force_moves(small, partitionable, coarse, classes, budget, workers)
-    clusters[:] = coarse[parts]
-    class_of[: len(classes)] = classes
-    return float(gain)
+    return small, *renumber(coarse, class_of, graph.node_costs.shape[1], num_parts)
