@@ -30,7 +30,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOLDER = DOCS / "notebooks"
 PAGES = {
     "own_data": "tutorials/own_data.md",
-    "nuclei": "nuclei.md",
+    "nuclei": "tutorials/nuclei.md",
     "solver": "tutorials/solver.md",
     "python": "howto/python.md",
 }

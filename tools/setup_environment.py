@@ -120,6 +120,7 @@ def set_up(
     files = (Path(at, name) for at, _, names in os.walk(environment) for name in names)
     size = sum(os.lstat(file).st_size for file in files)
     say(f"done: {environment.name} takes {size / 1e9:.1f} GB")
+    say(f"to use it: . {os.path.relpath(environment)}/bin/activate")
 
 
 def version_of(environment: Path) -> str | None:

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from documented_pages import blocks_of, run_page
 from PIL import Image
 from project import ROOT
 
-from panoptic_common.engine.training_run import with_packages
 from panoptic_tools import prepare_dataset
 
-PAGE = (ROOT / "docs/tutorials/own_data.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def run_bash(text: str, folder: Path) -> str:
-    """Run shell commands; returns what they print."""
-    environment = {**os.environ, **with_packages(ROOT), "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = os.pathsep.join([str(folder / "bin"), environment["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+PATH = ROOT / "docs/tutorials/own_data.md"
+PAGE, BLOCKS = PATH.read_text(encoding="utf-8"), blocks_of(PATH)
 
 
 @pytest.mark.slow
 def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     """Python in one namespace, then all commands in one shell, as a reader types them."""
-    for name in ("tools", "configs"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / "bin/python").chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    namespace: dict = {}
-    for language, text in BLOCKS:
-        if language == "python":
-            exec(compile(text, "own_data.md", "exec"), namespace)
-        elif language == "yaml":
-            name = re.match(r"# (\S+)\n", text).group(1)
-            (tmp_path / name).write_text(text)
-    said = run_bash("".join(text for language, text in BLOCKS if language == "bash"), tmp_path)
+    said = run_page(PATH, tmp_path, monkeypatch)
 
     assert said.count("nothing wrong") == 2
     assert Image.open("output/look/own_train_1.png").size[0] > 1000

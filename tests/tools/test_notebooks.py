@@ -77,7 +77,7 @@ def test_comments_add_cells_and_replace_words() -> None:
 # What the cells must have shown.
 SHOWN = {
     "solver": ['"text/plain": "3"', '"text/plain": "1536"', '"text/plain": "True"'],
-    "nuclei": ["nothing wrong", "calibrated", "nucleus"],
+    "nuclei": ["nothing wrong", "PQ", "nuclei; median area"],
     "python": ["['background', 'nucleus']", "floats from 0 to 200 are no image"],
     "own_data": ["nothing wrong", "loss_panoptic_quality"],
 }
