@@ -40,6 +40,24 @@ def single_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a test puts its models and tensors: the CPU, and a GPU if there is one.
+
+    Where there is none, PANOPTIC_PRETENDED_GPU=1 runs what is marked `gpu` on a pretended one.
+    """
+    import torch
+    from pretended_gpu import pretended_gpu
+
+    if request.param == "cpu" or torch.cuda.is_available():
+        yield request.param
+    elif os.environ.get("PANOPTIC_PRETENDED_GPU"):
+        with pretended_gpu():
+            yield request.param
+    else:
+        pytest.skip("no GPU is there")
+
+
 @pytest.fixture(scope="session")
 def shared_coco() -> Path:
     """The folder above ``coco/`` with two real COCO images and their panoptic truth.

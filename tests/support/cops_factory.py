@@ -64,10 +64,10 @@ def tiny_config(changes: dict | None = None) -> CfgNode:
     return load_config("", {**_TINY, **(changes or {})}, table=table)
 
 
-def tiny_model(changes: dict | None = None, seed: int = 0) -> nn.Module:
+def tiny_model(changes: dict | None = None, seed: int = 0, device: str = "cpu") -> nn.Module:
     """A model with the same random weights for the same seed."""
     torch.manual_seed(seed)
-    return build_model(tiny_config(changes))
+    return build_model(tiny_config({"MODEL.DEVICE": device, **(changes or {})}))
 
 
 def make_image(
@@ -163,21 +163,21 @@ def grid_settings(low: float = 4.0, high: float = 4.0, samples: int = 1, **chang
     return SolverSettings(lambda_range=(low, high), num_samples=samples, **(options | changes))
 
 
-def grid_truth(rng, height: int = 3, width: int = 4) -> CopsTarget:
+def grid_truth(rng, height: int = 3, width: int = 4, device: str = "cpu") -> CopsTarget:
     """Stuff, two things of class 1, one of class 2, a crowd, and void."""
     segments = [{"id": i, "category_id": c} for i, c in ((1, 0), (2, 1), (3, 1), (4, 2))]
     segments.append({"id": 5, "category_id": 1, "iscrowd": 1})
     id_map = rng.integers(0, 6, (height, width))
     targets = make_cops_targets(id_map, segments, GRID_THINGS, GRID_DISTANCES, stride=1)
-    return targets["cops_target"]
+    return targets["cops_target"].to(device)
 
 
-def grid_costs(rng, num: int = 1, height: int = 3, width: int = 4):
+def grid_costs(rng, num: int = 1, height: int = 3, width: int = 4, device: str = "cpu"):
     """Multiples of 1/8: sums are exact in floats, so that the naive solver's fractions agree."""
     class_costs = rng.integers(-20, 21, (num, 3, height, width)) / 8
     edge_costs = rng.integers(-8, 17, (num, 2 * len(GRID_DISTANCES), height, width)) / 8
     return tuple(
-        torch.tensor(costs, dtype=torch.float32, requires_grad=True)
+        torch.tensor(costs, dtype=torch.float32, device=device, requires_grad=True)
         for costs in (class_costs, edge_costs)
     )
 

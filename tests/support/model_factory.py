@@ -78,16 +78,16 @@ def tiny_config(changes: dict | None = None) -> CfgNode:
     return load_config("", {**_TINY, **(changes or {})}, table=table)
 
 
-def tiny_model(changes: dict | None = None, seed: int = 0) -> nn.Module:
+def tiny_model(changes: dict | None = None, seed: int = 0, device: str = "cpu") -> nn.Module:
     """A model with the same random weights for the same seed."""
     torch.manual_seed(seed)
-    return build_model(tiny_config(changes))
+    return build_model(tiny_config({"MODEL.DEVICE": device, **(changes or {})}))
 
 
-def lively_model(changes: dict | None = None) -> nn.Module:
+def lively_model(changes: dict | None = None, device: str = "cpu") -> nn.Module:
     """An untrained model whose predictors are not nearly constant, so that things win somewhere."""
     keys = {U + "POTENTIAL.VARIANT": "C"}
-    model = tiny_model({**keys, **(changes or {})}).eval()
+    model = tiny_model({**keys, **(changes or {})}, device=device).eval()
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight, std=0.5)
     torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.03)
     torch.nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias[-1:], -1.0)  # background
@@ -161,7 +161,8 @@ def without_gradient(model: nn.Module) -> list[str]:
 def check_result(result: dict, size: tuple[int, int]) -> None:
     """Shapes, types, and agreement of a panoptic map with its segments."""
     assert tuple(result["sem_seg"].shape) == (len(IS_THING), *size)
-    torch.testing.assert_close(result["sem_seg"].sum(0), torch.ones(size))
+    total = result["sem_seg"].sum(0)
+    torch.testing.assert_close(total, torch.ones_like(total))
     assert result["instances"].image_size == size
     if result["instances"].has("pred_masks"):
         assert tuple(result["instances"].pred_masks.shape[1:]) == size
@@ -188,7 +189,7 @@ def assert_gradient_of_multilinear(
     """
     inputs = tuple(x.detach().clone().requires_grad_(True) for x in inputs)
     value = function(*inputs)
-    weight = torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value.device)
     gradients = torch.autograd.grad((value * weight).sum(), inputs)
     with torch.no_grad():
         for x, gradient in zip(inputs, gradients, strict=True):

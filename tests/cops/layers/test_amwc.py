@@ -7,6 +7,7 @@ import pytest
 import torch
 from cops_factory import GRID_DISTANCES, GRID_THINGS, grid_costs, grid_settings, grid_truth, seeded
 from naive_solver import greedy
+from placing import placed
 
 from cops.layers.amwc import AmwcLayer
 from cops.layers.lifting import TIE_BREAK
@@ -18,7 +19,7 @@ def linear_loss(predictions, rng) -> tuple[torch.Tensor, list[np.ndarray]]:
     """<G, z>, whose gradient is G, for random G in multiples of 1/8."""
     weights = [rng.integers(-8, 9, tuple(p.masks.shape)) / 8 for p in predictions]
     pairs = zip(predictions, weights, strict=True)
-    return sum((p.masks * torch.tensor(g)).sum() for p, g in pairs), weights
+    return sum((p.masks * p.masks.new_tensor(g)).sum() for p, g in pairs), weights
 
 
 # ---- an independent Algorithm 1 -----------------------------------------------------------------
@@ -74,24 +75,24 @@ def naive_gradient(class_costs, edge_costs, truth, mask_classes, mask_gradient, 
 
 @pytest.mark.parametrize("interpolation", [0.5, 2.0, 8.0, 64.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_against_an_independent_algorithm_1(seed, interpolation):
+def test_against_an_independent_algorithm_1(seed, interpolation, device):
     rng = np.random.default_rng(seed)
-    class_costs, edge_costs = grid_costs(rng)
-    truth = grid_truth(rng)
+    class_costs, edge_costs = grid_costs(rng, device=device)
+    truth = grid_truth(rng, device=device)
     layer = AmwcLayer(grid_settings(interpolation, interpolation))
     predictions = layer(class_costs, edge_costs, [truth], seeded())
     loss, weights = linear_loss(predictions, rng)
     loss.backward()
     expected = naive_gradient(
-        class_costs.detach().numpy()[0],
-        edge_costs.detach().numpy()[0],
+        class_costs.detach().cpu().numpy()[0],
+        edge_costs.detach().cpu().numpy()[0],
         truth,
         predictions[0].classes.tolist(),
         weights[0],
         interpolation,
     )
-    np.testing.assert_allclose(class_costs.grad[0], expected[0], atol=1e-6)
-    np.testing.assert_allclose(edge_costs.grad[0], expected[1], atol=1e-6)
+    np.testing.assert_allclose(class_costs.grad[0].cpu(), expected[0], atol=1e-6)
+    np.testing.assert_allclose(edge_costs.grad[0].cpu(), expected[1], atol=1e-6)
     # The comparison is not empty: large perturbations do move the solution.
     assert interpolation < 8 or np.abs(expected[0]).sum() > 0
 
@@ -100,7 +101,7 @@ def test_against_an_independent_algorithm_1(seed, interpolation):
 
 
 @pytest.mark.parametrize(("interpolation", "size"), [(0.5, 0.0), (5.0, 0.2), (50.0, 0.02)])
-def test_one_node(interpolation, size):
+def test_one_node(interpolation, size, device):
     # Costs (0, 1) give class 0. The loss makes it dearer by lambda. At 0.5 it still wins, at 5 the
     # costs are (5, 1), class 1 wins, and the gradient is (0 - 1, 1 - 0) / 5. Descending along it
     # raises the cost of class 0, as the loss wants.
@@ -112,10 +113,11 @@ def test_one_node(interpolation, size):
     layer = AmwcLayer(
         grid_settings(interpolation, interpolation, partitionable=(False, False), distances=(1,))
     )
+    costs, edges, truth = placed(device, costs, edges, truth)
     (prediction,) = layer(costs, edges, [truth], seeded())
     assert prediction.masks.tolist() == [[[1.0]]] and prediction.classes.tolist() == [0]
     prediction.masks.sum().backward()
-    np.testing.assert_allclose(costs.grad.flatten(), [-size, size], atol=1e-7)
+    np.testing.assert_allclose(costs.grad.flatten().tolist(), [-size, size], atol=1e-7)
     assert layer.statistics.reacted.tolist() == [[size > 0]]
     assert edges.grad.flatten().tolist() == [0.0, 0.0]
 
@@ -147,7 +149,8 @@ def gradients(costs, truths, layer_settings, seed=0):
     class_costs, edge_costs = (c.detach().clone().requires_grad_() for c in costs)
     layer = AmwcLayer(layer_settings)
     predictions = layer(class_costs, edge_costs, truths, seeded(seed))
-    loss, _ = smooth_panoptic_quality(predictions, truths, torch.full((3,), 2.0), linear_share=0.2)
+    limits = class_costs.new_full((3,), 2.0)
+    loss, _ = smooth_panoptic_quality(predictions, truths, limits, linear_share=0.2)
     (1000 * loss).backward()
     return class_costs.grad, edge_costs.grad, layer
 
@@ -204,19 +207,19 @@ def test_values_lie_within_one_over_lambda():
             assert gradient.abs().max() <= 1 / low
 
 
-def test_void_and_crowd_get_no_gradient():
+def test_void_and_crowd_get_no_gradient(device):
     rng = np.random.default_rng(8)
     for _ in range(5):
-        costs, truths = grid_costs(rng), [grid_truth(rng)]
+        costs, truths = grid_costs(rng, device=device), [grid_truth(rng, device=device)]
         class_gradient, edge_gradient, _ = gradients(costs, truths, grid_settings(50.0, 50.0))
         assert (class_gradient[0, :, truths[0].segment_map < 0] == 0).all()
         assert (edge_gradient[0][truths[0].edge_weights == 0] == 0).all()
 
 
-def test_only_costs_get_gradients_and_dtypes_return():
+def test_only_costs_get_gradients_and_dtypes_return(device):
     rng = np.random.default_rng(9)
-    class_costs, edge_costs = grid_costs(rng)
-    truth = grid_truth(rng)
+    class_costs, edge_costs = grid_costs(rng, device=device)
+    truth = grid_truth(rng, device=device)
     halves = class_costs.detach().half().requires_grad_(), edge_costs.detach().double()
     (prediction,) = AmwcLayer(grid_settings())(*halves, [truth], seeded())
     loss, _ = linear_loss([prediction], rng)
@@ -255,10 +258,10 @@ def test_without_a_gradient_two_cars_stay_two(method):
 # ---- odd input ----------------------------------------------------------------------------------
 
 
-def test_smaller_images_of_a_padded_batch():
+def test_smaller_images_of_a_padded_batch(device):
     rng = np.random.default_rng(12)
-    costs = grid_costs(rng, num=2, height=5, width=6)
-    truths = [grid_truth(rng, 5, 6), grid_truth(rng, 3, 4)]
+    costs = grid_costs(rng, num=2, height=5, width=6, device=device)
+    truths = [grid_truth(rng, 5, 6, device), grid_truth(rng, 3, 4, device)]
     layer = AmwcLayer(grid_settings(50.0, 50.0))
     predictions = layer(*costs, truths, seeded())
     assert predictions[1].masks.shape[1:] == (3, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from placing import placed
 
 from cops.layers.amwc_labels import AmwcLabelsLayer
 from cops.layers.perturbation import SolverSettings
@@ -55,13 +56,14 @@ def test_nothing_at_all_is_zero_and_part_of_the_graph():
     assert float(loss.detach()) == 0 and x.grad.abs().sum() == 0 and y.grad.abs().sum() == 0
 
 
-def test_gradients_by_differences():
+def test_gradients_by_differences(device):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, 3, 2, 3, generator=generator, dtype=torch.float64) * 0.8 + 0.1
     y = torch.rand(2, 4, 2, 3, generator=generator, dtype=torch.float64)
     classes = torch.randint(0, 3, (2, 2, 3), generator=generator)
     cut = (torch.rand(2, 4, 2, 3, generator=generator) < 0.5).double()
     cells, edges = torch.rand(2, 2, 3, generator=generator), torch.rand(2, 4, 2, 3)
+    x, y, classes, cut, cells, edges = placed(device, x, y, classes, cut, cells, edges)
     assert torch.autograd.gradcheck(
         lambda x: class_label_loss(x, classes, cells), x.requires_grad_()
     )
@@ -73,7 +75,7 @@ def test_a_class_outside_the_table_is_refused():
         class_label_loss(one_hot([[[0]]]), torch.tensor([[[3]]]), torch.ones(1, 1, 1))
 
 
-def test_descent_through_the_solver_finds_the_truth():
+def test_descent_through_the_solver_finds_the_truth(device):
     """Two things side by side on stuff, from costs that say nothing of either."""
     is_thing, distances = (False, True), (1, 2)
     id_map = np.zeros((6, 8), int) + 1
@@ -88,6 +90,8 @@ def test_descent_through_the_solver_finds_the_truth():
         is_thing, distances, num_samples=1, lambda_range=(100.0, 100.0), num_threads=1
     )
     layer, losses = AmwcLabelsLayer(settings), SeparateLosses(weight=1000.0)
+    class_costs, edge_costs = placed(device, class_costs, edge_costs)
+    truth, smaller = placed(device, truth, smaller)
     optimizer = torch.optim.Adam([class_costs, edge_costs], lr=0.3)
     history = []
     for _ in range(40):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from placing import placed
 
 from cops.losses.top_k import weighted_top_k_bce, weighted_top_k_cross_entropy
 
@@ -55,8 +56,8 @@ def test_hand_worked_semantic_loss():
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_semantic_loss_equals_one_pixel_at_a_time(seed, share):
-    logits, target, weights = semantic_case(seed)
+def test_semantic_loss_equals_one_pixel_at_a_time(seed, share, device):
+    logits, target, weights = placed(device, *semantic_case(seed))
     logits = logits.detach()
     losses = []
     for n in range(2):
@@ -95,8 +96,8 @@ def test_another_class_can_be_ignored():
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
-def test_semantic_gradient(share):
-    logits, target, weights = semantic_case()
+def test_semantic_gradient(share, device):
+    logits, target, weights = placed(device, *semantic_case())
     torch.autograd.gradcheck(
         lambda x: weighted_top_k_cross_entropy(x, target, weights, share), logits
     )
@@ -133,8 +134,8 @@ def test_hand_worked_affinity_loss():
 
 @pytest.mark.parametrize("share", [0.01, 0.25, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_affinity_loss_equals_one_edge_at_a_time(seed, share):
-    logits, target, weights = edge_case(seed)
+def test_affinity_loss_equals_one_edge_at_a_time(seed, share, device):
+    logits, target, weights = placed(device, *edge_case(seed))
     logits = logits.detach()
     means = []
     for first in range(0, 6, 2):
@@ -164,8 +165,8 @@ def test_distance_without_an_edge_is_not_counted():
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_affinity_gradient(share):
-    logits, target, weights = edge_case()
+def test_affinity_gradient(share, device):
+    logits, target, weights = placed(device, *edge_case())
     torch.autograd.gradcheck(lambda x: weighted_top_k_bce(x, target, weights, share), logits)
 
 
@@ -173,9 +174,9 @@ def test_affinity_gradient(share):
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
-def test_nothing_to_count_is_zero_with_a_gradient_of_zero(share):
-    logits, target, weights = semantic_case()
-    edge_logits, edge_target, edge_weights = edge_case()
+def test_nothing_to_count_is_zero_with_a_gradient_of_zero(share, device):
+    logits, target, weights = placed(device, *semantic_case())
+    edge_logits, edge_target, edge_weights = placed(device, *edge_case())
     for loss, x in [
         (
             weighted_top_k_cross_entropy(logits, torch.full_like(target, 255), weights, share),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cops_factory import IS_THING, C, make_image, perfect_maps, tiny_config, tiny_model
+from placing import placed
 
 from cops.modeling.inference import (
     VARIANTS,
@@ -16,10 +17,10 @@ from cops.modeling.inference import (
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
 
-def test_perfect_maps_give_a_perfect_result():
+def test_perfect_maps_give_a_perfect_result(device):
     image = make_image(3, (64, 96), things=2)
     target = image["cops_target"]
-    class_logits, edge_logits = perfect_maps(target, 5)
+    class_logits, edge_logits = placed(device, *perfect_maps(target, 5))
     solved = SolvedImage(
         class_logits,
         -class_logits,
@@ -36,7 +37,7 @@ def test_perfect_maps_give_a_perfect_result():
         listed = [
             {"id": i + 1, "category_id": int(c)} for i, c in enumerate(target.classes.tolist())
         ]
-        matches = match_segments(truth, listed, id_map.numpy(), segments, 5)
+        matches = match_segments(truth, listed, id_map.cpu().numpy(), segments, 5)
         quality = (PanopticStatistics.zeros(5) + matches.statistics(5)).quality(IS_THING)
         assert quality.all.pq == 1.0
 
@@ -59,8 +60,8 @@ def test_an_offset_of_the_edge_costs_joins_more():
     assert counts[0] > counts[1] > counts[2] == 1
 
 
-def test_the_semantic_oracle_takes_the_classes_from_the_truth():
-    model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("oracle",)}).eval()
+def test_the_semantic_oracle_takes_the_classes_from_the_truth(device):
+    model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("oracle",)}, device=device).eval()
     image = make_image(0)
     with torch.no_grad():
         (output,) = model([image])
@@ -70,7 +71,7 @@ def test_the_semantic_oracle_takes_the_classes_from_the_truth():
         class_of[segment["id"]] = segment["category_id"]
     truth = image["cops_target"].sem_seg.numpy().repeat(4, 0).repeat(4, 1)
     known = truth != 255
-    assert (class_of[id_map.numpy()] == truth)[known].all()
+    assert (class_of[id_map.cpu().numpy()] == truth)[known].all()
     del image["cops_target"]
     with pytest.raises(ValueError, match="semantic_oracle needs the truth"):
         model([image])
@@ -111,16 +112,16 @@ def test_options_come_from_the_config():
     assert InferenceOptions.from_config(cfg) == expected
 
 
-def test_the_config_says_how_many_things_become_detections():
+def test_the_config_says_how_many_things_become_detections(device):
     # All edges are cut, so that each cell is a thing or stuff of its own.
     changes = {"TEST.DETECTIONS_PER_IMAGE": 7, C + "INFERENCE.EDGE_OFFSET": -50.0}
     with torch.no_grad():
-        found = tiny_model(changes).eval()([make_image(1)])[0]
+        found = tiny_model(changes, device=device).eval()([make_image(1)])[0]
     assert len(found["instances"]) == 7
     assert sum(s["isthing"] for s in found["panoptic_seg"][1]) > 7
     scores = [s["score"] for s in found["panoptic_seg"][1] if s["isthing"]]
     torch.testing.assert_close(
-        found["instances"].scores, torch.tensor(sorted(scores, reverse=True)[:7])
+        found["instances"].scores.cpu(), torch.tensor(sorted(scores, reverse=True)[:7])
     )
 
 

@@ -46,9 +46,9 @@ def gradient_norms(model):
     ],
     ids=["pretrain", "surrogate", "separate", "mix"],
 )
-def test_each_training_has_its_losses_and_reaches_both_branches(changes, names):
+def test_each_training_has_its_losses_and_reaches_both_branches(changes, names, device):
     # A lambda that makes the solver react surely.
-    model = tiny_model({**changes, C + "BACKWARD.LAMBDA_RANGE": (2000.0, 3000.0)})
+    model = tiny_model({**changes, C + "BACKWARD.LAMBDA_RANGE": (2000.0, 3000.0)}, device=device)
     losses, _ = train_step(model, [make_image(0), make_image(1)])
     assert set(losses) == names
     assert all(torch.isfinite(loss) for loss in losses.values())
@@ -67,8 +67,8 @@ def test_the_semantic_branch_hears_nothing_of_the_affinities():
     assert sum(v for n, v in norms.items() if n.startswith("affinity_head")) > 0
 
 
-def test_a_step_through_the_solver_logs_what_happened():
-    model = tiny_model(SURROGATE)
+def test_a_step_through_the_solver_logs_what_happened(device):
+    model = tiny_model(SURROGATE, device=device)
     batch = [make_image(0)]
     _, first = train_step(model, batch)
     _, second = train_step(model, batch)
@@ -108,9 +108,9 @@ def test_the_same_seed_gives_the_same_step_with_any_number_of_threads():
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
-def test_mixing_gives_both_losses_the_same_say_at_the_costs():
+def test_mixing_gives_both_losses_the_same_say_at_the_costs(device):
     # The scales start at 1 and 0, so gradients at costs and logits differ by their sign alone.
-    model = tiny_model({**SURROGATE, C + "MIX": 0.25})
+    model = tiny_model({**SURROGATE, C + "MIX": 0.25}, device=device)
     model.train()
     seen = {}
     predict = model.predict_maps
@@ -209,8 +209,8 @@ def test_finetuning_trains_only_the_last_layers():
 
 
 @pytest.mark.parametrize("changes", [{}, SURROGATE, SEPARATE], ids=["pretrain", "pq", "separate"])
-def test_batches_of_all_kinds_train(changes):
-    model = tiny_model({**changes, C + "DISTANCES": (1, 4, 8)})
+def test_batches_of_all_kinds_train(changes, device):
+    model = tiny_model({**changes, C + "DISTANCES": (1, 4, 8)}, device=device)
     batches = [
         [make_image(0, void=True)],
         [make_image(0, things=0)],
@@ -226,13 +226,14 @@ def test_batches_of_all_kinds_train(changes):
 # ---- inference ----------------------------------------------------------------------------------
 
 
-def test_outputs_have_the_size_that_is_asked_for():
-    model = tiny_model({"TEST.PANOPTIC_VARIANTS": ("untrimmed", "stride2", "stride1")}).eval()
+def test_outputs_have_the_size_that_is_asked_for(device):
+    variants = {"TEST.PANOPTIC_VARIANTS": ("untrimmed", "stride2", "stride1")}
+    model = tiny_model(variants, device=device).eval()
     image = {**make_image(0, (37, 51)), "height": 74, "width": 102}
     with torch.no_grad():
         (output,) = model([image])
     assert output["sem_seg"].shape == (5, 74, 102)
-    torch.testing.assert_close(output["sem_seg"].sum(0), torch.ones(74, 102))
+    torch.testing.assert_close(output["sem_seg"].sum(0).cpu(), torch.ones(74, 102))
     for id_map, segments in (output["panoptic_seg"], *output["panoptic_variants"].values()):
         assert id_map.shape == (74, 102) and id_map.dtype == torch.int32
         ids = set(id_map.unique().tolist()) - {0}
@@ -246,8 +247,8 @@ def test_outputs_have_the_size_that_is_asked_for():
     assert output["cut_edges"].shape == output["affinity_map"].shape == (10, 13)
 
 
-def test_a_single_cell_and_a_tiny_image_work():
-    model = tiny_model().eval()
+def test_a_single_cell_and_a_tiny_image_work(device):
+    model = tiny_model(device=device).eval()
     for size in ((4, 4), (1, 1), (5, 33)):
         with torch.no_grad():
             (output,) = model([{"image": torch.zeros(3, *size, dtype=torch.uint8)}])

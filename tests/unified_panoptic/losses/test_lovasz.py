@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from placing import placed
 
 from unified_panoptic.losses.lovasz import (
     _extension,
@@ -48,15 +49,17 @@ def cases(count: int, pixels: int):
     yield rng.normal(size=pixels), np.ones(pixels, int)
 
 
-def test_hinge_equals_the_definition():
+def test_hinge_equals_the_definition(device):
     for logits, labels in cases(8, 6):
         errors = np.maximum(0, 1 - logits * (2 * labels - 1))
         expected = extension_by_definition(errors, set(np.flatnonzero(labels).tolist()))
-        value = lovasz_hinge(torch.tensor(logits)[None], torch.tensor(labels)[None])
+        given = placed(device, torch.tensor(logits)[None], torch.tensor(labels)[None])
+        value = lovasz_hinge(*given)
+        assert value.device.type == device
         assert value.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_softmax_equals_the_definition():
+def test_softmax_equals_the_definition(device):
     rng = np.random.default_rng(6)
     for _ in range(8):
         labels = rng.integers(0, 3, size=(1, 2, 3))
@@ -66,7 +69,7 @@ def test_softmax_equals_the_definition():
             is_class = labels.ravel() == k
             errors = np.abs(is_class - probabilities[0, k].numpy().ravel())
             losses.append(extension_by_definition(errors, set(np.flatnonzero(is_class).tolist())))
-        value = lovasz_softmax(probabilities, torch.tensor(labels))
+        value = lovasz_softmax(*placed(device, probabilities, torch.tensor(labels)))
         assert value.item() == pytest.approx(np.mean(losses), abs=1e-12)
 
 
@@ -111,14 +114,16 @@ def test_steps_are_a_distribution_and_exact_for_many_pixels():
     torch.testing.assert_close(steps.double(), jaccard_steps(rows.double()), atol=0, rtol=1e-6)
 
 
-def test_gradcheck():
+def test_gradcheck(device):
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 3, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(0, 3, (2, 3, 4), generator=generator)
     labels[0, 0] = 255
+    logits, labels = placed(device, logits, labels)
     assert torch.autograd.gradcheck(lambda x: lovasz_softmax(x.softmax(1), labels), (logits,))
     masks = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     truth = torch.randint(0, 2, (3, 4, 4), generator=generator)
+    masks, truth = placed(device, masks, truth)
     assert torch.autograd.gradcheck(lambda x: lovasz_hinge(x, truth), (masks,))
 
 
@@ -150,13 +155,13 @@ def test_batches_are_averages_over_regions():
     torch.testing.assert_close(lovasz_hinge(logits, labels), torch.stack(one_by_one).mean())
 
 
-def test_nothing_to_learn_from_is_zero_with_a_graph():
-    for logits, loss in (
-        (torch.zeros(0, 28, 28), lambda x: lovasz_hinge(x, torch.zeros(0, 28, 28))),
-        (torch.zeros(1, 2, 3, 3), lambda x: lovasz_softmax(x, torch.full((1, 3, 3), 255))),
+def test_nothing_to_learn_from_is_zero_with_a_graph(device):
+    for loss, logits, truth in (
+        (lovasz_hinge, torch.zeros(0, 28, 28), torch.zeros(0, 28, 28)),
+        (lovasz_softmax, torch.zeros(1, 2, 3, 3), torch.full((1, 3, 3), 255)),
     ):
-        logits.requires_grad_()
-        value = loss(logits)
+        logits, truth = placed(device, logits.requires_grad_(), truth)
+        value = loss(logits, truth)
         assert value.item() == 0
         value.backward()
         assert logits.grad is not None

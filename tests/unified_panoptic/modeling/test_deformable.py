@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from placing import placed
 from torch import nn
 from torchvision.ops import deform_conv2d
 
@@ -24,33 +25,33 @@ def problem(size: tuple[int, int], spread: float, *, images: int = 2, dtype=torc
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_deformable_convolution_starts_as_a_plain_one(bias):
+def test_deformable_convolution_starts_as_a_plain_one(bias, device):
     torch.manual_seed(0)
-    layer = DeformableConv3x3(4, 6, bias=bias)
+    layer = DeformableConv3x3(4, 6, bias=bias).to(device)
     if bias:
         nn.init.normal_(layer.bias)
-    x = torch.randn(2, 4, 7, 9)
+    x = placed(device, torch.randn(2, 4, 7, 9))
     torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
 
 
-def test_constant_offsets_shift_the_input():
+def test_constant_offsets_shift_the_input(device):
     torch.manual_seed(0)
-    layer = DeformableConv3x3(4, 6, bias=False)
+    layer = DeformableConv3x3(4, 6, bias=False).to(device)
     # Offsets come as (y, x) for each of the 9 taps: one row down and two columns to the right.
     layer.offset.bias.data.copy_(torch.tensor([1.0, 2.0]).repeat(9))
-    x = torch.randn(1, 4, 8, 10)
+    x = placed(device, torch.randn(1, 4, 8, 10))
     shifted = F.pad(x, (0, 2, 0, 1))[..., 1:, 2:]
     expected = F.conv2d(shifted, layer.weight, padding=1)
     # The taps that leave the image differ at its border, where the shifted copy is padded.
     torch.testing.assert_close(layer(x)[..., 1:, 1:], expected[..., 1:, 1:])
 
 
-def test_deformable_convolution_gradcheck():
+def test_deformable_convolution_gradcheck(device):
     torch.manual_seed(0)
-    layer = DeformableConv3x3(2, 2, bias=True).double()
+    layer = DeformableConv3x3(2, 2, bias=True).double().to(device)
     nn.init.uniform_(layer.offset.bias, 0.2, 0.4)  # away from the kinks at whole numbers
     nn.init.normal_(layer.offset.weight, std=0.01)
-    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    x = placed(device, torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True))
     assert torch.autograd.gradcheck(layer, x)
     assert torch.autograd.gradcheck(
         lambda weight, offset_bias: torch.func.functional_call(

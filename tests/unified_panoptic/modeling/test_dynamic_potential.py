@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers.mask_ops import _do_paste_mask
 from model_factory import assert_gradient_of_multilinear
+from placing import placed
 
 from unified_panoptic.modeling.dynamic_potential import (
     DynamicPotential,
@@ -48,8 +49,11 @@ CLASS = torch.tensor([1])
         ("C", False, [[0, 0.25, 0.2, 0], [0, 0.1, 0.3, 0]]),
     ],
 )
-def test_hand_worked_equations(variant, masks, expected):
-    psi = dynamic_potential(V, BOX, CLASS, SCORE, MASK if masks else None, [0, 2], variant)
+def test_hand_worked_equations(variant, masks, expected, device):
+    v, box, label, score, mask = placed(device, V, BOX, CLASS, SCORE, MASK)
+    psi = dynamic_potential(v, box, label, score, mask if masks else None, [0, 2], variant)
+    assert psi.device.type == device
+    psi = psi.cpu()
     assert tuple(psi.shape) == (3, 2, 4)
     torch.testing.assert_close(psi[0], torch.tensor(expected))
     # Stuff: a box of the whole image, score 1, no mask, in all variants.
@@ -72,8 +76,8 @@ def random_case(seed: int = 0, detections: int = 6, side: int = 5):
 
 @pytest.mark.parametrize("variant", ["A", "B", "C"])
 @pytest.mark.parametrize("use_masks", [True, False])
-def test_equals_one_pixel_at_a_time(variant, use_masks):
-    semantic, boxes, classes, scores, masks = random_case()
+def test_equals_one_pixel_at_a_time(variant, use_masks, device):
+    semantic, boxes, classes, scores, masks = placed(device, *random_case())
     pasted = paste_masks(masks, boxes, 14, 18)
     psi = dynamic_potential(
         semantic, boxes, classes, scores, masks if use_masks else None, [3, 1], variant
@@ -96,8 +100,8 @@ def test_equals_one_pixel_at_a_time(variant, use_masks):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("side", [1, 2, 5, 28])
-def test_paste_equals_detectron2s_inside_the_box(seed, side):
-    _, boxes, _, _, masks = random_case(seed, 8, side)
+def test_paste_equals_detectron2s_inside_the_box(seed, side, device):
+    _, boxes, _, _, masks = placed(device, *random_case(seed, 8, side))
     expected, _ = _do_paste_mask(masks[:, None], boxes, 14, 18, skip_empty=False)
     inside = inside_boxes(boxes, 14, 18)
     torch.testing.assert_close(paste_masks(masks, boxes, 14, 18), expected * inside)
@@ -157,14 +161,13 @@ def test_a_box_without_a_cell_gives_a_zero_channel(box, variant):
     assert torch.isfinite(psi).all()
 
 
-def test_without_detections_only_stuff_is_left():
-    semantic = random_case()[0]
-    none = torch.zeros(0)
-    label = torch.zeros(0, dtype=torch.int64)
-    for masks in (None, torch.zeros(0, 1, 1), torch.zeros(0, 28, 28)):
+def test_without_detections_only_stuff_is_left(device):
+    semantic, none = placed(device, random_case()[0], torch.zeros(0))
+    label = none.to(torch.int64)
+    for masks in (None, none.view(0, 1, 1), none.view(0, 28, 28)):
         psi = dynamic_potential(semantic, none.view(0, 4), label, none, masks, [2, 0], "B")
         torch.testing.assert_close(psi, semantic[[2, 0]])
-    assert paste_masks(torch.zeros(0, 28, 28), none.view(0, 4), 3, 5).shape == (0, 3, 5)
+    assert paste_masks(none.view(0, 28, 28), none.view(0, 4), 3, 5).shape == (0, 3, 5)
 
 
 @pytest.mark.parametrize("variant", ["A", "B", "C"])
@@ -191,13 +194,13 @@ def test_gradients_reach_semantic_scores_and_masks(variant, use_masks):
 @pytest.mark.parametrize("use_masks", [True, False])
 @pytest.mark.parametrize("detections", [0, 1, 9])
 @pytest.mark.parametrize("rows", [1, 3, 14])
-def test_painted_strips_equal_the_potential(variant, use_masks, detections, rows):
-    semantic, boxes, classes, scores, masks = random_case(4, detections)
+def test_painted_strips_equal_the_potential(variant, use_masks, detections, rows, device):
+    semantic, boxes, classes, scores, masks = placed(device, *random_case(4, detections))
     boxes[::2] = (boxes[::2] * 2).round() / 2  # edges exactly on centres and between cells
     masks = masks if use_masks else None
     potential = DynamicPotential(stuff_ids=[3, 1], variant=variant)
     painter = PotentialPainter(potential, boxes, classes, scores, masks, (14, 18))
-    start = torch.randn(detections + 2, 14, 18)
+    start = placed(device, torch.randn(detections + 2, 14, 18))
     maps = start.clone()
     for first in range(0, 14, rows):
         strip = slice(first, min(first + rows, 14))
@@ -245,7 +248,7 @@ def test_unknown_variant_is_an_error(make):
         make()
 
 
-def test_pasted_crops_are_the_pasted_maps_in_their_boxes():
+def test_pasted_crops_are_the_pasted_maps_in_their_boxes(device):
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(5, 7, 7, generator=generator)
     boxes = torch.tensor(
@@ -257,6 +260,7 @@ def test_pasted_crops_are_the_pasted_maps_in_their_boxes():
             [0.0, 0.0, 12.0, 9.0],
         ]
     )
+    masks, boxes = placed(device, masks, boxes)
     pasted = paste_masks(masks, boxes, 9, 12)
     rebuilt = torch.zeros_like(pasted)
     for whole, (place, values) in zip(rebuilt, paste_mask_crops(masks, boxes, 9, 12), strict=True):

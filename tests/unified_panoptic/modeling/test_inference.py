@@ -51,11 +51,11 @@ def assert_same_result(found: dict, expected: dict) -> None:
     assert (ids == other_ids).float().mean() > 0.999
 
 
-def test_images_of_a_batch_are_predicted_as_alone():
+def test_images_of_a_batch_are_predicted_as_alone(device):
     # (61, 90) and (64, 96) are both padded to (64, 96), so the batch adds no padding of its own.
     # Larger padding changes what convolutions and group normalisation see beyond the border, in
     # Detectron2's networks as here.
-    model = lively_model()
+    model = lively_model(device=device)
     images = [make_image(0, (64, 96)), make_image(1, (61, 90))]
     for together, image in zip(predict(model, images), images, strict=True):
         assert_same_result(together, predict(model, [image])[0])
@@ -75,8 +75,8 @@ def test_padding_neither_sends_nor_counts_in_the_affinity():
 
 @pytest.mark.parametrize("variants", [(), EVERY_VARIANT])
 @pytest.mark.parametrize("size", [(64, 96), (128, 200), (50, 61), (1, 1)])
-def test_results_have_the_asked_size(variants, size):
-    model = lively_model({"TEST.PANOPTIC_VARIANTS": variants})
+def test_results_have_the_asked_size(variants, size, device):
+    model = lively_model({"TEST.PANOPTIC_VARIANTS": variants}, device)
     image = {**make_image(0), "height": size[0], "width": size[1]}
     result = predict(model, [image])[0]
     assert set(result["panoptic_variants"]) == set(variants)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from model_factory import assert_gradient_of_multilinear, tiny_config
+from placing import placed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,14 +44,14 @@ def pairwise(phi_0: torch.Tensor, phi_1: torch.Tensor) -> torch.Tensor:
     return phi_0.flatten(1).T @ phi_1.flatten(1)
 
 
-def test_equals_the_explicit_pairwise_product():
-    psi, phi_0, phi_1 = random_case()
+def test_equals_the_explicit_pairwise_product(device):
+    psi, phi_0, phi_1 = placed(device, *random_case())
     explicit = (pairwise(phi_0, phi_1) @ psi.flatten(1).T).T.view_as(psi)
     torch.testing.assert_close(apply_affinity(psi, phi_0, phi_1), explicit, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients():
-    assert_gradient_of_multilinear(apply_affinity, *random_case(3, 2, 2, 3))
+def test_gradients(device):
+    assert_gradient_of_multilinear(apply_affinity, *placed(device, *random_case(3, 2, 2, 3)))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -91,8 +92,8 @@ def test_cost_at_the_papers_size():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activation_by_definition(activation):
-    x = torch.randn(4, 3, 5)
+def test_activation_by_definition(activation, device):
+    x = placed(device, torch.randn(4, 3, 5))
     function = {"linear": lambda v: v, "relu": torch.relu, "sigmoid": torch.sigmoid}
     if activation == "softmax":
         expected = [x.exp() / x.exp().sum(0), x.exp() / x.exp().sum((1, 2), keepdim=True)]
@@ -124,17 +125,18 @@ def test_rows_of_the_softmax_pair_sum_to_one():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_residual_does_not_grow_with_the_image(activation):
-    module = head(activation=activation)
-    query, psi = torch.randn(8, 4, 6), torch.rand(3, 4, 6)
+def test_residual_does_not_grow_with_the_image(activation, device):
+    module = head(activation=activation).to(device)
+    query, psi = placed(device, torch.randn(8, 4, 6), torch.rand(3, 4, 6))
     once = apply_affinity(psi, *module.factors(query))
     # The same image six times over: every cell sees six copies of each sender at 1/6 the weight.
     tiled = apply_affinity(psi.repeat(1, 2, 3), *module.factors(query.repeat(1, 2, 3)))
     torch.testing.assert_close(tiled, once.repeat(1, 2, 3), rtol=1e-4, atol=1e-6)
 
 
-def test_pixel_affinity_is_a_row_of_the_matrix():
-    phi_0, phi_1 = head(activation="softmax").factors(torch.randn(8, 5, 6))
+def test_pixel_affinity_is_a_row_of_the_matrix(device):
+    module = head(activation="softmax").to(device)
+    phi_0, phi_1 = module.factors(placed(device, torch.randn(8, 5, 6)))
     matrix = pairwise(phi_0, phi_1)
     for row, column in [(0, 0), (4, 5), (2, 3)]:
         expected = matrix[row * 6 + column].view(5, 6) * 30
@@ -165,10 +167,10 @@ def test_factors_and_residual_stay_in_single_precision():
     assert from_half[0].dtype == torch.float32
 
 
-def test_features_of_a_batch_equal_those_of_its_images():
-    module = head()
+def test_features_of_a_batch_equal_those_of_its_images(device):
+    module = head().to(device)
     features = {
-        name: torch.randn(2, 16, 64 // s, 96 // s)
+        name: placed(device, torch.randn(2, 16, 64 // s, 96 // s))
         for name, s in zip(LEVELS, (4, 8, 16, 32), strict=True)
     }
     batch = module(features)
@@ -178,7 +180,7 @@ def test_features_of_a_batch_equal_those_of_its_images():
         torch.testing.assert_close(batch[index : index + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_coordinates_tell_equal_features_apart():
+def test_coordinates_tell_equal_features_apart(device):
     waves = coordinate_features(3, 5, 2, torch.device("cpu"))
     assert tuple(waves.shape) == (8, 3, 5)
     # First sine and cosine of pi y: y = -1, 0, 1 over the rows.
@@ -186,11 +188,13 @@ def test_coordinates_tell_equal_features_apart():
     torch.testing.assert_close(waves[1, :, 2], torch.tensor([-1.0, 1.0, -1.0]))
     # Sine of 2 pi x at x = -0.5 is 0, its cosine -1.
     torch.testing.assert_close(waves[7, 0, 1], torch.tensor(-1.0))
-    flat = torch.ones(8, 4, 6)
-    plain, informed = head().factors(flat)[0], head(coordinate_frequencies=2).factors(flat)[0]
+    flat = placed(device, torch.ones(8, 4, 6))
+    plain = head().to(device).factors(flat)[0]
+    informed = head(coordinate_frequencies=2).to(device).factors(flat)[0]
     assert plain.flatten(1).std(dim=1).max() < 1e-6
     assert informed.flatten(1).std(dim=1).min() > 1e-3
-    assert torch.isfinite(head(coordinate_frequencies=1).factors(flat[:, :1, :1])[0]).all()
+    module = head(coordinate_frequencies=1).to(device)
+    assert torch.isfinite(module.factors(flat[:, :1, :1])[0]).all()
 
 
 def test_unknown_activation_is_refused():

@@ -71,8 +71,8 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_every_variant_reaches_every_parameter(changes):
-    model = tiny_model(changes)
+def test_every_variant_reaches_every_parameter(changes, device):
+    model = tiny_model(changes, device=device)
     for batch in (BATCHES["usual"](), half_empty()):
         losses = training_step(model, batch)
         assert all(loss.isfinite() for loss in losses.values())
@@ -81,12 +81,13 @@ def test_every_variant_reaches_every_parameter(changes):
         # Distributed training waits for the gradient of every parameter.
         assert without_gradient(model) == []
         assert all(p.grad.isfinite().all() for p in model.parameters())
+        assert {p.grad.device.type for p in model.parameters()} == {device}
 
 
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("truth", [False, True], ids=["predicted", "truth"])
-def test_every_batch_trains_and_predicts(name, truth):
-    model = tiny_model({U + "DETECTION.TRAIN_WITH_TRUTH": truth})
+def test_every_batch_trains_and_predicts(name, truth, device):
+    model = tiny_model({U + "DETECTION.TRAIN_WITH_TRUTH": truth}, device=device)
     batch = BATCHES[name]()
     losses = training_step(model, batch)
     assert all(loss.isfinite() for loss in losses.values())
@@ -100,8 +101,8 @@ def test_every_batch_trains_and_predicts(name, truth):
         check_result(result, (image["height"], image["width"]))
 
 
-def test_whom_the_panoptic_loss_alone_teaches():
-    model = tiny_model().train()
+def test_whom_the_panoptic_loss_alone_teaches(device):
+    model = tiny_model(device=device).train()
     # The truth is where the detections are, so that matched pixels exist.
     with EventStorage():
         torch.manual_seed(0)
@@ -246,8 +247,8 @@ def test_same_seed_same_training():
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
 
 
-def test_training_lowers_the_panoptic_loss():
-    model = tiny_model({"MODEL.RESNETS.NORM": "FrozenBN"})
+def test_training_lowers_the_panoptic_loss(device):
+    model = tiny_model({"MODEL.RESNETS.NORM": "FrozenBN"}, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     batch = [make_image(0, things=(1, 3))]
     losses = []

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from model_factory import STUFF_IDS, THING_IDS, make_image, tiny_config
+from placing import placed
 
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
@@ -22,7 +23,7 @@ def grid_of(size: tuple[int, int]) -> tuple[int, int]:
     return math.ceil(size[0] / 4), math.ceil(size[1] / 4)
 
 
-def make_case(size=(61, 94), seed=0):
+def make_case(size=(61, 94), seed=0, device="cpu"):
     """Truth with four things, a crowd and void, and detections of every kind.
 
     Detections: 0 finds thing 0; 1 is a duplicate of 0; 2 finds thing 1. 3 lies where nothing is;
@@ -42,13 +43,17 @@ def make_case(size=(61, 94), seed=0):
     )
     torch.manual_seed(seed)
     detections = Detections(
-        boxes,
-        torch.tensor([0, 0, 1, 0, 1]),
-        torch.rand(5).requires_grad_(),
-        torch.rand(5, 14, 14).requires_grad_(),
+        *placed(
+            device,
+            boxes,
+            torch.tensor([0, 0, 1, 0, 1]),
+            torch.rand(5).requires_grad_(),
+            torch.rand(5, 14, 14).requires_grad_(),
+        )
     )
     semantic = torch.rand(5, *grid_of(size)).softmax(0).requires_grad_()
     factors = tuple((torch.randn(6, *grid_of(size)) * 0.05).requires_grad_() for _ in range(2))
+    semantic, factors, truth = placed(device, semantic, factors, truth)
     return semantic, detections, factors, truth, things
 
 
@@ -62,11 +67,11 @@ def loss_of_image(module, *arguments) -> tuple[torch.Tensor, dict[str, float]]:
 @pytest.mark.parametrize("variant", ["A", "B", "C"])
 @pytest.mark.parametrize("with_affinity", [True, False])
 @pytest.mark.parametrize("use_masks", [True, False])
-def test_loss_against_single_pixels(variant, with_affinity, use_masks):
-    semantic, detections, factors, truth, things = make_case()
+def test_loss_against_single_pixels(variant, with_affinity, use_masks, device):
+    semantic, detections, factors, truth, things = make_case(device=device)
     if not use_masks:
         detections = replace(detections, masks=None)
-    module = submodule(POTENTIAL__VARIANT=variant, PANOPTIC__LOGIT_SCALE=7.0)
+    module = submodule(POTENTIAL__VARIANT=variant, PANOPTIC__LOGIT_SCALE=7.0).to(device)
     loss, log = loss_of_image(
         module, semantic, detections, factors if with_affinity else None, truth
     )
@@ -76,7 +81,7 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
     psi = module.potential(
         semantic,
         detections.boxes[kept] / 4,
-        torch.tensor(THING_IDS)[detections.classes[kept]],
+        placed(device, torch.tensor(THING_IDS))[detections.classes[kept]],
         detections.scores[kept],
         detections.masks[kept] if use_masks else None,
     )
@@ -112,9 +117,9 @@ def test_loss_against_single_pixels(variant, with_affinity, use_masks):
     assert log["residual"] == pytest.approx(residual, rel=1e-3, abs=1e-9)
 
 
-def test_duplicates_get_no_gradient_and_false_detections_do():
-    semantic, detections, factors, truth, _ = make_case()
-    loss_of_image(submodule(), semantic, detections, factors, truth)[0].backward()
+def test_duplicates_get_no_gradient_and_false_detections_do(device):
+    semantic, detections, factors, truth, _ = make_case(device=device)
+    loss_of_image(submodule().to(device), semantic, detections, factors, truth)[0].backward()
     assert detections.scores.grad[1] == 0
     assert detections.masks.grad[1].abs().sum() == 0
     assert (detections.scores.grad[[0, 2, 3, 4]] != 0).all()
@@ -147,9 +152,9 @@ def test_crowd_is_ignored_where_the_same_pixels_as_a_segment_would_count():
     assert counted[False] - counted[True] == 8 * 12 / 16  # the crowd of 8 x 12 pixels, at stride 4
 
 
-def test_everyone_in_the_chain_learns():
-    semantic, detections, factors, truth, _ = make_case()
-    module = submodule()
+def test_everyone_in_the_chain_learns(device):
+    semantic, detections, factors, truth, _ = make_case(device=device)
+    module = submodule().to(device)
     loss_of_image(module, semantic, detections, factors, truth)[0].backward()
     for part in (semantic, detections.scores, detections.masks, *factors):
         assert torch.isfinite(part.grad).all()
@@ -167,19 +172,23 @@ def test_training_and_inference_share_one_way():
         torch.testing.assert_close(a, b)
 
 
-def nothing_found(masks: bool) -> Detections:
+def nothing_found(masks: bool, device: str) -> Detections:
     return Detections(
-        torch.zeros(0, 4),
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0),
-        torch.zeros(0, 1, 1) if masks else None,
+        *placed(
+            device,
+            torch.zeros(0, 4),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0),
+            torch.zeros(0, 1, 1) if masks else None,
+        )
     )
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_no_detection_leaves_the_stuff_channels(masks):
-    semantic, _, factors, truth, _ = make_case()
-    loss, log = loss_of_image(submodule(), semantic, nothing_found(masks), factors, truth)
+def test_no_detection_leaves_the_stuff_channels(masks, device):
+    semantic, _, factors, truth, _ = make_case(device=device)
+    nothing = nothing_found(masks, device)
+    loss, log = loss_of_image(submodule().to(device), semantic, nothing, factors, truth)
     loss.backward()
     assert (log["detections"], log["matched"]) == (0, 0)
     assert log["pixels"] > 0
@@ -188,11 +197,12 @@ def test_no_detection_leaves_the_stuff_channels(masks):
 
 
 @pytest.mark.parametrize("with_detections", [True, False])
-def test_an_image_of_void_costs_nothing_and_keeps_its_graph(with_detections):
-    semantic, detections, factors, _, _ = make_case()
-    truth = make_image(0, (61, 94), things=(), stuff=(), crowd=False)["panoptic_target"]
-    found = detections if with_detections else nothing_found(True)
-    loss, log = loss_of_image(submodule(), semantic, found, factors, truth)
+def test_an_image_of_void_costs_nothing_and_keeps_its_graph(with_detections, device):
+    semantic, detections, factors, _, _ = make_case(device=device)
+    image = make_image(0, (61, 94), things=(), stuff=(), crowd=False)
+    truth = placed(device, image["panoptic_target"])
+    found = detections if with_detections else nothing_found(True, device)
+    loss, log = loss_of_image(submodule().to(device), semantic, found, factors, truth)
     loss.backward()
     assert loss.item() == 0
     assert log["pixels"] == 0

@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_factory import IS_THING, tiny_config
+from placing import placed
 
 from unified_panoptic.losses.lovasz import lovasz_hinge
 from unified_panoptic.modeling.roi_heads import (
@@ -74,11 +75,11 @@ def make_proposals(*counts: int) -> list[Instances]:
     ],
     ids=["default", "one box", "one mask", "lovasz", "no masks"],
 )
-def test_predictions_in_training_are_detectron2s_at_inference(changes):
-    heads, features = make_heads(changes), make_features()
+def test_predictions_in_training_are_detectron2s_at_inference(changes, device):
+    heads, features = make_heads(changes).to(device), placed(device, make_features())
     with torch.no_grad():
-        expected, _ = heads.eval()(None, features, make_proposals(40, 25))
-    found = heads.train().predict_detections(features, make_proposals(40, 25))
+        expected, _ = heads.eval()(None, features, placed(device, make_proposals(40, 25)))
+    found = heads.train().predict_detections(features, placed(device, make_proposals(40, 25)))
     for ours, theirs in zip(found, expected, strict=True):
         assert len(ours) == len(theirs) > 10
         torch.testing.assert_close(ours.boxes, theirs.pred_boxes.tensor)

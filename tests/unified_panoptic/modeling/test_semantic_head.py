@@ -10,6 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from fvcore.nn.weight_init import c2_msra_fill
 from model_factory import tiny_config
+from placing import placed
 from torch import nn
 
 from unified_panoptic.losses.lovasz import lovasz_softmax
@@ -67,10 +68,10 @@ def test_paper_sized_decoder_has_32_groups():
     assert made.out_channels == 512
 
 
-def test_levels_share_the_subnet():
+def test_levels_share_the_subnet(device):
     torch.manual_seed(0)
-    made = decoder()
-    features = pyramid()
+    made = decoder().to(device)
+    features = placed(device, pyramid())
     # The same map as every level comes out four times, and there are no weights for a level.
     same = made(dict.fromkeys(LEVELS, features["p2"]))
     for number in range(1, 4):
@@ -152,12 +153,13 @@ def test_first_weights_of_the_classifier(init, deviation):
 
 @pytest.mark.parametrize("stride", [4, 1])
 @pytest.mark.parametrize("size", [(64, 96), (61, 94)])
-def test_cross_entropy_is_the_mean_over_labelled_pixels(stride, size):
+def test_cross_entropy_is_the_mean_over_labelled_pixels(stride, size, device):
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 16, 24)
     truth = torch.full((2, 64, 96), 255)
     truth[:, : size[0], : size[1]] = torch.randint(0, 5, (2, *size))
     truth[1, 20:40] = 255
+    logits, truth = placed(device, logits, truth)
     if stride == 4:
         pairs, compared = logits, truth[:, 2::4, 2::4]
     else:
@@ -166,7 +168,7 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels(stride, size):
     labelled = compared != 255
     chosen = pairs.log_softmax(1).gather(1, compared.clamp(max=4)[:, None])[:, 0]
     expected = -chosen[labelled].mean() * 0.2
-    loss = head(loss_stride=stride, loss_weight=0.2).losses(logits, truth)
+    loss = head(loss_stride=stride, loss_weight=0.2).to(device).losses(logits, truth)
     assert set(loss) == {"loss_sem_seg"}
     torch.testing.assert_close(loss["loss_sem_seg"], expected)
 
