@@ -183,6 +183,9 @@ class PanopticModel:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}: use one of {sorted(PRECISIONS)}")
         self.predictor = predictor
+        if precision == "bfloat16" and self.device.type == "cpu":
+            # Convolutions in bfloat16 take half the time so, to the same values: docs/benchmark.md.
+            predictor.model.to(memory_format=torch.channels_last)
         self.classes = [row["name"] for row in predictor.class_table]
         self._precision = PRECISIONS[precision]
 

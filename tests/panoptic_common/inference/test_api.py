@@ -149,6 +149,9 @@ def test_both_systems_in_every_precision(factory):
     for precision in ("float32", "bfloat16"):
         model = PanopticModel(Predictor(cfg, factory.tiny_model(), table), precision)
         found[precision] = model(images)
+        kernels = [p for p in model.predictor.model.parameters() if p.ndim == 4]
+        last = [p.is_contiguous(memory_format=torch.channels_last) for p in kernels]
+        assert all(last) == (precision == "bfloat16")
         for image, result in zip(images, found[precision], strict=True):
             assert result.panoptic.shape == image.shape[:2] == result.semantic.shape
             assert sum(s.area for s in result.segments) == np.count_nonzero(result.panoptic)
