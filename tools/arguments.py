@@ -24,7 +24,6 @@ from panoptic_common.processes.output import UNREAD, complete_streams, nobody_re
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
 _DISK_IS_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
-
 # ------------------------------------------------------------------------------------ refusing
 
 
@@ -49,33 +48,33 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
         raise error
     with contextlib.suppress(OSError):  # the terminal may be closed
         print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
-    full = isinstance(error, OSError) and error.errno in _DISK_IS_FULL
-    return FAULTY if full else status
+    return FAULTY if isinstance(error, OSError) and error.errno in _DISK_IS_FULL else status
 
 
 def orderly(main: Callable[..., int]) -> Callable[..., int]:
     """Let SIGTERM, SIGHUP and Ctrl-C end a program in good order; decorates its `main`.
 
     What it holds is given back: temporary files and folders, worker processes, locks. One sentence
-    says so, and the exit status is 143, 129 or 130. Without a word it ends by `UNREAD` where
-    whoever reads its output has gone, as `head` does.
+    says so; the status is 143, 129 or 130. Without a word it ends by `UNREAD` where its output's
+    reader has gone, as `head` does.
     """
 
     @functools.wraps(main)
     def run(*words: Any) -> int:
         complete_streams()
+        program = main.__globals__["__file__"]
         with stopping.orderly_end():
             try:
                 return main(*words)
             except SystemExit as end:
                 status = stopping.status_of(end)
                 sentence = f"ended by {signal.Signals(status - 128).name}"
-                return refuse(main.__globals__["__file__"], sentence, status)
+                return refuse(program, sentence, status)
             except OSError as error:
                 if nobody_reads(error):
                     return UNREAD
                 if error.errno in _DISK_IS_FULL:  # that of the output, too
-                    return refuse(main.__globals__["__file__"], error)
+                    return refuse(program, error)
                 raise
 
     return run
@@ -129,8 +128,7 @@ def input_folder(text: str) -> Path:
 
 def output_file(text: str) -> Path:
     """Take the name of a file to write into a folder that exists."""
-    path = Path(text)
-    folder = path.absolute().parent
+    path, folder = Path(text), Path(text).absolute().parent
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
     if path.exists() and not path.is_file():  # it would be replaced by a file
@@ -164,9 +162,8 @@ def pixel(text: str) -> tuple[float, float]:
 
 def duration(text: str) -> float:
     """Take a time such as 90s, 30m, 1.5h or 2d; returns seconds."""
-    factors = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     try:
-        seconds = float(text[:-1]) * factors[text[-1:]]
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1:]]
     except (ValueError, KeyError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):

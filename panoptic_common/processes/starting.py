@@ -40,10 +40,8 @@ def require_folder() -> None:
     except OSError:
         if _is_a_program():
             name = Path(sys.argv[0]).name
-            print(
-                f"{name}: the folder that it was started in is gone: change to another one",
-                file=sys.stderr,
-            )
+            sentence = f"{name}: the folder that it was started in is gone: change to another one"
+            sys.stderr.write(f"{sentence}\n")
             raise SystemExit(2) from None
 
 

@@ -1,7 +1,7 @@
 """The form of a JSON that anybody may have written, looked at before its values are used.
 
-A form is a dict of forms, of which each key must be there; a list of one form, for lists of any
-length; or one of the kinds below.
+A form is one of three. A dict of forms wants each of its keys. A list of one form stands for lists
+of any length. All else is one of the kinds below.
 """
 
 from __future__ import annotations
