@@ -30,7 +30,7 @@ from trials.processes import (
 )
 
 MEANS = {
-    "signals": "all ends within 30 s, times the load per core, with status 143, 130 or 129; a "
+    "signals": "ends within 30 s, times the load per core, with status 143, 130 or 129; a "
     "checkpoint of the last step; no traceback, process or temporary folder is left; Ctrl-C is "
     "ignored where a shell ignores it",
     "background": "after SIGKILL no process of the run is left, and the status tells",
