@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -122,8 +123,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a dict of the keys and values of an object, which must not have a key twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"an object has the key {twice!r} twice: remove one of them")
     return content
 
