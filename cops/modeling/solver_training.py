@@ -61,7 +61,10 @@ class SolverTraining(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read MODEL.COPS.TRAINING, SOLVER, BACKWARD, LOSS, and the area limits of INFERENCE."""
+        """Read MODEL.COPS.TRAINING, SOLVER, BACKWARD, LOSS and the area limits of INFERENCE.
+
+        The limits are enlarged as images are in testing, by INPUT.TEST_SCALE.
+        """
         node = cfg.MODEL.COPS
         is_thing = tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING)
         if cfg.SOLVER.ACCUMULATE > 1 and node.MIX:
@@ -89,11 +92,14 @@ class SolverTraining(nn.Module):
             }
         else:
             slope, cell_area = area_unit(node.LOSS.AREA_UNIT, node.STRIDE)
+            # Limits count pixels of the image, which the network may see enlarged. With smaller ones
+            # the loss would have fragments joined that the map leaves out for nothing.
+            enlarged = (cfg.INPUT.TEST_SCALE or 1.0) ** 2
             limits = area_limits_on_grid(
                 is_thing,
                 node.INFERENCE.THING_AREA_LIMIT,
                 node.INFERENCE.STUFF_AREA_LIMIT,
-                cell_area,
+                cell_area / enlarged,
             )
             parts = {
                 "amwc": AmwcLayer(settings),

@@ -46,6 +46,14 @@ def test_area_limits_shrink_with_the_grid():
     assert area_limits_on_grid((True, False), 200, 2048) == (12.5, 128.0)
 
 
+def test_area_limits_grow_with_the_images():
+    """Of images enlarged by 1.5, 16 pixels are 36 pixels of the network's input: 2.25 cells."""
+    limits = {C + "INFERENCE.THING_AREA_LIMIT": 16, C + "INFERENCE.STUFF_AREA_LIMIT": 64}
+    for scale, expected in ((0.0, (4.0, 1.0)), (1.0, (4.0, 1.0)), (1.5, (9.0, 2.25))):
+        cfg = tiny_config({**SURROGATE, **limits, "INPUT.TEST_SCALE": scale})
+        assert tuple(SolverTraining(cfg).loss.area_limits[:2].tolist()) == expected
+
+
 @pytest.mark.parametrize(
     ("unit", "keep"),
     [
