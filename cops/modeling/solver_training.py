@@ -91,15 +91,15 @@ class SolverTraining(nn.Module):
                 "loss": SeparateLosses(weight=node.LOSS.WEIGHT),
             }
         else:
-            slope, cell_area = area_unit(node.LOSS.AREA_UNIT, node.STRIDE)
-            # Limits count pixels of the image, which the network may see enlarged. With smaller ones
-            # the loss would have fragments joined that the map leaves out for nothing.
-            enlarged = (cfg.INPUT.TEST_SCALE or 1.0) ** 2
+            # Limits count pixels of the image, which the network may see enlarged. Smaller ones
+            # would have the loss join fragments that the map leaves out for nothing.
+            side = node.STRIDE / (cfg.INPUT.TEST_SCALE or 1.0)
+            slope, cell_area = area_unit(node.LOSS.AREA_UNIT, side)
             limits = area_limits_on_grid(
                 is_thing,
                 node.INFERENCE.THING_AREA_LIMIT,
                 node.INFERENCE.STUFF_AREA_LIMIT,
-                cell_area / enlarged,
+                cell_area,
             )
             parts = {
                 "amwc": AmwcLayer(settings),
@@ -212,7 +212,7 @@ def threads_per_process() -> int:
     return max(1, (cores or 1) // comm.get_local_size())
 
 
-def area_unit(unit: str, stride: int = GRID_STRIDE) -> tuple[float, float]:
+def area_unit(unit: str, side: float = GRID_STRIDE) -> tuple[float, float]:
     """Return the slope of sigma (Eq. 6) per cell, and the pixels of a limit that make one cell.
 
     The paper gives the slope 0.1 and limits in pixels, and does not say per what the slope is.
@@ -220,17 +220,17 @@ def area_unit(unit: str, stride: int = GRID_STRIDE) -> tuple[float, float]:
     Args:
         unit: "pixel": the slope is per pixel, as the limits are. "cell": the slope is per cell, and
             limits are converted by a cell's area. "authors": the slope is per cell, and limits are
-            divided by the stride, as in their code; 200 pixels become 50 cells of stride 4.
-        stride: of the grid; a cell has stride x stride pixels.
+            divided by its side, as in their code; 200 pixels become 50 cells of stride 4.
+        side: of a cell, in pixels of the image; the stride, where images are not enlarged.
 
     Raises:
         ValueError: another unit.
     """
-    pixels = float(stride**2)
+    pixels = float(side**2)
     units = {
         "pixel": (AREA_SLOPE * pixels, pixels),
         "cell": (AREA_SLOPE, pixels),
-        "authors": (AREA_SLOPE, float(stride)),
+        "authors": (AREA_SLOPE, float(side)),
     }
     if unit not in units:
         raise ValueError(f"MODEL.COPS.LOSS.AREA_UNIT is {unit!r}: use one of {sorted(units)}")
