@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,24 @@ from detectron2.config import CfgNode
 
 from panoptic_common.inference.exporting import Export, image_preparation
 from panoptic_common.inference.predictor import Predictor
+from panoptic_common.runtime.forms import Form, form_problem
 
 
 class TorchExport:
     """Offers what `panoptic_common.runtime.folder.ExportedModel` offers to the pipelines."""
 
     def __init__(self, export: Export, cfg: CfgNode, classes: list[dict]) -> None:
-        self.parts, self.options, self.classes = export.parts, dict(export.options), classes
+        self.parts, self.classes = export.parts, classes
+        self.options = json.loads(json.dumps(export.options))  # as a folder has them
         self.preparation: dict[str, Any] = {
             **image_preparation(cfg),
             "divisibility": export.divisibility,
             "smallest": list(export.smallest),
         }
+
+    def require_options(self, form: Form) -> None:
+        """Hold what the system exports to the form that its pipeline wants."""
+        assert form_problem(self.options, form, "options") is None
 
     def __contains__(self, part: str) -> bool:
         return part in self.parts

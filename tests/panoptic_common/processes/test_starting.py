@@ -79,7 +79,9 @@ def test_a_users_own_program_gets_its_exception(tmp_path) -> None:
 
 def test_console_commands_and_modules_are_programs_too(tmp_path) -> None:
     """A command has a file of its own; of a module that -m runs Python knows no file at first."""
-    end = "import os, signal, sys\n{}import panoptic_common\nos.kill(os.getpid(), signal.SIGINT)"
+    # The handler of a terminal's foreground, wherever these tests run.
+    end = "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    end += "{}import panoptic_common\nos.kill(os.getpid(), signal.SIGINT)"
     command = tmp_path / "panoptic-demo"
     command.write_text(end.format(""))
     module = "sys.argv[0] = '-m'\nsys.orig_argv = ['python', '-m', 'panoptic_tools.demo']\n"

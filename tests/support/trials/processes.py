@@ -21,11 +21,11 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
 }
-# Where these programs themselves run in a shell's background, SIGINT is ignored, and would be by
-# all that they start.
+# Where these programs themselves run in a shell's background SIGINT is ignored, and below nohup
+# SIGHUP; both would be by all that they start.
 LISTENING = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 # COPS through its solver and with its pre-training losses, a few channels wide.
