@@ -48,6 +48,7 @@ from panoptic_tools.studies.library.surrogate_training import (
 from panoptic_tools.studies.library.tables import markdown_table
 
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
+IMAGES = {"own": "its images", "others": "other images"}  # those of the gradient
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,7 +56,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = make_parser(__doc__)
     parser.add_argument("--config-file", required=True, help="a config that trains the surrogate")
     parser.add_argument("--batches", type=int, default=16, help="to step from (default 16)")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of the steps")
+    text = "of the steps; none: measure the network as it is"
+    parser.add_argument("--rates", type=float, nargs="*", default=RATES, help=text)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the images")
     parser.add_argument(
         "--edge-offsets",
@@ -94,8 +96,10 @@ def follow(
         A dict per direction and rate: "direction", "rate", and as "own" and "others" the change
         of each figure of a `Standing` by its name.
     """
-    steps = {name: adam_step(model, own, loss, seed) for name, loss in LOSSES.items()}
-    steps[RANDOM] = random_step(next(iter(steps.values())), seed)
+    steps = {}
+    if rates:
+        steps = {name: adam_step(model, own, loss, seed) for name, loss in LOSSES.items()}
+        steps[RANDOM] = random_step(next(iter(steps.values())), seed)
     sets = {"own": own, "others": others}
     before = {name: standing(model, batches) for name, batches in sets.items()}
     figures = []
@@ -131,7 +135,7 @@ def as_markdown(figures: Sequence[dict[str, Any]], measure: str) -> str:
     rows = [
         [f"{direction}, {images}", *(cell(direction, where, rate) for rate in rates)]
         for direction in (*LOSSES, RANDOM)
-        for where, images in (("own", "its images"), ("others", "other images"))
+        for where, images in IMAGES.items()
     ]
     return markdown_table([f"change of {measure}", *(f"{rate:g}" for rate in rates)], rows) + "\n"
 
@@ -165,12 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def describe(figures: Sequence[dict[str, Any]], offset: float, batches: int) -> str:
     """Return the section of one offset."""
-    start = [figure["others"] for figure in figures if figure["direction"] == "start"]
     seeds = " ".join(str(seed) for seed in sorted({figure["seed"] for figure in figures}))
-    means = {name: statistics.fmean(s[name] for s in start) for name in Standing._fields}
-    text = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-    head = f"Edge costs {offset:+g}; {batches} batches, seeds {seeds}; at the start {text}\n"
-    return "\n".join([head, *(as_markdown(figures, name) for name in Standing._fields)])
+    lines = [f"Edge costs {offset:+g}; {batches} batches, seeds {seeds}; at the start"]
+    for where, images in IMAGES.items():
+        start = [figure[where] for figure in figures if figure["direction"] == "start"]
+        means = {name: statistics.fmean(s[name] for s in start) for name in Standing._fields}
+        lines.append(f"{images}: " + ", ".join(f"{k} {mean:.2f}" for k, mean in means.items()))
+    moved = any(figure["direction"] != "start" for figure in figures)
+    tables = [as_markdown(figures, name) for name in Standing._fields] if moved else []
+    return "\n".join([*lines, "", *tables])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,17 @@ def test_program(tmp_path, capsys, monkeypatch):
     assert len(written) == 2 * (1 + 3) and {figure["edge_offset"] for figure in written} == {0, 1}
 
 
+def test_without_rates_the_network_is_measured_as_it_is(monkeypatch):
+    monkeypatch.setattr(solver_steps, "adam_step", None)  # no gradient is taken
+    model = tiny_model(SURROGATE).train()
+    own, others = ([[make_image(seed)]] for seed in (0, 1))
+    figures = solver_steps.follow(model, own, others, rates=[], seed=0)
+    assert [figure["direction"] for figure in figures] == ["start"]
+    assert figures[0]["own"] == steps.standing(model, own)._asdict()
+    text = solver_steps.describe([{"seed": 0, **figures[0]}], 0.0, 1)
+    assert text.count("quality") == 2 and "|" not in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
