@@ -37,15 +37,21 @@ class EndOnDemand(HookBase):
     """
 
     def __init__(
-        self, checkpointer: PanopticCheckpointer, max_seconds: float | None = None
+        self,
+        checkpointer: PanopticCheckpointer,
+        max_seconds: float | None = None,
+        eval_period: int = 0,
     ) -> None:
         """Prepare to save.
 
         Args:
             checkpointer: writes the file in the main process.
             max_seconds: from now on; None: as long as it takes.
+            eval_period: steps between evaluations, which a signal ends at once; 0: there is one at
+                the end.
         """
         self.checkpointer = checkpointer
+        self.eval_period = eval_period
         self._deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         self._group: dist.ProcessGroup | None = None
 
@@ -67,13 +73,20 @@ class EndOnDemand(HookBase):
             dist.all_reduce(reason, dist.ReduceOp.MAX, group=self._group)
         if int(reason):
             self._end(int(reason))
-        if self._group is not None:
-            # What comes from here on waits for the next step. A process that left now would break
-            # the others' next step, and their ends would look like failures.
+        if self._group is not None or not self._evaluation_follows():
+            # What comes from here on waits for the next step, after which all is saved. And of
+            # several processes one that left now would break the others' next step.
             return
         stopping.request.deferred = False
         if stopping.request.number is not None:  # it came just now
             raise SystemExit(128 + stopping.request.number)
+
+    def _evaluation_follows(self) -> bool:
+        """Return whether the other hooks take long after this step."""
+        done = self.trainer.iter + 1
+        return done >= self.trainer.max_iter or (
+            self.eval_period > 0 and done % self.eval_period == 0
+        )
 
     def _end(self, reason: int) -> None:
         """Save the state after this step, and leave."""

@@ -213,7 +213,8 @@ class PanopticTrainer(DefaultTrainer):
             hooks.insert(1, AverageWeights(self.average))
         # Checkpoints come before the evaluation: should that fail, the model is on the disk.
         first_evaluation = hooks.index(evaluation)
-        hooks.insert(first_evaluation, EndOnDemand(self.checkpointer, self.max_seconds))
+        demand = EndOnDemand(self.checkpointer, self.max_seconds, cfg.TEST.EVAL_PERIOD)
+        hooks.insert(first_evaluation, demand)
         early = self._build_early_stop()
         if not comm.is_main_process():
             return [*hooks, *early]
