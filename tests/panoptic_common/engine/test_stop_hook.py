@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.engine import stop_hook
 from panoptic_common.engine.scaling import require_trainable
 from panoptic_common.engine.training_run import read_metrics
+from panoptic_common.processes import stopping
 
 
 def test_a_run_that_ends_in_time_is_resumed_to_the_same_state(tiny_root, monkeypatch):
@@ -39,6 +43,32 @@ def test_time_that_is_up_in_the_last_step_changes_nothing(tiny_root):
     trainer.resume_or_load(resume=False)
     assert "panoptic_seg" in trainer.train()
     assert final_state(cfg)["iteration"] == 0
+
+
+class SignalAfter(HookBase):
+    """Sends SIGTERM to this process from the last hook after iteration 1."""
+
+    def after_step(self):
+        if self.trainer.iter == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("eval_period", "saved"), [(0, "model_0000002.pth"), (2, None)])
+def test_a_signal_between_two_steps_waits_unless_an_evaluation_is_due(
+    tiny_root, monkeypatch, eval_period, saved
+):
+    """Nothing is lost: iteration 2 is saved. An evaluation would take too long to wait for."""
+    monkeypatch.setattr(TinyTrainer, "test", classmethod(lambda *_: {}))
+    options = ["SOLVER.CHECKPOINT_PERIOD", 1000, "TEST.EVAL_PERIOD", eval_period]
+    cfg = tiny_config(tiny_root, *options)
+    with stopping.orderly_end(), pytest.raises(SystemExit) as end:
+        trainer = TinyTrainer(cfg)
+        trainer.register_hooks([SignalAfter()])
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+    assert end.value.code == 128 + signal.SIGTERM
+    pointer = tiny_root / "out/last_checkpoint"
+    assert (pointer.read_text() if pointer.exists() else None) == saved
 
 
 def patient(root, **changes):
