@@ -127,8 +127,10 @@ def _add_training_config(node: CN) -> None:
     node.LOSS = CN()
     node.LOSS.WEIGHT = 10.0  # w (Table 2)
     # "authors": a matched pair also counts (1 - h) / 2 as a miss. "literal": Eq. 6 as printed,
-    # whose slope has the wrong sign below an IoU of 0.5.
+    # whose slope has the wrong sign below an IoU of 0.5. "expected": a pair that fails is a miss
+    # and a false positive, so that steep h and sigma give PQ itself (Eq. 5).
     node.LOSS.FORM = "authors"
+    node.LOSS.MATCH_POWER = 4.0  # p of h(u) = u^p / (u^p + (1 - u)^p)
     # h becomes (1 - s) h(u) + s u: h has no slope at u = 0, so a missed segment is not pulled up.
     # 0: the paper's.
     node.LOSS.LINEAR_SHARE = 0.0

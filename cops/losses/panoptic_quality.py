@@ -20,12 +20,18 @@ What the misses are depends on the `form`:
   one pair at u = 0.8 and one at 0.4, dPQ/du is -0.54.
 * "authors", as the authors' training does: a matched pair is also a miss by 1 - h. The slope above
   becomes +0.29. This is the default.
+* "expected": a matched pair is a miss by 1 - h sigma, and a false positive by (1 - h) sigma. Then
 
-h is so flat near 0 that a missed segment, u = 0, has no slope in either form. `linear_share` blends
-u into h, and in the authors' form the miss then weighs less as soon as a cell is right. (The
-expected value of Eq. 5, whose misses are 1 - h sigma and whose pairs are false positives by (1 - h)
-sigma too, has none either. There PQ = 2 sum of h sigma u / (sum of sigma + number of truths). The
-first cell costs more by sigma than it earns by u^2.)
+      PQ = 2 sum of h sigma u / (sum of sigma over all predictions + number of true segments).
+
+  This is the form whose limit is Eq. 5, as h and sigma become steps. In the others a prediction
+  that fails, u < 1/2, is no false positive. Two equal segments joined to one have u = 1/2: the
+  authors' form gives 0.25 / 1.25, this one 0.5 / 3, and Eq. 5 gives 0 / 1.5.
+
+h is so flat near 0 that a missed segment, u = 0, has no slope in any form. `linear_share` blends
+u into h, and in the authors' form the miss then weighs less as soon as a cell is right. (In the
+expected form the first cell costs more by sigma than it earns by u^2.) `match_power` replaces the 4
+of h: 8 is steeper.
 
 Cells in void or crowd count nowhere, and an unmatched prediction of which they are more than half
 is no false positive, as in PQ.
@@ -53,9 +59,10 @@ from cops.losses.batch_sums import sum_over_batch
 from cops.targets import CopsTarget
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 
-FORMS = ("authors", "literal")
+FORMS = ("authors", "literal", "expected")
 
 AREA_SLOPE = 0.1  # of sigma (Eq. 6); the paper does not say per what
+MATCH_POWER = 4.0  # of h (3.3.2)
 
 # Keeps 0/0 away, where no pair of a class has an overlap worth naming; far below any real value.
 _TINY = 1e-6
@@ -77,15 +84,16 @@ class SmoothQuality(NamedTuple):
     false_negatives: Tensor
 
 
-def soft_match(iou: Tensor, linear_share: float = 0.0) -> Tensor:
-    """Compute h(u) = u^4 / (u^4 + (1 - u)^4), blended with u itself.
+def soft_match(iou: Tensor, linear_share: float = 0.0, power: float = MATCH_POWER) -> Tensor:
+    """Compute h(u) = u^p / (u^p + (1 - u)^p), blended with u itself.
 
     Args:
         iou: u, in 0..1.
         linear_share: s in (1 - s) h + s u. h is so flat near 0 (slope 0.03 at u = 0.2, 0 at 0) that
             a missed segment does not move. A share of 0.2 gives it a slope.
+        power: p, at least 1.
     """
-    hit, miss = iou**4, (1 - iou) ** 4
+    hit, miss = iou**power, (1 - iou) ** power
     return (1 - linear_share) * hit / (hit + miss) + linear_share * iou
 
 
@@ -118,6 +126,7 @@ def smooth_panoptic_quality(
     *,
     form: str = "authors",
     linear_share: float = 0.0,
+    match_power: float = MATCH_POWER,
     area_slope: float = AREA_SLOPE,
     epsilon: float = 0.0,
     count_predicted: bool = False,
@@ -131,8 +140,9 @@ def smooth_panoptic_quality(
         predictions: the masks of N images, matched with the truth.
         truths: the truth of the same images, on the same device.
         area_limits: (K,) rejection area t of each class, in cells of the grid.
-        form: "authors" or "literal", see the module.
+        form: one of `FORMS`, see the module.
         linear_share: of u in h, see `soft_match`.
+        match_power: of h, see `soft_match`.
         area_slope: of sigma, per cell, see `soft_keep`.
         epsilon: added to numerator and denominator of each class.
         count_predicted: let classes that are only predicted into the mean.
@@ -159,9 +169,8 @@ def smooth_panoptic_quality(
         for truth in truths:
             num_truths += torch.bincount(truth.classes, minlength=len(limits))
         keep = soft_keep(pairs.area, limits[pairs.classes], area_slope)
-        return _quality_of_classes(
-            pairs, num_truths, keep, form, linear_share, epsilon, count_predicted
-        )
+        match = soft_match(pairs.iou, linear_share, match_power)
+        return _quality_of_classes(pairs, num_truths, keep, match, form, epsilon, count_predicted)
 
 
 def _pairs_of_image(prediction: PanopticMasks, truth: CopsTarget) -> _Pairs:
@@ -190,8 +199,8 @@ def _quality_of_classes(
     pairs: _Pairs,
     num_truths: Tensor,
     keep: Tensor,
+    match: Tensor,
     form: str,
-    linear_share: float,
     epsilon: float,
     count_predicted: bool,
 ) -> tuple[Tensor, SmoothQuality]:
@@ -201,8 +210,8 @@ def _quality_of_classes(
         pairs: J masks.
         num_truths: (K,), of this part of the batch.
         keep: (J,) sigma.
-        form: "authors" or "literal".
-        linear_share: see `soft_match`.
+        match: (J,) h.
+        form: one of `FORMS`.
         epsilon: see `smooth_panoptic_quality`.
         count_predicted: likewise.
     """
@@ -210,15 +219,17 @@ def _quality_of_classes(
     def by_class(values: Tensor) -> Tensor:
         return torch.zeros_like(num_truths).index_add(0, pairs.classes, values)
 
-    match = soft_match(pairs.iou, linear_share)
     hit = match * keep * pairs.matched
+    paired = pairs.matched & pairs.predicted  # an empty mask for a missed segment is a pair, too
     spurious = keep * (pairs.predicted & ~pairs.matched & ~pairs.excused)
-    # Empty masks are pairs too, with u = 0: in the authors' form they are misses by 1.
     if form == "literal":
-        missed = num_truths - by_class((pairs.matched & pairs.predicted).to(hit.dtype))
-    else:
+        missed = num_truths - by_class(paired.to(hit.dtype))
+    elif form == "authors":
         unmatched = num_truths - by_class(pairs.matched.to(hit.dtype))
         missed = unmatched + by_class((1 - match) * pairs.matched)
+    else:
+        missed = num_truths - by_class(hit)
+        spurious = spurious + keep * (1 - match) * paired
     own = (by_class(hit), by_class(spurious), missed, by_class(hit * pairs.iou), num_truths)
     sums = sum_over_batch(torch.stack(own)).unbind()
     true_positives, false_positives, false_negatives, overlap, num_truths = sums
@@ -286,6 +297,7 @@ class PanopticQualityLoss(nn.Module):
         weight: w. It scales the perturbation of the costs too: only lambda times w counts.
         form: see `smooth_panoptic_quality`.
         linear_share: see `smooth_panoptic_quality`.
+        match_power: see `smooth_panoptic_quality`.
         area_slope: see `smooth_panoptic_quality`.
         epsilon: see `smooth_panoptic_quality`.
         count_predicted: see `smooth_panoptic_quality`.
@@ -298,6 +310,7 @@ class PanopticQualityLoss(nn.Module):
         weight: float = 10.0,
         form: str = "authors",
         linear_share: float = 0.0,
+        match_power: float = MATCH_POWER,
         area_slope: float = AREA_SLOPE,
         epsilon: float = 0.0,
         count_predicted: bool = False,
@@ -311,6 +324,7 @@ class PanopticQualityLoss(nn.Module):
         self.weight = weight
         self.form = form
         self.linear_share = linear_share
+        self.match_power = match_power
         self.area_slope = area_slope
         self.epsilon = epsilon
         self.count_predicted = count_predicted
@@ -325,6 +339,7 @@ class PanopticQualityLoss(nn.Module):
             self.area_limits,
             form=self.form,
             linear_share=self.linear_share,
+            match_power=self.match_power,
             area_slope=self.area_slope,
             epsilon=self.epsilon,
             count_predicted=self.count_predicted,

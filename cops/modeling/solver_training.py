@@ -108,6 +108,7 @@ class SolverTraining(nn.Module):
                     weight=node.LOSS.WEIGHT,
                     form=node.LOSS.FORM,
                     linear_share=node.LOSS.LINEAR_SHARE,
+                    match_power=node.LOSS.MATCH_POWER,
                     area_slope=slope,
                     epsilon=node.LOSS.EPSILON,
                     count_predicted=node.LOSS.COUNT_PREDICTED,

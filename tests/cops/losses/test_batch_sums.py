@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from split_batches import NUM_IMAGES, THROUGH_THE_SOLVER, masks_and_truths, share
 
 from cops.losses.batch_sums import BatchParts, num_shares, sum_over_batch
-from cops.losses.panoptic_quality import smooth_panoptic_quality
+from cops.losses.panoptic_quality import FORMS, smooth_panoptic_quality
 
 
 def test_sums_by_hand():
@@ -39,7 +39,7 @@ def test_another_number_of_sums_is_an_error():
         pass
 
 
-@pytest.mark.parametrize("form", ["authors", "literal"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", [2, 4])
 def test_panoptic_quality_of_parts_is_that_of_the_batch(form, count):
     limits = torch.tensor([6.0, 4.0, 3.0], dtype=torch.float64)

@@ -1,13 +1,13 @@
-"""The smooth panoptic quality against hand-worked numbers, a twin in plain Python, and true PQ."""
+"""The smooth panoptic quality against hand-worked numbers and a twin in plain Python."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hand_masks import masks_of, truth_of, two_pairs
 
 from cops.layers.panoptic_masks import PanopticMasks
 from cops.losses.panoptic_quality import (
@@ -16,39 +16,9 @@ from cops.losses.panoptic_quality import (
     smooth_panoptic_quality,
     soft_keep,
     soft_match,
-    true_statistics,
 )
-from cops.solver import Result
 
 NEVER_REJECTED = torch.full((3,), -1e4)
-
-
-def truth_of(segment_map, classes) -> SimpleNamespace:
-    """What the loss reads of a `CopsTarget`."""
-    return SimpleNamespace(
-        segment_map=torch.as_tensor(segment_map, dtype=torch.int32),
-        classes=torch.as_tensor(classes, dtype=torch.int64),
-    )
-
-
-def masks_of(masks, classes, match, num_predicted=None) -> PanopticMasks:
-    masks = torch.as_tensor(masks)
-    clusters = masks.detach().flatten(1).argmax(dim=0).to(torch.int32).numpy()
-    solution = Result(np.asarray(classes, np.int32)[clusters], clusters, np.zeros(0, bool), 0.0)
-    return PanopticMasks(
-        masks,
-        torch.as_tensor(classes, dtype=torch.int64),
-        torch.as_tensor(match, dtype=torch.int64),
-        len(masks) if num_predicted is None else num_predicted,
-        solution,
-    )
-
-
-def two_pairs(first, second) -> tuple[PanopticMasks, SimpleNamespace]:
-    """Two pairs of class 0: a mask of the value u on all cells of its truth has IoU u."""
-    masks = torch.stack([first * torch.ones(10), torch.zeros(10)])
-    masks = torch.stack([masks, torch.stack([torch.zeros(10), second * torch.ones(10)])])
-    return masks_of(masks, [0, 0], [0, 1]), truth_of([[0] * 10, [1] * 10], [0, 0])
 
 
 def slope_of_pq(form: str, u: float) -> float:
@@ -79,6 +49,8 @@ def test_soft_steps():
     # 0.2^4 / (0.2^4 + 0.8^4) = 0.0016 / 0.4112; with a linear share of 0.5 the mean with 0.2.
     assert float(soft_match(torch.tensor(0.2))) == pytest.approx(0.0016 / 0.4112)
     assert float(soft_match(torch.tensor(0.2), 0.5)) == pytest.approx(0.1 + 0.0008 / 0.4112)
+    # 0.75^8 / (0.75^8 + 0.25^8) = 3^8 / (3^8 + 1).
+    assert float(soft_match(torch.tensor(0.75), power=8)) == pytest.approx(6561 / 6562)
     # Ten cells above the threshold: 1 / (1 + exp(-1)).
     assert float(soft_keep(torch.tensor(22.5), torch.tensor(12.5))) == pytest.approx(
         1 / (1 + math.exp(-1))
@@ -115,8 +87,11 @@ def twin(predictions, truths, limits, form, linear_share) -> float:
                 numerator, hits = numerator + h * keep * u, hits + h * keep
                 if form == "literal":
                     misses -= j < prediction.num_predicted
-                else:
+                elif form == "authors":
                     misses -= h
+                else:
+                    misses -= h * keep
+                    false_positives += (1 - h) * keep * (j < prediction.num_predicted)
         if occurs:
             qualities.append(numerator / (hits + 0.5 * (false_positives + misses)))
     return 1 - sum(qualities) / len(qualities)
@@ -198,8 +173,9 @@ def test_sums_over_images_come_before_the_ratio(form):
     assert 1 - float(loss) == pytest.approx(0.8)
 
 
-def test_a_perfect_mask_that_is_rejected_is_neither_hit_nor_miss():
-    # One of two perfect pairs is far below its threshold: sigma = 1 / (1 + exp(10)).
+def test_a_perfect_mask_that_is_rejected_is_a_miss_in_the_expected_form_only():
+    # One of two perfect pairs is far below its threshold: sigma = 1 / (1 + exp(10)). Its class then
+    # has PQ 0 by Eq. 5; in the other forms sigma cancels.
     masks = torch.zeros(2, 1, 20)
     masks[0, 0, :10], masks[1, 0, 10:] = 1, 1
     truth = truth_of([[0] * 10 + [1] * 10], [0, 1])
@@ -209,7 +185,8 @@ def test_a_perfect_mask_that_is_rejected_is_neither_hit_nor_miss():
             [prediction], [truth], torch.tensor([-1e4, 110.0]), form=form
         )
         assert float(parts.true_positives[1]) == pytest.approx(1 / (1 + math.exp(10)), rel=1e-3)
-        assert float(loss) == pytest.approx(0, abs=1e-4)
+        expected = 0.5 if form == "expected" else 0
+        assert float(loss) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("linear_share", [0.0, 0.2])
@@ -353,25 +330,3 @@ def test_the_module_weighs_the_function():
     )
     assert float(module([prediction], [truth])[0]) == pytest.approx(7 * float(plain))
     assert not module.state_dict()
-
-
-# ---- true PQ ------------------------------------------------------------------------------------
-
-
-def test_true_quality_by_hand():
-    # Cells: truth A A A A B B B B, prediction a a a b b b b c; c has one cell. Pairs: A-a 3/4,
-    # B-b 3/5; c is a false positive. PQ = (3/4 + 3/5) / 2.5; with a limit of 2 cells c is rejected:
-    # (3/4 + 3/5) / 2.
-    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])
-    masks = torch.nn.functional.one_hot(labels).T.reshape(3, 1, 8).float()
-    prediction = masks_of(masks, [0, 0, 0], [0, 1, -1])
-    truth = truth_of([[0] * 4 + [1] * 4], [0, 0])
-    for limit, quality in ((0.0, 1.35 / 2.5), (2.0, 1.35 / 2)):
-        sums = true_statistics([prediction], [truth], torch.tensor([limit]))
-        assert sums.quality([True]).all.pq == pytest.approx(quality)
-
-
-def test_true_quality_of_an_all_void_image_has_no_class():
-    prediction = masks_of(torch.ones(1, 2, 2), [0], [-1])
-    sums = true_statistics([prediction], [truth_of(np.full((2, 2), -1), [])], torch.zeros(1))
-    assert sums.tp.sum() == sums.fp.sum() == sums.fn.sum() == 0

@@ -25,6 +25,7 @@ def everything(rank: int, count: int) -> dict:
     return {
         "authors": surrogate_of_share(rank, count, "authors"),
         "literal": surrogate_of_share(rank, count, "literal"),
+        "expected": surrogate_of_share(rank, count, "expected"),
         "separate": separate_of_share(rank, count),
         "scaled": scaled_of_share(rank, count),
         "trained": trained_share(rank, count),
@@ -39,7 +40,7 @@ def results(tmp_path_factory) -> dict[int, list[dict]]:
 
 
 @pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("loss", ["authors", "literal", "separate"])
+@pytest.mark.parametrize("loss", ["authors", "literal", "expected", "separate"])
 def test_loss_and_gradient_are_those_of_one_process(results, loss, count):
     (value, gradient) = results[1][0][loss]
     shares = [result[loss] for result in results[count]]
