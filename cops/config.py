@@ -138,8 +138,9 @@ def _add_training_config(node: CN) -> None:
     # that is only predicted has a slope, and COUNT_PREDICTED lets it into the mean, as theirs does.
     node.LOSS.EPSILON = 0.0
     node.LOSS.COUNT_PREDICTED = False
-    # Of the slope 0.1 of sigma (Eq. 6), and of the area limits beside it: "pixel", "authors", or
-    # "cell". The paper does not say; see `cops.modeling.solver_training.area_unit`.
+    # The slope of sigma (Eq. 6), and the unit of it and of the area limits beside it: "pixel",
+    # "authors", or "cell". The paper does not say; see `cops.modeling.solver_training.area_unit`.
+    node.LOSS.AREA_SLOPE = 0.1
     node.LOSS.AREA_UNIT = "cell"
     # Predicted things of fewer cells get no mask: costs of a network that has learned nothing yet
     # give thousands of segments an image. The authors drop those below 3.

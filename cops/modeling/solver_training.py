@@ -94,7 +94,7 @@ class SolverTraining(nn.Module):
             # Limits count pixels of the image, which the network may see enlarged. Smaller ones
             # would have the loss join fragments that the map leaves out for nothing.
             side = node.STRIDE / (cfg.INPUT.TEST_SCALE or 1.0)
-            slope, cell_area = area_unit(node.LOSS.AREA_UNIT, side)
+            slope, cell_area = area_unit(node.LOSS.AREA_UNIT, side, node.LOSS.AREA_SLOPE)
             limits = area_limits_on_grid(
                 is_thing,
                 node.INFERENCE.THING_AREA_LIMIT,
@@ -213,25 +213,29 @@ def threads_per_process() -> int:
     return max(1, (cores or 1) // comm.get_local_size())
 
 
-def area_unit(unit: str, side: float = GRID_STRIDE) -> tuple[float, float]:
+def area_unit(
+    unit: str, side: float = GRID_STRIDE, slope: float = AREA_SLOPE
+) -> tuple[float, float]:
     """Return the slope of sigma (Eq. 6) per cell, and the pixels of a limit that make one cell.
 
-    The paper gives the slope 0.1 and limits in pixels, and does not say per what the slope is.
+    The paper gives the slope 0.1 and limits in pixels, and does not say per what the slope is. With
+    0.1 per cell and a limit of 9 cells, a fragment of one cell still counts by 0.31.
 
     Args:
         unit: "pixel": the slope is per pixel, as the limits are. "cell": the slope is per cell, and
             limits are converted by a cell's area. "authors": the slope is per cell, and limits are
             divided by its side, as in their code; 200 pixels become 50 cells of stride 4.
         side: of a cell, in pixels of the image; the stride, where images are not enlarged.
+        slope: per the unit.
 
     Raises:
         ValueError: another unit.
     """
     pixels = float(side**2)
     units = {
-        "pixel": (AREA_SLOPE * pixels, pixels),
-        "cell": (AREA_SLOPE, pixels),
-        "authors": (AREA_SLOPE, float(side)),
+        "pixel": (slope * pixels, pixels),
+        "cell": (slope, pixels),
+        "authors": (slope, float(side)),
     }
     if unit not in units:
         raise ValueError(f"MODEL.COPS.LOSS.AREA_UNIT is {unit!r}: use one of {sorted(units)}")

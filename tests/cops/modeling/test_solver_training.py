@@ -70,6 +70,15 @@ def test_how_much_of_one_cell_is_kept(unit, keep):
     assert float(found) == pytest.approx(keep, rel=1e-4)
 
 
+def test_a_steeper_sigma_rejects_what_the_map_drops():
+    # Limits of 9 cells, as on nuclei: 16 pixels enlarged by 1.5 on a grid of stride 2.
+    limits = {C + "INFERENCE.THING_AREA_LIMIT": 9 * 16, C + "LOSS.AREA_SLOPE": 1.0}
+    loss = SolverTraining(tiny_config({**SURROGATE, **limits})).loss
+    assert float(loss.area_limits[1]) == 9
+    found = soft_keep(torch.tensor([1.0, 9.0, 17.0]), loss.area_limits[1], loss.area_slope)
+    assert found.tolist() == pytest.approx([1 / (1 + math.exp(8)), 0.5, 1 / (1 + math.exp(-8))])
+
+
 def test_an_unknown_unit_is_refused():
     with pytest.raises(ValueError, match="AREA_UNIT is 'mile'"):
         SolverTraining(tiny_config({**SURROGATE, C + "LOSS.AREA_UNIT": "mile"}))
