@@ -33,7 +33,7 @@ NO_SEGMENT = -1
 GRID_STRIDE = 4  # of the network's output in the paper
 
 
-@dataclass
+@dataclass(eq=False)
 class CopsTarget:
     """The truth of one image on the grid.
 

@@ -68,6 +68,22 @@ def test_files_and_functions_are_short_enough_to_read() -> None:
     assert long == []
 
 
+def test_dataclasses_of_arrays_compare_by_identity() -> None:
+    """The == that dataclasses write themselves raises for arrays, and so does the hash."""
+    arrays = re.compile(r"\b\w*(?:NDArray|ndarray|Tensor|Array|Instances)\b")
+    found = []
+    for path in python_files(*PACKAGES, "tools"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            maker = " ".join(ast.unparse(d) for d in node.decorator_list)
+            types = [ast.unparse(x.annotation) for x in node.body if isinstance(x, ast.AnnAssign)]
+            holds = any(arrays.search(t) and not t.startswith("Callable") for t in types)
+            if maker.startswith("dataclass") and holds and "eq=False" not in maker:
+                found.append(f"{name_of(path)}:{node.lineno} {node.name}")
+    assert found == []
+
+
 def test_suppressions_are_rare() -> None:
     comment = re.compile(r"#\s*(noqa|type:\s*ignore|fmt:\s*(skip|off))")
     found = [

@@ -24,7 +24,7 @@ FORMS = ("softmax", "normalised")
 FLOOR = 1e-3  # keeps the logarithm finite where P is 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Matching:
     """Outcome of matching the D detections of one image to its T thing segments.
 

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode
 from panoptic_common.data.segment_truth import find_segments, thing_instances
 
 
-@dataclass
+@dataclass(eq=False)
 class PanopticTarget:
     """The segments of one image, for the panoptic matching loss.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cops.solver import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PanopticMasks:
     """The panoptic labelling z of one image (Eq. 7), one mask per label.
 

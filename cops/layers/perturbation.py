@@ -83,7 +83,7 @@ class SolverSettings:
         return (low + (high - low) * uniform).numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """The AMWC problem of one image.
 
@@ -98,7 +98,7 @@ class Problem:
     edge_costs: FloatArray
 
 
-@dataclass
+@dataclass(eq=False)
 class LayerStatistics:
     """What the last forward and backward pass of a layer did; overwritten by each pass.
 

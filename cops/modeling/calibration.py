@@ -40,7 +40,7 @@ class Balance:
     offset: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class CalibrationImage:
     """One image with truth, as far as the network has brought it.
 

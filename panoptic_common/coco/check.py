@@ -78,7 +78,7 @@ class ImageFindings:
     pixels: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class DatasetReport:
     """The result of `check_dataset`.
 

@@ -189,7 +189,7 @@ class _Relations(NamedTuple):
 # ------------------------------------------------------------------------------- of many images
 
 
-@dataclass
+@dataclass(eq=False)
 class ErrorTotals:
     """Losses by class, kind and size. They add up over images.
 

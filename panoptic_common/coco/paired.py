@@ -28,7 +28,7 @@ from panoptic_common.coco.quality import PanopticStatistics
 _CHUNK = 64  # resamples that are drawn at once: 64 x 5000 images are 2.5 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairedComparison:
     """How the second prediction compares with the first; all figures in percent of PQ.
 

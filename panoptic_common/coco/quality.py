@@ -66,7 +66,7 @@ class GroupQuality(NamedTuple):
     num_classes: int  # how many classes had a TP, FP or FN and so count in the mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PanopticQuality:
     """Quality of a data set; the (K,) arrays are in 0..1, nan where a class never occurred."""
 
@@ -78,7 +78,7 @@ class PanopticQuality:
     rq: FloatArray
 
 
-@dataclass
+@dataclass(eq=False)
 class PanopticStatistics:
     """Sums that PQ is made of, per class. They add up over images and over processes.
 

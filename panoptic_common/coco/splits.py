@@ -25,7 +25,7 @@ from panoptic_common.processes.scratch import scratch_folder
 IntMap = npt.NDArray[np.int32]
 
 
-@dataclass
+@dataclass(eq=False)
 class PreparedSample:
     """What became of an image and its annotations.
 

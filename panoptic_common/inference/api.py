@@ -30,7 +30,7 @@ from panoptic_common.inference.predictor import Prediction, Predictor
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """One segment of a panoptic map.
 

@@ -60,7 +60,7 @@ class Slider:
     is_score: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PixelView:
     """What a system knows of one pixel.
 

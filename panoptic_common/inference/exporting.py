@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 OPSET = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One network of an export.
 

@@ -30,7 +30,7 @@ class MediaError(ValueError):
     """An image or video cannot be read or written; the message names it and says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image to work on.
 

@@ -28,7 +28,7 @@ Pixel = tuple[float, float]
 _OLD_NAMES = {"picture": "image"}  # until the next release
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """An image and what a model makes of it, as a panel draws it.
 

@@ -39,7 +39,7 @@ from panoptic_common.systems import SYSTEMS, adapt_model, system_panels
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model makes of one image, at the image's size, on the CPU.
 

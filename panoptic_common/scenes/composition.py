@@ -72,7 +72,7 @@ class SceneConfig:
             raise ValueError(f"SceneConfig.min_pixels = {self.min_pixels}: must be at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """An image and its panoptic truth.
 

@@ -154,7 +154,7 @@ def polygon_mask(
     return slice(top, bottom), slice(left, right), mask
 
 
-@dataclass
+@dataclass(eq=False)
 class Canvas:
     """The image while it is being painted, back to front.
 

@@ -30,7 +30,7 @@ def hinge_probability(logits: torch.Tensor) -> torch.Tensor:
     return ((logits + 1) / 2).clamp(0, 1)
 
 
-@dataclass
+@dataclass(eq=False)
 class Detections:
     """Detections of one image as the panoptic submodule takes them.
 

@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 VALUES_AT_A_TIME = 2**22  # of P: 16 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
     """Detections of one image.
 

@@ -128,6 +128,12 @@ def test_segments_say_what_they_are(model, red):
     np.testing.assert_array_equal(segment.mask, red[:, :, 0] > 0)
 
 
+def test_segments_can_be_looked_up(model, red):
+    """Also where Python compares dataclasses field by field, as 3.13 does."""
+    (first,), (second,) = model(red).segments, model(red).segments
+    assert [first, second].index(second) == 1 and {first: "a", second: "b"}[second] == "b"
+
+
 def test_what_is_saved_is_what_was_found(model, red, tmp_path):
     result = model(red)
     path = result.save(tmp_path / "new" / "folder")

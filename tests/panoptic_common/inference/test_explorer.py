@@ -135,7 +135,9 @@ def test_a_system_brings_slider_and_exploration(red, monkeypatch, is_score):
     assert opened.show().table()[0][3] == 66 * 90  # the model's own value
     shown = opened.show(50, pixel=(7, 1))
     assert shown.table()[0][3] == 66 * 40
-    assert shown.pixel_view == PixelView("at 50", red, ("x",), [(7,)])
+    found = shown.pixel_view
+    assert (found.title, found.head, found.rows) == ("at 50", ("x",), [(7,)])
+    assert found.drawing is red
     assert shown.view.least_score == (50 if is_score else 0.5)
     with pytest.raises(ValueError, match="column is 61: it lies between 0 and 60"):
         opened.show(61)

@@ -19,7 +19,7 @@ from unified_panoptic.modeling.inference import STRIDE
 MASK_SIDE = 28  # of raw masks, where no mask head makes them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """One image, and what is forced upon the model for it.
 
