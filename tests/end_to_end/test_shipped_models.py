@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
+from torch_export import TorchExport
 
 from panoptic_common import load, model_zoo
 from panoptic_common.checkpoint.files import read_checkpoint_metadata
+from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.quality import PanopticStatistics, match_segments
 from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import stored_config
-from panoptic_common.systems import SYSTEMS, shipped_models
+from panoptic_common.systems import SYSTEMS, shipped_models, system_module
 from panoptic_tools import demo
 
 MODELS = sorted(shipped_models())
@@ -108,3 +110,21 @@ def test_quality_on_real_images(name: str, shared_nuclei: Path) -> None:
     quality = 100 * total.quality([False, True]).things.pq
     print(f"{name}: {quality:.2f}")
     assert quality > FLOORS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_run_without_torch_as_they_are(name: str, shared_nuclei: Path) -> None:
+    """What lies around the exported networks, on two images: the maps are those of `load`."""
+    predictor = load(name, device="cpu").predictor
+    cfg = stored_config(read_checkpoint_metadata(shipped_models()[name]).config)
+    package = predictor.meta_architecture
+    described = system_module(package, "modeling.export").export_model(predictor.model)
+    exported = TorchExport(described, cfg, predictor.class_table)
+    for stem in IMAGES[:2]:
+        image = read_image(shared_nuclei / "val" / f"{stem}.png")
+        expected = predictor(image)
+        id_map, segments = system_module(package, "runtime.pipeline").predict(exported, image)
+        assert (id_map != expected.id_map).mean() <= 1e-3
+        assert [s["category_id"] for s in segments] == [
+            s["category_id"] for s in expected.segments_info
+        ]

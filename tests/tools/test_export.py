@@ -21,6 +21,7 @@ from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_tools import export, run_exported
 
 SIZES = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 100}
+MERGER = {"MODEL.UNIFIED.INFERENCE.METHOD": "heuristic"}
 RUN = """
 import sys
 from panoptic_tools.run_exported import main
@@ -53,12 +54,14 @@ def images(tmp_path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["unified", "cops"])
+@pytest.mark.parametrize("system", ["unified", "unified, merger", "cops"])
 def test_export_and_run(tmp_path, images, capsys, system):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason=f"exports need {name}: pip install -e .[export]")
-    if system == "unified":
-        cfg, model = model_factory.tiny_config(SIZES), model_factory.lively_model()
+    if system.startswith("unified"):
+        keys = MERGER if system.endswith("merger") else {}
+        cfg = model_factory.tiny_config({**SIZES, **keys})
+        model = model_factory.lively_model(keys)
         checkpoint = saved(tmp_path, cfg, model, model_factory.IS_THING)
     else:
         cfg, model = cops_factory.tiny_config(SIZES), cops_factory.tiny_model()

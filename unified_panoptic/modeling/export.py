@@ -32,6 +32,11 @@ class DenseNetwork(nn.Module):
         self.model = model
         self.proposal_levels = tuple(model.proposal_generator.in_features)
         self.box_levels = tuple(model.roi_heads.box_in_features)
+        # The merger has no use for it, nor has an argmax without the residual.
+        options = model.options
+        self.with_affinity = (
+            model.affinity_head is not None and options.method == "argmax" and options.residual
+        )
 
     def outputs(self) -> tuple[str, ...]:
         """Name what `forward` returns, in order."""
@@ -39,7 +44,7 @@ class DenseNetwork(nn.Module):
         for kind in ("objectness", "deltas"):
             names += [f"{kind}_{name}" for name in self.proposal_levels]
         names.append("semantic")
-        return tuple(names if self.model.affinity_head is None else [*names, "query"])
+        return tuple([*names, "query"] if self.with_affinity else names)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Turn (1, 3, H, W) values 0 to 255 into the maps that `outputs` names."""
@@ -49,7 +54,7 @@ class DenseNetwork(nn.Module):
             [features[name] for name in self.proposal_levels]
         )
         found += [*logits, *deltas, self.model.sem_seg_head(features)]
-        if self.model.affinity_head is not None:
+        if self.with_affinity:
             found.append(self.model.affinity_head(features))
         return tuple(found)
 
@@ -123,8 +128,7 @@ def export_model(model: UnifiedPanoptic) -> Export:
         model: on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: the map is not made by the argmax at the size of the result, or the runtime
-            cannot decode the boxes.
+        ValueError: the map is the argmax of an enlarged P, or the runtime cannot decode the boxes.
     """
     _check(model)
     dense = DenseNetwork(model)
@@ -139,7 +143,7 @@ def export_model(model: UnifiedPanoptic) -> Export:
     parts["boxes"] = Part(BoxHead(model), inputs, ("scores", "deltas"), dynamic)
     if model.roi_heads.mask_on:
         parts["masks"] = Part(MaskHead(model), inputs, ("masks",), dynamic)
-    if model.affinity_head is not None:
+    if dense.with_affinity:
         query = maps["query"][0]
         outputs = ("phi_0", "phi_1")
         parts["factors"] = Part(Factors(model), {"query": query}, outputs, {"query": (1, 2)})
@@ -153,12 +157,11 @@ def export_model(model: UnifiedPanoptic) -> Export:
 
 def _check(model: UnifiedPanoptic) -> None:
     options = model.options
-    if options.method != "argmax" or options.resolution != "output":
+    if options.method == "argmax" and options.resolution != "output":
         raise ValueError(
-            f"MODEL.UNIFIED.INFERENCE is METHOD {options.method!r}, RESOLUTION "
-            f"{options.resolution!r}, but an export knows 'argmax' and 'output' only: add "
-            "--opts MODEL.UNIFIED.INFERENCE.METHOD argmax "
-            "MODEL.UNIFIED.INFERENCE.RESOLUTION output (other maps than the model has now)"
+            f"MODEL.UNIFIED.INFERENCE.RESOLUTION is {options.resolution!r}, but an export forms P "
+            "at the size of the result: add --opts MODEL.UNIFIED.INFERENCE.RESOLUTION output "
+            "(other maps than the model has now)"
         )
     transforms = (model.proposal_generator.box2box_transform, _box_transform(model))
     if any(type(transform) is not Box2BoxTransform for transform in transforms):
@@ -207,10 +210,12 @@ def _options(model: UnifiedPanoptic, dense: DenseNetwork) -> dict[str, Any]:
             "most": predictor.test_topk_per_image,
         },
         "panoptic": {
+            "method": chosen.method,
             "variant": model.panoptic.potential.variant,
             "residual": chosen.residual,
             "score_threshold": chosen.score_thresh,
             "covered_threshold": chosen.covered_thresh,
+            "heuristic_score_threshold": chosen.heuristic_score_thresh,
             "stuff_area_limit": chosen.stuff_area_limit,
         },
     }

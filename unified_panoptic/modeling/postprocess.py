@@ -23,6 +23,7 @@ from unified_panoptic.modeling.dynamic_potential import (
 )
 from unified_panoptic.modeling.instance_affinity import FactoredResidual, spread, summarise
 from unified_panoptic.modeling.semantic_head import STRIDE
+from unified_panoptic.runtime.merger import LEAST_FREE_SHARE
 
 # Values of P that are formed at a time. A CPU takes few, to stay near its cache: 21 rows of 153
 # channels at a width of 1300, 16 MB. A GPU wants few and large kernels: 337 such rows, 256 MB. All
@@ -256,7 +257,7 @@ def merge_heuristically(
     scores: torch.Tensor,
     masks: torch.Tensor,
     is_thing: Sequence[bool],
-    overlap_threshold: float = 0.5,
+    overlap_threshold: float = LEAST_FREE_SHARE,
     score_threshold: float = 0.5,
 ) -> tuple[torch.Tensor, list[dict]]:
     """Merge as Panoptic FPN does: instances by score first, stuff in what is left.

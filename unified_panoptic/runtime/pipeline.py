@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panoptic_common.runtime.folder import ExportedModel
+from panoptic_common.runtime.folder import ExportedModel, ExportError
 from panoptic_common.runtime.forms import (
     NOT_NEGATIVE,
     NUMBER,
@@ -20,10 +20,12 @@ from panoptic_common.runtime.forms import (
     TRUTH,
     WHOLE,
     Form,
+    choice,
 )
 from panoptic_common.runtime.images import prepare_image
 from unified_panoptic.runtime import potential
 from unified_panoptic.runtime.boxes import detections, levels_of, proposals
+from unified_panoptic.runtime.merger import best_classes, merge
 from unified_panoptic.runtime.potential import Detections, FloatArray
 
 OPTIONS: Form = {
@@ -50,10 +52,12 @@ OPTIONS: Form = {
         "most": WHOLE,
     },
     "panoptic": {
+        "method": choice("argmax", "heuristic"),
         "variant": TEXT,
         "residual": TRUTH,
         "score_threshold": NUMBER,
         "covered_threshold": NUMBER,
+        "heuristic_score_threshold": NUMBER,
         "stuff_area_limit": NOT_NEGATIVE,
     },
 }
@@ -77,14 +81,16 @@ def predict(
     stride = int(model.options["stride"])
     height, width = (-(-length // stride) for length in input_size)
     logits = maps["semantic"][0, :, :height, :width]
+    found, probabilities = detect(model, maps, input_size), _softmax(logits)
+    output_size = (image.shape[0], image.shape[1])
+    if model.options["panoptic"]["method"] == "heuristic":
+        return _merged(model, found, probabilities, input_size, output_size)
     factors = None
     if "factors" in model and model.options["panoptic"]["residual"]:
         query = np.ascontiguousarray(maps["query"][0, :, :height, :width])
-        found = model.run("factors", {"query": query})
-        factors = found["phi_0"], found["phi_1"]
-    return _panoptic(
-        model, detect(model, maps, input_size), _softmax(logits), factors, input_size, image.shape
-    )
+        answers = model.run("factors", {"query": query})
+        factors = answers["phi_0"], answers["phi_1"]
+    return _argmax(model, found, probabilities, factors, input_size, output_size)
 
 
 def detect(
@@ -125,18 +131,40 @@ def _softmax(logits: FloatArray) -> FloatArray:
     return powers / powers.sum(axis=0)
 
 
-def _panoptic(
+def _merged(
+    model: ExportedModel,
+    found: Detections,
+    probabilities: FloatArray,
+    input_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> tuple[npt.NDArray[np.int32], list[dict[str, Any]]]:
+    """Merge instances and the semantic map by the heuristic."""
+    options = model.options["panoptic"]
+    if found.masks is None:
+        raise ExportError(
+            f"{model.folder} has no network 'masks', which the heuristic merger needs: export the "
+            "model again"
+        )
+    return merge(
+        found.scaled(output_size[1] / input_size[1], output_size[0] / input_size[0]),
+        best_classes(probabilities, input_size, output_size, int(model.options["stride"])),
+        [bool(entry["isthing"]) for entry in model.classes],
+        score_threshold=options["heuristic_score_threshold"],
+        stuff_area_limit=options["stuff_area_limit"],
+    )
+
+
+def _argmax(
     model: ExportedModel,
     found: Detections,
     probabilities: FloatArray,
     factors: tuple[FloatArray, FloatArray] | None,
     input_size: tuple[int, int],
-    image_shape: tuple[int, ...],
+    output_size: tuple[int, int],
 ) -> tuple[npt.NDArray[np.int32], list[dict[str, Any]]]:
     """Form P and take its argmax."""
     options = model.options["panoptic"]
     stride = int(model.options["stride"])
-    output_size = (image_shape[0], image_shape[1])
     stuff_ids = [i for i, entry in enumerate(model.classes) if not entry["isthing"]]
     found = found.chosen(np.flatnonzero(found.scores > options["score_threshold"]))
     grid = (probabilities.shape[1], probabilities.shape[2])

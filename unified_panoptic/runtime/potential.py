@@ -195,11 +195,11 @@ def best_channels(
             maps = np.zeros((num_channels, last - first, output_size[1]), dtype=np.float32)
         semantic = resample(probabilities, input_size, output_size, stride, rows)
         painter.paint(maps, semantic, first)
-        result[first:last] = _argmax(maps)
+        result[first:last] = argmax(maps)
     return result
 
 
-def _argmax(maps: FloatArray) -> npt.NDArray[np.intp]:
+def argmax(maps: FloatArray) -> npt.NDArray[np.intp]:
     """Do what ``maps.argmax(axis=0)`` does, row by row in memory and so several times faster."""
     greatest, channel = maps[0].copy(), np.zeros(maps.shape[1:], dtype=np.intp)
     for k in range(1, len(maps)):
