@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from panoptic_common.compat.devices import require_device
+
 import pytest
 import torch
 from pretended_gpu import pretended_gpu
@@ -23,3 +25,15 @@ def test_gradients_come_back_to_the_device_of_their_tensor():
         x = torch.tensor([3.0], device="cuda", requires_grad=True)
         (x * x).sum().backward()
         assert x.grad.device.type == "cuda" and x.grad.cpu().tolist() == [6.0]
+
+
+def test_libraries_are_told_of_one_gpu_that_has_no_driver():
+    with pretended_gpu():
+        require_device("cuda")
+        torch.cuda.synchronize()
+        with pytest.raises(ValueError, match="torch sees 1 GPU"):
+            require_device("cuda:1")
+        weight = torch.nn.Parameter(torch.ones(1, device="cuda"))
+        weight.sum().backward()
+        torch.optim.AdamW([weight], lr=0.5, weight_decay=0.0).step()  # by its gradient's sign
+        assert weight.tolist() == pytest.approx([0.5])

@@ -10,8 +10,8 @@ does `.numpy()` of a marked tensor. It tells nothing of kernels, their rounding 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 from unittest import mock
@@ -60,7 +60,7 @@ class _Marks:
         """Put what comes of no other tensor where such things are made now."""
         return self._put(result, self.making[-1])
 
-    @contextmanager
+    @contextlib.contextmanager
     def makes(self, where: str) -> Iterator[None]:
         """Say where tensors are made within the block: "gpu", "free" or "cpu"."""
         self.making.append({"gpu": self._gpu, "free": self._free, "cpu": None}[where])
@@ -275,9 +275,33 @@ class _Event:
         return 1000 * (later.time - self.time)
 
 
-@contextmanager
+# What libraries ask `torch.cuda`, and what a machine with one GPU says.
+_ANSWERS: Mapping[str, Any] = {
+    "is_available": True,
+    "device_count": 1,
+    "current_device": 0,
+    "is_current_stream_capturing": False,
+    "max_memory_allocated": 0,
+    "memory_allocated": 0,
+    "synchronize": None,
+    "manual_seed_all": None,
+    "reset_peak_memory_stats": None,
+    "empty_cache": None,
+}
+
+
+@contextlib.contextmanager
 def pretended_gpu() -> Iterator[None]:
     """Let "cuda" be a device within the block."""
     marks = _Marks()
-    with mock.patch.object(torch.cuda, "Event", _Event), _Operators(marks), _Calls(marks):
+    answers = {name: mock.Mock(return_value=answer) for name, answer in _ANSWERS.items()}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(torch.cuda, Event=_Event, **answers))
+        if hasattr(torch, "accelerator"):  # since torch 2.6; optimizers ask it
+            stream = mock.Mock(**{"is_capturing.return_value": False})
+            stack.enter_context(
+                mock.patch.object(torch.accelerator, "current_stream", lambda *_: stream)
+            )
+        stack.enter_context(_Operators(marks))
+        stack.enter_context(_Calls(marks))
         yield
