@@ -9,6 +9,7 @@ needed works and 1 if something is missing or fails; the last line says so in wo
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -17,11 +18,14 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from doctor_trials import TRIALS, try_solver
+if __package__:  # as panoptic-doctor
+    from panoptic_tools.doctor_trials import TRIALS, try_solver
+else:  # as a file, where this project need not be installed
+    from doctor_trials import TRIALS, try_solver
 
 with contextlib.suppress(ImportError):  # that it is missing is said in the table
     import panoptic_common.processes.starting  # Ctrl-C ends it without a traceback
@@ -46,8 +50,11 @@ LIBRARIES = (
 )
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(words)
     show("python", f"{platform.python_version()} ({sys.executable})")
     if sys.version_info < MINIMUM_PYTHON:
         print(f"Python {'.'.join(map(str, MINIMUM_PYTHON))} or newer is needed.")
