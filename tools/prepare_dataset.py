@@ -192,6 +192,21 @@ def prepared(plan: Plan, positions: Sequence[int], split: str) -> Iterator[Prepa
     return (plan.make(position, image_id) for image_id, position in enumerate(bar, start=1))
 
 
+def _advise(out: Path, classes: Sequence[dict[str, Any]], splits: Sequence[str]) -> None:
+    """Say what the classes have become, and how programs take the data."""
+    for kind, isthing in (("things", 1), ("stuff", 0)):
+        names = ", ".join(row["name"] for row in classes if row["isthing"] == isthing)
+        print(f"{kind}: {names or 'none; the Unified system needs some (--stuff, --things)'}")
+    for split in splits:
+        name, images = f"{out.resolve().name}_{split}", out / split
+        annotations = f"{out / f'panoptic_{split}.json'}", f"{out / f'panoptic_{split}'}"
+        print(
+            f"check: python tools/check_dataset.py {name} --images {images} --json {annotations[0]}"
+            f" --png {annotations[1]}"
+        )
+        print(f"use: --register {name} {images} {annotations[0]} {annotations[1]}")
+
+
 @orderly
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set and return the exit status."""
@@ -221,12 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(total.lines()))
     if not total.images:
         return refuse(__file__, "no image could be prepared", REFUSED)
-    for split in sorted(splits):
-        place = options.out
-        print(
-            f"check: python tools/check_dataset.py {split} --images {place / split}"
-            f" --json {place / f'panoptic_{split}.json'} --png {place / f'panoptic_{split}'}"
-        )
+    _advise(options.out, plan.categories, sorted(splits))
     return FAULTY if total.problems else 0
 
 

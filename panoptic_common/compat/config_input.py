@@ -5,10 +5,13 @@ None of it knows a key of this project.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as CN
+
+from panoptic_common.mappings import flatten
 
 Options = Mapping[str, Any] | Sequence[str]
 
@@ -59,3 +62,28 @@ def require_tuples(cfg: CN, words: Sequence[str]) -> None:
         decoded = CN._decode_cfg_value(value)
         if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
             raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
+
+
+def refusal_of(error: Exception, cfg: CN) -> str:
+    """Say what yacs found wrong; of a key that there is not, which one may be meant.
+
+    Args:
+        error: that yacs or this module raised.
+        cfg: that was merged into.
+    """
+    text = str(error.args[0] if error.args else error)
+    introduction, _, key = text.rpartition(": ")
+    if introduction not in ("Non-existent key", "Non-existent config key"):
+        return text
+    keys = set(flatten(cfg))
+    known = keys | {name[: at + 1].rstrip(".") for name in keys for at in _dots(name)}
+    name = key.rpartition(".")[2]
+    elsewhere = [k for k in known if k.rpartition(".")[2] == name]  # in another section
+    near = difflib.get_close_matches(key, sorted(elsewhere), n=1, cutoff=0.0)
+    near = near or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.8)
+    advice = f"did you mean {near[0]}?" if near else "correct it, or leave it out"
+    return f"there is no config key {key}: {advice}"
+
+
+def _dots(name: str) -> list[int]:
+    return [at for at, letter in enumerate(name) if letter == "."]

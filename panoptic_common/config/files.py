@@ -79,8 +79,11 @@ def _shipped(path: Path) -> Path | None:
     return None
 
 
-def _advice(path: Path) -> str:
-    """Say what to write in place of a path that names no file."""
+def _advice(path: Path, named_by: str = "") -> str:
+    """Say what to write in place of a path that names no file; `named_by` is the file it is in."""
+    beside = {p.name for p in path.parent.glob("*.y*ml") if p != Path(named_by)}
+    if near := difflib.get_close_matches(path.name, sorted(beside), n=1, cutoff=0.75):
+        return f"did you mean {path.parent / near[0]}?"
     inner = "/".join(path.with_suffix("").parts[-3:])  # ../configs/..., where no checkout is
     names = sorted(shipped_configs())
     near = difflib.get_close_matches(inner, names, n=1, cutoff=0.75)
@@ -125,7 +128,7 @@ def _parsed(place: str, first: str) -> Any:
     except OSError as error:
         if place == first:
             raise
-        advice = f"; {_advice(Path(place))}" if isinstance(error, FileNotFoundError) else ""
+        advice = f"; {_advice(Path(place), first)}" if isinstance(error, FileNotFoundError) else ""
         raise ValueError(
             f"{first}: its {_BASE} {place} cannot be read: {error.strerror or error}{advice}"
         ) from error

@@ -11,7 +11,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from panoptic_common.compat.config_input import Options, as_sections, as_words, require_tuples
+from panoptic_common.compat.config_input import (
+    Options,
+    as_sections,
+    as_words,
+    refusal_of,
+    require_tuples,
+)
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
@@ -164,8 +170,8 @@ def read_config(
                 "set it to False (INPUT.TEST_SCALE enlarges images)"
             )
     except (KeyError, ValueError, AssertionError) as error:  # what yacs raises
-        text = error.args[0] if error.args else error
-        raise ValueError(f"{source}: {text}" if source else str(text)) from error
+        text = refusal_of(error, cfg)
+        raise ValueError(f"{source}: {text}" if source else text) from error
     return cfg
 
 

@@ -61,7 +61,10 @@ def test_the_scene_is_what_was_drawn(tmp_path, capsys, kind, on_top):
     said = capsys.readouterr().out
     # x 4, y 2 to 6: the 4 pixels that both cars claim.
     assert "1 images with 2 instances; 4 pixels were claimed more than once; 0 problems" in said
-    assert "check: python tools/check_dataset.py train --images" in said
+    assert "things: car\nstuff: road\n" in said
+    assert f"check: python tools/check_dataset.py out_train --images {out / 'train'} --json" in said
+    place = out / "panoptic_train"
+    assert f"use: --register out_train {out / 'train'} {place}.json {place}\n" in said
 
 
 def test_label_images_are_those_of_prepare_nuclei(tmp_path):
@@ -302,3 +305,11 @@ def test_entries_of_the_wrong_kind_are_named(tmp_path, capsys, changes, status, 
     assert prepare_dataset.main(words) == status
     said = capsys.readouterr()
     assert sentence in said.out + said.err
+
+
+def test_a_data_set_without_stuff_says_so(tmp_path, capsys):
+    """Who leaves --stuff out learns it here, and not when the training refuses the data."""
+    kind, source, *_ = words_of("labelme", tmp_path)
+    assert prepare_dataset.main([kind, source, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "things: car, road\nstuff: none; the Unified system needs some (--stuff" in said

@@ -98,3 +98,18 @@ def test_tags_that_run_code_are_refused(tmp_path: Path, through_base: bool) -> N
         with pytest.raises(ValueError, match="cannot be read as a config"):
             load(path)
     assert not trace.exists()
+
+
+def test_a_config_of_nearly_that_name_beside_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "street.yaml").write_text("SEED: 2\n")
+    with pytest.raises(FileNotFoundError, match=f"did you mean {tmp_path}/street.yaml"):
+        find_config(tmp_path / "street.yml")
+    (tmp_path / "own.yaml").write_text("_BASE_: steet.yaml\n")
+    with pytest.raises(
+        ValueError, match=f"cannot be read: .*; did you mean {tmp_path}/street.yaml"
+    ):
+        read_config(tmp_path / "own.yaml")
+    # Not the file itself.
+    (tmp_path / "own.yaml").write_text("_BASE_: ow.yaml\n")
+    with pytest.raises(ValueError, match="give a path, or a config that comes along"):
+        read_config(tmp_path / "own.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,30 @@ def test_data_sets_must_have_one_class_table(coco_paths) -> None:
     with pytest.raises(ValueError, match="DATASETS.TEST is empty"):
         load_config(D2, {"DATASETS.TEST": ()}, only_test=True)
     assert load_config(D2, names, only_test=True).MODEL.ROI_HEADS.NUM_CLASSES == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("SOLVER.MAX_ITR", "did you mean SOLVER.MAX_ITER?"),
+        ("MAX_ITER", "did you mean SOLVER.MAX_ITER?"),  # in no section
+        ("TEST.BASE_LR", "did you mean SOLVER.BASE_LR?"),  # in another one
+        ("MODEL.UNIFED.AFFINITY.ENABLED", "did you mean MODEL.UNIFIED.AFFINITY.ENABLED?"),
+        ("XYZZY", "correct it, or leave it out"),
+    ],
+)
+def test_a_key_that_there_is_not_is_answered_with_one_that_there_is(
+    tmp_path: Path, key: str, advice: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"the options: there is no config key {key}: ")):
+        read_config(D2, {key: 2})
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        read_config(D2, {key: 2})
+    path, content = tmp_path / "own.yaml", 2
+    for name in reversed(key.split(".")):
+        content = {name: content}
+    path.write_text(yaml.safe_dump({"_BASE_": D2, **content}))
+    with pytest.raises(
+        ValueError, match=r"own.yaml: there is no config key .*(did you mean|leave)"
+    ):
+        read_config(path)
