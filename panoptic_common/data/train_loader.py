@@ -29,8 +29,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from panoptic_common.data.handing_over import HandingLoader
 from panoptic_common.processes.stopping import leave_signals_to_the_parent
 
 # First key of `derive_seed`: each use of randomness has a family of seeds of its own.
@@ -127,10 +128,6 @@ class _MappedSamples(Dataset):
             return self.mapper(self.records[index])
 
 
-def _as_list(samples: list[dict]) -> list[dict]:
-    return samples
-
-
 def require_room_for_sockets() -> None:
     """Refuse a temporary folder whose name is too long for the sockets of loader workers.
 
@@ -222,12 +219,11 @@ class TrainLoader:
             yield batch[self.rank * share : (self.rank + 1) * share]
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        loader = DataLoader(
+        loader = HandingLoader(
             _MappedSamples(self.records, self.mapper, self.seed),
             batch_sampler=_Reiterable(self._own_samples),
             num_workers=self.num_workers,
             worker_init_fn=leave_signals_to_the_parent,
-            collate_fn=_as_list,
             # By default the loader takes a number from torch's global generator when it starts. A
             # resumed run would do that at another iteration than the uninterrupted one.
             generator=torch.Generator().manual_seed(self.seed),
@@ -235,7 +231,7 @@ class TrainLoader:
         batches = iter(loader)
         # At the end of the program multiprocessing ends workers by SIGTERM and then awaits them.
         # These ignore it, so they are told before; functions registered last are called first.
-        shut_down = getattr(batches, "_shutdown_workers", None)
+        shut_down = getattr(batches, "shut_down", None)
         if shut_down is None:  # no workers
             yield from batches
             return

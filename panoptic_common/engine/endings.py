@@ -15,6 +15,7 @@ from pathlib import Path
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.checkpoint.finite import NotFiniteError
 from panoptic_common.coco.records import DataFileError
+from panoptic_common.data.handing_over import LoaderError, explain_worker
 from panoptic_common.engine.run_folder import FolderRefused
 from panoptic_common.processes.torchrun import LaunchRefused
 
@@ -86,8 +87,10 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     """
     if isinstance(error, (CheckpointError, RunRefused, FolderRefused, LaunchRefused)):
         return REFUSED, str(error)
-    if isinstance(error, (NotFiniteError, DataFileError, CannotWrite)):
+    if isinstance(error, (NotFiniteError, DataFileError, CannotWrite, LoaderError)):
         return FAILED, str(error)
+    if sentence := explain_worker(error):
+        return FAILED, sentence
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         place = f"{error.filename} " if error.filename else "a file "
         return FAILED, f"{place}cannot be written or read: {error.strerror}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.data.common import DatasetFromList
+from detectron2.data.common import DatasetFromList, MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 
 from panoptic_common.data.catalog import load_panoptic
+from panoptic_common.data.handing_over import HandingLoader
 from panoptic_common.data.instance_truth import training_records
 from panoptic_common.data.mapper import PanopticDatasetMapper, TargetFunction
 from panoptic_common.data.train_loader import TrainLoader
@@ -53,7 +52,7 @@ def train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> Train
 
 def test_loader(
     cfg: CfgNode, dataset_name: str, make_targets: TargetFunction | None
-) -> torch.utils.data.DataLoader:
+) -> HandingLoader:
     """Build a loader of a data set: each image once, shared among the processes.
 
     Args:
@@ -62,14 +61,13 @@ def test_loader(
         make_targets: of test images; None reads no truth.
     """
     records = load_panoptic(dataset_name)
-    loader = build_detection_test_loader(
-        records,
-        mapper=PanopticDatasetMapper.from_config(cfg, False, make_targets),
+    mapper = PanopticDatasetMapper.from_config(cfg, False, make_targets)
+    end_workers_at_exit()
+    return HandingLoader(
+        MapDataset(DatasetFromList(records, copy=False), mapper),
         sampler=InferenceSampler(len(records)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        # Ctrl-C reaches all processes of a terminal; a worker that ended by it would look like a
+        # failure of this one.
+        worker_init_fn=leave_signals_to_the_parent,
     )
-    # Ctrl-C reaches all processes of a terminal; a worker that ended by it would look like a
-    # failure of this one.
-    loader.worker_init_fn = leave_signals_to_the_parent
-    end_workers_at_exit()
-    return loader
