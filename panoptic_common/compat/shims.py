@@ -56,7 +56,7 @@ def shim(until: str) -> Callable[[Callable[[], bool]], Callable[[], bool]]:
         def run() -> bool:
             changed = function()
             if changed:
-                reason = (function.__doc__ or "").strip().splitlines()[0]
+                reason = (function.__doc__ or "").partition("\n")[0]  # none with python -OO
                 _ACTIVE.setdefault(function.__name__, Shim(function.__name__, reason, until))
             return changed
 

@@ -44,6 +44,12 @@ def test_import_loads_neither_torch_nor_detectron2() -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_import_works_without_docstrings() -> None:
+    """`python -OO` drops them, of which the work-arounds take their reasons."""
+    run = run_python("import panoptic_common.compat", PYTHONOPTIMIZE="2")
+    assert run.returncode == 0, run.stderr
+
+
 def test_apply_twice_changes_nothing() -> None:
     apply_to_engine()
     import detectron2.engine.defaults as defaults
