@@ -43,7 +43,7 @@ def _count(node: yaml.Node | None, counts: dict[int, int], depth: int) -> int:
         depth: how deep it lies.
 
     Raises:
-        ValueError: there are too many, or it contains itself.
+        ValueError: there are too many, it contains itself, or a key stands in it twice.
     """
     if not isinstance(node, yaml.CollectionNode):
         return 1
@@ -54,8 +54,23 @@ def _count(node: yaml.Node | None, counts: dict[int, int], depth: int) -> int:
             raise ValueError(f"it is nested more than {_DEEPEST} deep")
         counts[id(node)] = 0
         mapping = isinstance(node, yaml.MappingNode)
+        if mapping:
+            _refuse_twins(node)
         inner = [part for pair in node.value for part in pair] if mapping else node.value
         counts[id(node)] = 1 + sum(_count(part, counts, depth + 1) for part in inner)
     if counts[id(node)] > _MOST_VALUES:
         raise ValueError(f"its aliases stand for more than {_MOST_VALUES} values")
     return counts[id(node)]
+
+
+def _refuse_twins(mapping: yaml.Node) -> None:
+    """Raise ValueError for a key that stands twice: the library takes the last without a word."""
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in mapping.value:
+        if isinstance(key, yaml.ScalarNode):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(
+                    f"the key {key.value} stands twice, in lines {lines[name]} and {line}: keep one"
+                )
+            lines[name] = line

@@ -143,7 +143,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
         """Return the path of the newest checkpoint in `save_dir`, "" if there is none.
 
         Raises:
-            CheckpointError: the pointer names a file that is not there.
+            CheckpointError: the pointer names no file of `save_dir`.
         """
         if not self.has_checkpoint():
             return ""
@@ -151,11 +151,11 @@ class PanopticCheckpointer(DetectionCheckpointer):
         with open(pointer, encoding="utf-8", errors="replace") as file:
             name = file.read().strip()
         path = os.path.join(self.save_dir, name)
-        if not name or not os.path.isfile(path):
+        if not name or os.path.basename(name) != name or not os.path.isfile(path):
             files = sorted(f for f in os.listdir(self.save_dir) if f.endswith(".pth"))
             raise CheckpointError(
-                f"{pointer} names {name!r}, which is not there: write the name of one of {files} "
-                "into it, or delete it to start again"
+                f"{pointer} names {name!r}, which is no file beside it: write the name of one of "
+                f"{files} into it, or delete it to start again"
             )
         return path
 

@@ -162,6 +162,7 @@ def read_config(
         source = "the options"
         require_tuples(cfg, words)
         cfg.merge_from_list(words)
+        source = "the config"  # with its options
         _require_numbers(cfg)
         _require_numbering(cfg, systems)
         if cfg.TEST.AUG.ENABLED:

@@ -25,6 +25,8 @@ from panoptic_common.files import require_writable
 logger = logging.getLogger(__name__)
 
 LOCK, METRICS = "lock", "metrics.json"
+# What a run opens by its name: a pipe would make it wait for ever, a device has no end.
+_FILES = (LOCK, METRICS, "last_checkpoint", "config.yaml", "log.txt*", "*.pth")
 # Worker processes of a data loader hold the lock, too, and outlive a killed run by 5 seconds.
 PATIENCE = 8.0  # seconds
 
@@ -54,6 +56,7 @@ def hold_folder(folder: str | os.PathLike[str], patience: float | None = None) -
     """
     try:
         require_writable(folder)
+        _require_regular(Path(folder))
         lock = FileLock(os.path.join(os.path.abspath(folder), LOCK), is_singleton=True)
         lock.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout:
@@ -71,6 +74,17 @@ def hold_folder(folder: str | os.PathLike[str], patience: float | None = None) -
         yield
     finally:
         lock.release()
+
+
+def _require_regular(folder: Path) -> None:
+    """Raise FolderRefused if a folder, a pipe or a device has the name of a file of runs."""
+    for pattern in _FILES:
+        for path in folder.glob(pattern):
+            if path.exists() and not path.is_file():
+                raise FolderRefused(
+                    f"{path} is a folder, a pipe or a device, where a run keeps a file: remove it, "
+                    "or name another OUTPUT_DIR"
+                )
 
 
 def put_earlier_run_aside(folder: str | os.PathLike[str], again: bool = False) -> Path | None:

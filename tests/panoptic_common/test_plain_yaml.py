@@ -28,6 +28,8 @@ ODD = {
     "deeper than the stack": ("MODEL: " + "[" * 20000, "nested more than 50 deep"),
     "aliases of aliases": (LAUGHS, "more than 100000 values"),
     "an alias in itself": ("MODEL: &m {SELF: *m}", "contains it"),
+    "a key twice": ("SEED: 1\nSEED: 2", "the key SEED stands twice, in lines . and ."),
+    "a section twice": ("MODEL:\n  A: {B: 1, B: 1}", "the key B stands twice"),
     "code": ("MODEL: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
 }
 

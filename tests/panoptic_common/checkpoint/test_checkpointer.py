@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import os
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,18 @@ def test_resuming_from_a_foreign_file_is_refused(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model.pth")
     with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
         checkpointer_of(TinyModel(), tmp_path).resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("name", ["../other/model.pth", "{other}/model.pth", "gone.pth", "", "."])
+def test_the_last_checkpoint_is_one_of_the_runs_own(tmp_path, name):
+    """A resume never goes on with what another run has left."""
+    saved, _ = saved_run(tmp_path / "other")
+    os.replace(saved.get_checkpoint_file(), tmp_path / "other/model.pth")
+    run, _ = saved_run(tmp_path / "run")
+    pointer = tmp_path / "run/last_checkpoint"
+    pointer.write_text(name.format(other=tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="which is no file beside it: write the name of one"):
+        run.get_checkpoint_file()
 
 
 # ---- safetensors --------------------------------------------------------------------------------
