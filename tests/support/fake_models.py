@@ -7,6 +7,9 @@ meet, as a GPU would. So a tensor that the code makes on the wrong device is fou
 from __future__ import annotations
 
 import argparse
+import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +19,26 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from panoptic_tools.studies.library.options import read_config
+
+_CONVOLVE = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+with FakeTensorMode():
+    image = torch.empty(1, 3, 8, 8, device="cuda:0")
+    weight = torch.nn.Parameter(torch.empty(4, 3, 3, 3, device="cuda:0"))
+    assert torch.nn.functional.conv2d(image, weight).shape == (1, 4, 6, 6)
+"""
+
+
+@functools.cache
+def convolves_on_fake_gpus() -> bool:
+    """Tell whether this torch convolves fake weights of a GPU that is not there.
+
+    torch 2.4 asks the driver where weights are trained. That ends the process at the second time.
+    """
+    done = subprocess.run([sys.executable, "-c", _CONVOLVE], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 @contextmanager
