@@ -350,7 +350,8 @@ def _source(name: str) -> _Source:
     raise ValueError(
         f"unknown data set {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; registered:"
         f" {', '.join(sorted(_SOURCES)) or 'none'}. Programs take one of your own by --register"
-        f" {name} IMAGES JSON PNGS, Python by panoptic_common.data.catalog.register_panoptic"
+        f" {name} IMAGES JSON PNGS. Python does by panoptic_common.data.catalog.register_panoptic,"
+        " and registers what is built in by register_builtin"
     )
 
 

@@ -21,6 +21,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
+from documented_pages import blocks_of
 from project import ROOT
 from tiny_system import UNIFIED_OPTIONS
 
@@ -241,3 +242,12 @@ print(all(hasattr(f, "__wrapped__") for f in (
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert re.match("the config does not say which classes", first) and second == "True"
+
+
+def test_the_page_builds_a_model_by_hand(tmp_path: Path) -> None:
+    """In a process of its own, where nothing is registered yet."""
+    language, code = blocks_of(ROOT / "docs/howto/from_detectron2.md")[0]
+    assert language == "python" and "build_model(cfg)" in code
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
