@@ -346,7 +346,7 @@ def _source(name: str) -> _Source:
             f"data set {name!r} is known to Detectron2 only, not as a panoptic data set: register"
             " it with panoptic_common.data.catalog.register_panoptic"
         )
-    near = difflib.get_close_matches(name, _SOURCES, n=1)
+    near = difflib.get_close_matches(name, _SOURCES, n=1, cutoff=0.8)
     raise ValueError(
         f"unknown data set {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; registered:"
         f" {', '.join(sorted(_SOURCES)) or 'none'}. Programs take one of your own by --register"

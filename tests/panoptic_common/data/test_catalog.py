@@ -156,6 +156,9 @@ def test_the_same_paths_may_be_registered_again_and_others_not(tiny: PanopticPat
 def test_unknown_names_are_explained(tiny: PanopticPaths) -> None:
     with pytest.raises(ValueError, match=f"did you mean '{NAME}'"):
         load_panoptic(NAME[:-1])
+    register_builtin()
+    with pytest.raises(ValueError, match="unknown data set 'own_train'; registered: .*--register"):
+        load_panoptic("own_train")  # none means scenes_train by it
     with pytest.raises(ValueError, match="known to Detectron2 only"):
         class_table("coco_2014_val")
 
