@@ -3,6 +3,8 @@
 SIGHUP comes when a terminal is closed or its connection breaks. Outside a training's steps a signal
 raises SystemExit at once, with the status that shells use: 143, 130 or 129. During steps it is only
 noted: the training saves its state after the step and ends then.
+Python drops what a handler raises in some places: while it forks, in `__del__`, in C callbacks.
+It only reports that (`sys.unraisablehook`), upon which the signal is sent once more.
 Standard library only.
 """
 
@@ -30,6 +32,7 @@ STATUSES = {128 + number: number for number in SIGNALS}
 SECONDS_TO_SAVE = 30.0  # what Slurm leaves between SIGTERM and SIGKILL, unless told otherwise
 # Launchers pass a signal on that the whole group of processes has got already.
 ECHO = 2.0  # seconds
+AGAIN = 0.02  # seconds, after which Python has left the place that dropped the exception
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,6 +52,8 @@ class StopRequest:
         self.deferred = False
         self.patient = False
         self._since = 0.0
+        self._raised: SystemExit | None = None
+        self._dropped = False
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Handle a signal: note it, or raise SystemExit."""
@@ -56,9 +61,38 @@ class StopRequest:
             self.number, self._since = number, time.monotonic()
             if self.deferred:
                 return
+        elif self._dropped:
+            self._dropped = False
+            if self.deferred:  # a step has begun, after which the training looks
+                return
         elif self.patient or time.monotonic() - self._since < ECHO:
             return
-        raise SystemExit(128 + number)
+        self._raised = SystemExit(128 + number)
+        raise self._raised
+
+    def notice(self, dropped: sys.UnraisableHookArgs) -> bool:
+        """Return whether Python has dropped what `receive` raised; it is raised again soon."""
+        if self._raised is None or dropped.exc_value is not self._raised:
+            return False
+        number = int(str(self._raised.code)) - 128
+        self._raised, self._dropped = None, True
+        again = threading.Timer(AGAIN, _send_to_main_thread, (number,))
+        again.daemon = True
+        again.start()
+        return True
+
+    def forget(self) -> None:
+        """Return to the state without a signal."""
+        self.number, self.deferred = None, False
+        self._raised, self._dropped = None, False
+
+
+def _send_to_main_thread(number: int) -> None:
+    """Send a signal so that it interrupts what the main thread waits for."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # Windows
+        signal.raise_signal(number)
 
 
 request = StopRequest()
@@ -78,15 +112,24 @@ def orderly_end(patient: bool = False) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    request.number, request.deferred, request.patient = None, False, patient
+    request.forget()
+    request.patient = patient
     numbers = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN or n == signal.SIGTERM]
+    report = sys.unraisablehook
+
+    def report_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not request.notice(dropped):
+            report(dropped)
+
+    sys.unraisablehook = report_others
     before = {number: signal.signal(number, request.receive) for number in numbers}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        request.number, request.deferred = None, False
+        sys.unraisablehook = report
+        request.forget()
 
 
 def status_of(end: SystemExit) -> int:
