@@ -40,6 +40,7 @@ def map_in_processes(
     Raises:
         Exception: what the function raised for the first task for which it did; tasks that no
             worker has begun by then are not begun.
+        ChildProcessError: workers cannot be started, or one was killed; no worker is left.
         SystemExit, KeyboardInterrupt: a signal came; no worker is left.
     """
     if workers <= 1:
@@ -48,24 +49,48 @@ def map_in_processes(
     # It takes a tenth of the time in which a program starts, so only who needs it waits.
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context(method)
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
-    stopped = False
     try:
-        futures = _started(pool, function, tasks, chunk)
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
+    except OSError as error:  # no room for semaphores
+        raise _cannot_start(workers, error) from error
+    stopped = False
+
+    def kill() -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+
+    try:
+        try:
+            futures = _started(pool, function, tasks, chunk)
+        except OSError as error:
+            kill()  # those that run would wait for tasks for ever, and this process for them
+            raise _cannot_start(workers, error) from error
         while futures:
             yield from futures.pop().result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a worker process was killed, for want of memory perhaps: try fewer workers"
+        ) from error
     except (SystemExit, KeyboardInterrupt, GeneratorExit):
         # What they have begun is of no use any more, and may take long.
         stopped = True
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
+        kill()
         raise
     finally:
         # The pool tells all tasks that its processes are gone, and fails on those cancelled.
         pool.shutdown(cancel_futures=not stopped)
+
+
+def _cannot_start(workers: int, error: OSError) -> ChildProcessError:
+    """Return the error that says so."""
+    reason = error.strerror or error
+    return ChildProcessError(
+        f"{workers} worker processes cannot be started ({reason}): try fewer workers"
+    )
 
 
 def _started(

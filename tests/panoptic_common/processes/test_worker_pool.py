@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 from trials.processes import LISTENING, patience, started, wait_for, wait_for_end
 
 from panoptic_common.processes.worker_pool import map_in_processes
@@ -88,3 +89,36 @@ def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
     """0! to 8!."""
     results = map_in_processes(math.factorial, range(9), workers, chunk=2)
     assert list(results) == [1, 1, 2, 6, 24, 120, 720, 5040, 40320]
+
+
+def die(task: int) -> None:
+    """What the system does to a process without memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_worker_that_is_killed_is_told_in_a_sentence(method: str) -> None:
+    with pytest.raises(ChildProcessError, match="a worker process was killed.*try fewer workers"):
+        list(map_in_processes(die, range(4), 2, chunk=1, method=method))
+
+
+FEW_FILES = """
+import math, os, resource
+from panoptic_common.processes.worker_pool import map_in_processes
+
+free = len(os.listdir("/proc/self/fd")) - 1 + int(os.environ["MORE"])
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+try:
+    list(map_in_processes(math.sqrt, range(40), 20, chunk=1, method=None))
+except ChildProcessError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("more", [1, 5, 12])
+def test_workers_that_cannot_all_be_started_are_not_waited_for(more: int) -> None:
+    """One of 20 finds no open file any more: the others waited for tasks, and Python for them."""
+    done = run_program("-c", FEW_FILES, MORE=str(more))  # TimeoutExpired after 120 s
+    assert done.returncode == 0, done.stderr
+    assert "20 worker processes cannot be started (Too many open files): try" in done.stdout
