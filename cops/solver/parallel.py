@@ -13,10 +13,12 @@ So in neither case the results depend on the number of threads.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
@@ -123,6 +125,36 @@ def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
             raise
 
 
+class _Helper:
+    """A thread that is kept for the next task: to start one takes a quarter of a small solve."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[[], None], threading.Lock]] = SimpleQueue()
+        # A daemon: the end of the program does not wait for a solve that nobody waits for.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            run, done = self._tasks.get()
+            run()
+            del run  # and with it the arrays of the task
+            _IDLE.append(self)
+            done.release()
+
+    def do(self, run: Callable[[], None]) -> None:
+        """Run a function that raises nothing, and wait; then or later the helper is idle again."""
+        done = threading.Lock()
+        done.acquire()
+        self._tasks.put((run, done))
+        done.acquire()
+
+
+# Those that wait for a task. After Ctrl-C one is missing until its solve is done.
+_IDLE: list[_Helper] = []
+if hasattr(os, "register_at_fork"):  # threads are not copied
+    os.register_at_fork(after_in_child=_IDLE.clear)
+
+
 def call_beside(task: Callable[[], T]) -> T:
     """Call a task that runs kernels, so that Ctrl-C neither waits for it nor falls into a kernel.
 
@@ -141,10 +173,8 @@ def call_beside(task: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    # A daemon: the end of the program does not wait for a solve that nobody waits for.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
+    helper = _IDLE.pop() if _IDLE else _Helper()
+    helper.do(run)
     if errors:
         raise errors[0]
     return outcome[0]

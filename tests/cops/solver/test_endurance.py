@@ -65,7 +65,7 @@ def compiled():
 def test_ten_thousand_solves_with_each_method_leave_nothing_behind(how, compiled):
     found = finish(start("solve_for_long", "10000", how))
     assert found["kilobytes"] < KILOBYTES
-    assert found["threads"] == 1
+    assert found["threads"] <= 2  # the main one, and the one that is kept beside it
 
 
 def test_a_leak_of_a_few_hundred_bytes_would_be_seen(compiled):

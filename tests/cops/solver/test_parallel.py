@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
+import os
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
+from project import ROOT
 
 from cops.solver import solve_amwc, solve_many, solve_mwc
-from cops.solver.parallel import run_all
+from cops.solver.parallel import call_beside, run_all
 from cops.solver.planted import planted_problem
 
 
@@ -79,3 +86,58 @@ def test_tasks_run_side_by_side():
 def test_a_number_of_threads_is_positive(num_threads):
     with pytest.raises(ValueError, match="at least 1"):
         solve_many([], num_threads)
+
+
+def test_one_thread_beside_serves_call_after_call():
+    threads = {call_beside(threading.current_thread) for _ in range(5)}
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+
+
+def test_what_a_task_holds_is_let_go_when_it_is_done():
+    held = np.zeros(3)
+    watched = weakref.ref(held)
+    task = partial(np.sum, held)
+    assert call_beside(task) == 0.0
+    del task, held
+    assert watched() is None
+
+
+def test_after_an_interrupt_the_next_task_does_not_wait_for_the_last():
+    go_on = threading.Event()
+
+    def last():
+        _thread.interrupt_main()
+        return go_on.wait(20)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call_beside(last)
+        begun = time.monotonic()
+        assert call_beside(lambda: 7) == 7
+        assert time.monotonic() - begun < 10
+    finally:
+        go_on.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_solves():
+    """Threads are not copied: waiting for the parent's would last for ever."""
+    program = """
+import os, signal
+from cops.solver.parallel import call_beside
+call_beside(int)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(call_beside(lambda: 5))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "5"
