@@ -73,8 +73,23 @@ def jit_inner_pass(function: Kernel) -> Kernel:
     return _compile(function, _NO_NAN | {"_nrt": False} | _NO_ENTRY)
 
 
+def jit_step(function: Kernel) -> Kernel:
+    """Compile a step of passes, once, and let LLVM make it a part of each kernel that calls it.
+
+    What holds for `jit_inner_pass` holds here. Numba would type and lower an inlined step anew in
+    each kernel (`jit_inline`), which takes longer than what LLVM does. Arguments of another type,
+    such as int32 for int64, or literals, make it compile the step again.
+    """
+    options = _OPTIONS | _NO_NAN | _NO_ENTRY | {"_nrt": False, "forceinline": True}
+    step: Kernel = numba.njit(**options)(function)
+    return step
+
+
 def jit_inline(function: Kernel) -> Kernel:
-    """Compile a step as a part of each kernel that calls it, with the options of that kernel."""
+    """Compile a step as a part of each kernel that calls it, with the options of that kernel.
+
+    This is for steps that allocate, and for those that are called once or with constants.
+    """
     inlined: Kernel = numba.njit(inline="always", error_model="numpy")(function)
     return inlined
 

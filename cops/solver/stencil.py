@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit, jit_inner
 from cops.solver.parallel import ALONE, Workers
 
 # A piece must have this many edges on average, and there may be this many runs.
@@ -103,7 +103,6 @@ def _describe_pieces(edges, begins, num_nodes):
     """Return the arrays of a `Stencil` by the first edge of each piece, and if all are valid."""
     num_pieces = begins.size
     edge = np.empty(num_pieces + 1, np.int64)
-    edge[:num_pieces] = begins
     edge[num_pieces] = edges.shape[0]
     node = np.empty(num_pieces, np.int64)
     run = np.empty(num_pieces, np.int64)
@@ -111,6 +110,8 @@ def _describe_pieces(edges, begins, num_nodes):
     count = 0
     end = np.int64(0)  # the node after the last of the piece before
     valid = True
+    for s in range(num_pieces):
+        edge[s] = begins[s]  # one by one: an array into a slice is compiled for a second and more
     for s in range(num_pieces):
         a = np.int64(edges[begins[s], 0])
         b = np.int64(edges[begins[s], 1])
@@ -136,6 +137,20 @@ def _all_valid(edges, num_nodes):
     return wrong == 0
 
 
+@jit_inner
+def _count_below(values, limit):
+    """Return how many of some sorted numbers are below a limit."""
+    low, high = 0, values.size
+    # Invariant: values[:low] are below the limit, and values[high:] are not.
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @jit
 def spread_costs(stencil, begin, end, edge_costs, scale, missing, run_costs):
     """Fill rows of (R, V) float32: `scale` times the cost of the edge from v to v + offset.
@@ -151,7 +166,7 @@ def spread_costs(stencil, begin, end, edge_costs, scale, missing, run_costs):
         missing: a float32.
         run_costs: filled from row `begin` to row `end` - 1.
     """
-    s = np.searchsorted(stencil.run, begin)
+    s = _count_below(stencil.run, begin)
     for r in range(begin, end):
         row = run_costs[r]
         # Invariant: the row is filled up to here.
@@ -171,7 +186,7 @@ def spread_costs(stencil, begin, end, edge_costs, scale, missing, run_costs):
 @jit
 def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
     """Fill is_cut[begin:end] of (E,): whether the ends of each edge have different clusters."""
-    first = np.searchsorted(stencil.edge, begin, "right") - 1
+    first = _count_below(stencil.edge, begin + 1) - 1
     for s in range(first, stencil.node.size):
         if stencil.edge[s] >= end:
             break

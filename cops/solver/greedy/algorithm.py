@@ -45,7 +45,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit, jit_inner
 from cops.solver.greedy.contraction import (
     COST,
     DEAD,
@@ -171,7 +171,7 @@ def _write_labels(clusters):
         classes[node] = classes[parent[node]]
 
 
-@jit
+@jit_inner
 def _penalty(reduced, i, j):
     """Return what joining two clusters costs for want of a class that is best for both."""
     lowest = np.inf
@@ -180,7 +180,7 @@ def _penalty(reduced, i, j):
     return lowest
 
 
-@jit
+@jit_inner
 def _contract(graph, queue, clusters, window, contracted, i, j):
     """Join cluster j, which has no more edges, to cluster i along the edge `contracted`."""
     links = graph.links
@@ -199,7 +199,7 @@ def _contract(graph, queue, clusters, window, contracted, i, j):
     join_chains(graph.block_size, graph.next_block, graph.last_block, i, j)
 
 
-@jit
+@jit_inner
 def _move_edges(graph, queue, window, i, j, limit):
     """Do lines 12 to 17 for all edges (j, h), whose bounds may not exceed `limit` from now on."""
     links, costs, halves, degree = graph.links, graph.costs, graph.halves, graph.degree
@@ -255,7 +255,7 @@ def _move_edges(graph, queue, window, i, j, limit):
     graph.sizes[TABLE_USED] += moved
 
 
-@jit
+@jit_inner
 def _join_node_costs(clusters, i, j):
     """Do lines 9 and 10; return the limits of penalty bounds on edges of i and of j from now on."""
     reduced = clusters.reduced
@@ -281,7 +281,7 @@ def _join_node_costs(clusters, i, j):
     return limit_i, limit_j
 
 
-@jit
+@jit_inner
 def _limit_bounds(graph, queue, i, limit):
     """Lower the bounds of all edges of cluster i to `limit`; drop dead edges from its list."""
     links, costs = graph.links, graph.costs

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit, jit_inner
 
 # Columns of `links`. END + s is the cluster at end s = 0, 1 of an edge.
 END = 0
@@ -168,7 +168,7 @@ def _fill(graph, edges, edge_costs):
     rebuild_table(graph)
 
 
-@jit
+@jit_inner
 def join_chains(block_size, next_block, last_block, i, j):
     """Append the blocks of cluster j to those of cluster i, except blocks that are empty."""
     last = last_block[i]
@@ -182,14 +182,14 @@ def join_chains(block_size, next_block, last_block, i, j):
     last_block[i] = last
 
 
-@jit
+@jit_inner
 def hash_pair(a, b):
     """Hash an unordered pair of clusters; its low bits choose the slot."""
     x = np.int64(min(a, b)) * FACTOR_LOW + np.int64(max(a, b)) * FACTOR_HIGH
     return x ^ (x >> 31)
 
 
-@jit
+@jit_inner
 def find_edge(links, table, mask, a, b, x):
     """Find the living edge between clusters a and b, or -1; x is `hash_pair(a, b)`."""
     fingerprint = x >> 31
@@ -207,7 +207,7 @@ def find_edge(links, table, mask, a, b, x):
     return np.int64(-1)
 
 
-@jit
+@jit_inner
 def insert_edge(table, mask, e, x):
     """Enter edge e under the hash x of its present ends; the caller counts."""
     slot = x & mask
@@ -216,7 +216,7 @@ def insert_edge(table, mask, e, x):
     table[slot] = ((x >> 31) << 32) | e
 
 
-@jit
+@jit_inner
 def rebuild_table(graph):
     """Enter the living edges anew, into as many slots as twice their number asks for."""
     links, table, sizes = graph.links, graph.table, graph.sizes
@@ -231,7 +231,7 @@ def rebuild_table(graph):
     sizes[TABLE_USED] = sizes[NUM_LIVING]
 
 
-@jit
+@jit_inner
 def table_is_full(sizes):
     """Tell whether so many slots are used that searches become long."""
     return sizes[TABLE_USED] * 10 > (sizes[TABLE_MASK] + 1) * 7

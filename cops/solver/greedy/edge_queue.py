@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit, jit_inner
 from cops.solver.greedy.contraction import COST, DEAD, NUM_EDGES, ORDER, PENALTY, PLACE, Graph
 
 # Values of PLACE besides bucket numbers (>= 0) and DEAD = -2.
@@ -102,7 +102,7 @@ def _fill(graph, queue):
     queue.sizes[LEVEL] = NUM_BUCKETS
 
 
-@jit
+@jit_inner
 def _bucket_of(scale, key):
     """Find the bucket of a key >= 0; it never falls as the key rises."""
     scaled = key * scale
@@ -165,7 +165,7 @@ def take(links, costs, heap_key, heap_tie, bucket_head, entries, scale, sizes):
             entry = entries[entry, NEXT_ENTRY]
 
 
-@jit
+@jit_inner
 def _is_current(links, costs, key, tie, e):
     """Tell whether a heap entry still says what its edge says."""
     return (
@@ -175,7 +175,7 @@ def _is_current(links, costs, key, tie, e):
     )
 
 
-@jit
+@jit_inner
 def _append(bucket_head, entries, sizes, bucket, e):
     entry = sizes[NUM_ENTRIES]
     entries[entry, EDGE] = e
@@ -184,7 +184,7 @@ def _append(bucket_head, entries, sizes, bucket, e):
     sizes[NUM_ENTRIES] = entry + 1
 
 
-@jit
+@jit_inner
 def _sweep_buckets(links, bucket_head, entries, sizes):
     """Write all lists anew, one entry for each edge that waits in a bucket."""
     bucket_head[:] = -1
@@ -195,7 +195,7 @@ def _sweep_buckets(links, bucket_head, entries, sizes):
             _append(bucket_head, entries, sizes, links[e, PLACE], e)
 
 
-@jit
+@jit_inner
 def _sweep_heap(links, costs, heap_key, heap_tie, sizes):
     """Drop the heap's stale entries and all but one of equal entries."""
     size = sizes[HEAP_SIZE]
@@ -211,7 +211,7 @@ def _sweep_heap(links, costs, heap_key, heap_tie, sizes):
         links[heap_tie[k] & 0xFFFFFFFF, PLACE] = IN_HEAP
 
 
-@jit
+@jit_inner
 def _push(keys, ties, sizes, key, tie):
     hole = sizes[HEAP_SIZE]
     sizes[HEAP_SIZE] = hole + 1
@@ -227,7 +227,7 @@ def _push(keys, ties, sizes, key, tie):
     ties[hole] = tie
 
 
-@jit
+@jit_inner
 def _drop_top(keys, ties, sizes):
     """Remove the best heap entry."""
     size = sizes[HEAP_SIZE] - 1

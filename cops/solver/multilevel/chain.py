@@ -145,7 +145,7 @@ def _move_from(graph, clusters, class_of, seeds, lacks, orders, patience, budget
     return total
 
 
-@jit_inline
+@jit_inner
 def make_chain(graph):
     """Allocate for a graph; no node is met."""
     num_nodes = graph.node_costs.shape[0]
@@ -235,7 +235,7 @@ def _advance(graph, clusters, class_of, u, own, target, source, number, chain, r
         How many neighbours are listed in `chain.changed`; one with two links may be there twice.
         And how many links were visited.
     """
-    num_links = load_labels(graph, u, 0, True, chain.nodes, chain.row)
+    num_links = load_labels(graph, u, chain.nodes, chain.row)
     num_changed = _update_met(clusters, own, target, number, num_links, chain)
     # Only now, as there may be a second link to the same node, all of whose links are summed here.
     num_changed, visits = _meet(
@@ -277,7 +277,7 @@ def _meet(graph, clusters, class_of, target, source, number, num_links, num_chan
         if source >= 0 and clusters[v] != source:
             continue
         chain.met[v] = number
-        visits += _sum_both(graph, clusters, class_of, v, target, chain, room.row)
+        visits += _sum_both(graph, clusters, class_of, np.int64(v), target, chain, room.row)
         chain.changed[num_changed] = v
         num_changed += 1
     return num_changed, visits
@@ -289,7 +289,7 @@ def _sum_both(graph, clusters, class_of, v, target, chain, row):
     own = clusters[v]
     inside = np.float64(0.0)
     towards = np.float64(0.0)
-    num_links = load_labels(graph, v, 0, True, clusters, row)
+    num_links = load_labels(graph, v, clusters, row)
     for i in range(num_links):
         cost = np.float64(row.costs[i])
         inside += cost if row.labels[i] == own else 0.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass
+from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
 
 
 class Numbers(NamedTuple):
@@ -31,7 +31,7 @@ class Numbers(NamedTuple):
     num_unused: npt.NDArray[np.int64]
 
 
-@jit_inline
+@jit_inner
 def count_sizes(clusters, first, num_numbers):
     """Count the nodes of each cluster, and stack the free numbers first .. num_numbers - 1."""
     numbers = Numbers(

@@ -85,7 +85,7 @@ def _sum_lack(graph, partitionable, clusters, class_of, v, row):
     best = graph.best[v]
     lack = -np.float64(graph.node_costs[v, class_of[own]])
     mass = np.float64(0.0)
-    count = load_labels(graph, v, 0, True, clusters, row)
+    count = load_labels(graph, v, clusters, row)
     for i in range(count):
         cost = np.float64(row.costs[i])
         mass += abs(cost)
@@ -134,7 +134,7 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
                 unused += 1
             target = np.int64(unused)
             class_of[target] = best
-        lack, _ = _sum_lack(graph, partitionable, clusters, class_of, seed, room.row)
+        lack, _ = _sum_lack(graph, partitionable, clusters, class_of, np.int64(seed), room.row)
         begin_chain(chain, seed, number, lack)
         gain, links = grow_chain(
             graph, clusters, class_of, seed, target, any_source, number, patience, chain, room

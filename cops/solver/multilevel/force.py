@@ -160,7 +160,7 @@ def _write_shares(graph, partitionable, clusters, class_of, seeds, begin, end, r
         if not seeds[v]:
             continue
         own = clusters[v]
-        count = load_labels(graph, v, 0, True, clusters, row)
+        count = load_labels(graph, v, clusters, row)
         inside, _ = sum_sides(row, count, own)
         stay = inside - graph.node_costs[v, class_of[own]]
         tally.stamp[own] = v + 1  # so that it is not listed
@@ -178,7 +178,7 @@ def _write_shares(graph, partitionable, clusters, class_of, seeds, begin, end, r
 @jit_inner_pass
 def _load_row(graph, v, clusters, trial):
     """Load the row of v; return its length, and the sum of the edges into the cluster of v."""
-    count = load_labels(graph, v, 0, True, clusters, trial.row)
+    count = load_labels(graph, v, clusters, trial.row)
     trial.counts[LINKS] += count
     inside, _ = sum_sides(trial.row, count, clusters[v])
     return count, inside
@@ -264,7 +264,7 @@ def _move(graph, clusters, class_of, v, target, new_class, trial):
         leave(numbers, own, num_classes)
         numbers.size[target] += 1
         clusters[v] = target
-    count = load_labels(graph, v, 0, True, trial.nodes, trial.near)
+    count = load_labels(graph, v, trial.nodes, trial.near)
     trial.counts[LINKS] += count
     for i in range(count):
         u = trial.near.labels[i]
@@ -290,7 +290,7 @@ def _answer(graph, partitionable, clusters, class_of, seed, trial):
         if v == seed or asked > MAX_ANSWERS:
             continue
         own = clusters[v]
-        count = load_labels(graph, v, 0, True, clusters, trial.row)
+        count = load_labels(graph, v, clusters, trial.row)
         trial.counts[LINKS] += count
         inside, outside = sum_sides(trial.row, count, own)
         stay = inside - graph.node_costs[v, class_of[own]]

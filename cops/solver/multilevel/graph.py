@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.build import make_graph
-from cops.solver.multilevel.rows import MISSING, Graph, load_labels, make_row
+from cops.solver.multilevel.rows import MISSING, Graph, load_earlier, make_row
 from cops.solver.parallel import ALONE, Workers, cut_into_blocks
 
 Labels = npt.NDArray[np.int32]
@@ -351,7 +351,7 @@ def _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, cos
     for c in range(begin, end):
         earlier = num_edges
         for m in range(first[c], first[c + 1]):
-            count = load_labels(graph, members[m], 0, False, clusters, row)
+            count = load_earlier(graph, np.int64(members[m]), np.int64(0), clusters, row)
             for i in range(count):
                 other = row.labels[i]
                 if other == c:

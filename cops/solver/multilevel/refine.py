@@ -26,12 +26,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass
+from cops.solver._jit import jit, jit_inner_pass, jit_step
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
     Graph,
     add_up,
+    load_earlier,
     load_labels,
     make_row,
     make_tally,
@@ -106,7 +107,7 @@ def _pass_constrained(
         own = clusters[v]
         # Deep inside a segment the node stays. Nothing can gain more than the sum of the other
         # positive edges, and nothing without contact more than 0.
-        count = load_labels(graph, v, 0, True, clusters, row)
+        count = load_labels(graph, v, clusters, row)
         inside, outside = sum_sides(row, count, own)
         stay = inside - graph.node_costs[v, class_of[own]]
         if stay >= outside:
@@ -141,7 +142,7 @@ def _pass_constrained(
     return total
 
 
-@jit_inline
+@jit_step
 def find_contact(graph, v, class_of, tally, num_touched, best, threshold):
     """Find the neighbouring cluster where v gains most, and more than `threshold`; else `best`."""
     for t in range(num_touched):
@@ -154,7 +155,7 @@ def find_contact(graph, v, class_of, tally, num_touched, best, threshold):
     return best, threshold
 
 
-@jit_inline
+@jit_step
 def find_class(graph, v, partitionable, tally, now, threshold):
     """Find the class for which v gains most without contact, and more than `threshold`; else -1.
 
@@ -248,7 +249,7 @@ def _sum_labelling(graph, clusters, class_of, row):
     cost = np.float64(0.0)
     for v in range(clusters.size):
         cost += graph.node_costs[v, class_of[clusters[v]]]
-        count = load_labels(graph, v, 0, False, clusters, row)
+        count = load_earlier(graph, v, np.int64(0), clusters, row)
         for i in range(count):
             cost += row.costs[i] if row.labels[i] != clusters[v] else 0.0
     return cost

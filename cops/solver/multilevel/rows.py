@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline
+from cops.solver._jit import jit_inline, jit_inner, jit_step
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
@@ -89,33 +89,43 @@ class Tally(NamedTuple):
     touched: npt.NDArray[np.int32]
 
 
-@jit_inline
+@jit_inner
 def make_row(graph):
     """Allocate room for the longest row of a graph."""
     return Row(np.empty(graph.longest, np.int32), np.empty(graph.longest, np.float32))
 
 
-@jit_inline
+@jit_inner
 def make_tally(row, weight):
     """Allocate what is to be known of the labels 0 .. C - 1 beside their `weight` (C,)."""
     return Tally(weight, np.full(len(weight), -1, np.int64), np.empty_like(row.labels))
 
 
-@jit_inline
-def load_labels(graph, v, lowest, both, labels_of, row):
+@jit_step
+def load_labels(graph, v, labels_of, row):
     """Write the labels of the neighbours of node v and the costs of the edges to them.
 
     Args:
-        graph: with forward links if `both`.
+        graph: with forward links.
         v: the node.
-        lowest: neighbours of smaller index are left out.
-        both: False: backward links only.
         labels_of: (n,) int32, label of each node.
         row: written from the front.
 
     Returns:
         How many there are.
     """
+    return _load(graph, v, 0, True, labels_of, row)
+
+
+@jit_step
+def load_earlier(graph, v, lowest, labels_of, row):
+    """Do `load_labels` for neighbours of smaller index than v, but none below `lowest`."""
+    return _load(graph, v, lowest, False, labels_of, row)
+
+
+@jit_inline
+def _load(graph, v, lowest, both, labels_of, row):
+    """Load the neighbours from `lowest` on; those of larger index only if `both`."""
     count = 0
     if graph.offsets.size > 0:
         for r in range(graph.offsets.size):
@@ -142,7 +152,7 @@ def load_labels(graph, v, lowest, both, labels_of, row):
     return count
 
 
-@jit_inline
+@jit_step
 def add_up(row, count, now, tally):
     """Sum the costs of a row by label, in the order of the row.
 
@@ -171,7 +181,7 @@ def add_up(row, count, now, tally):
     return num_touched
 
 
-@jit_inline
+@jit_step
 def sum_sides(row, count, label):
     """Return the sum of the costs with this label, and that of the other positive ones."""
     inside = np.float32(0.0)
@@ -184,7 +194,7 @@ def sum_sides(row, count, label):
     return inside, outside
 
 
-@jit_inline
+@jit_step
 def wake_neighbours(graph, v, clusters, waiting):
     """Set `waiting` for the neighbours that may want to move now that v has joined its cluster.
 

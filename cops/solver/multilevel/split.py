@@ -216,7 +216,7 @@ def _advance(graph, clusters, u, own, number, part):
         How many neighbours are listed in `part.changed`; one with two links is there twice. And
         how many links were visited.
     """
-    num_links = load_labels(graph, u, 0, True, part.nodes, part.row)
+    num_links = load_labels(graph, u, part.nodes, part.row)
     num_changed = 0
     for i in range(num_links):
         v = part.row.labels[i]
@@ -239,9 +239,9 @@ def _take_off(graph, clusters, own, new, count, part):
     # Invariant: `inside` is right for the nodes of the part before p, and that of the nodes left
     # behind no longer counts their edges to these.
     for p in range(count):
-        u = part.members[p]
+        u = np.int64(part.members[p])
         part.inside[u] = 0.0
-        for i in range(load_labels(graph, u, 0, True, part.nodes, part.row)):
+        for i in range(load_labels(graph, u, part.nodes, part.row)):
             v = part.row.labels[i]
             if clusters[v] == new:
                 part.inside[u] += part.row.costs[i]
@@ -270,7 +270,7 @@ def _list_seeds(graph, clusters, begin, end, row, inside, seeds):
             continue
         pays_uncut = np.float64(0.0)
         pays_cut = np.float64(0.0)
-        for i in range(load_labels(graph, v, 0, True, clusters, row)):
+        for i in range(load_labels(graph, v, clusters, row)):
             cost = np.float64(row.costs[i]) if row.labels[i] == own else 0.0
             pays_uncut += max(cost, 0.0)
             pays_cut += max(-cost, 0.0)

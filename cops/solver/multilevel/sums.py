@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline
+from cops.solver._jit import jit_step
 
 # A move must gain more than this share of what the node has now: rounding is no reason to move.
 RELATIVE_GAIN = 1e-6
@@ -39,7 +39,7 @@ class Sums(NamedTuple):
     best: npt.NDArray[np.int32]
 
 
-@jit_inline
+@jit_step
 def lowest_sum(sums, cluster, node_costs, node):
     """Return the minimum over k of sums.costs[cluster, k] + node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
@@ -55,7 +55,7 @@ def lowest_sum(sums, cluster, node_costs, node):
     return min(min(a, b), min(c, d))
 
 
-@jit_inline
+@jit_step
 def lowest_difference(sums, cluster, node_costs, node):
     """Return the minimum over k of sums.costs[cluster, k] - node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
@@ -71,7 +71,7 @@ def lowest_difference(sums, cluster, node_costs, node):
     return min(min(a, b), min(c, d))
 
 
-@jit_inline
+@jit_step
 def find_lowest(sums, cluster, low):
     """Find the first class k with sums.costs[cluster, k] == low, which must exist."""
     lowest = 0
@@ -80,7 +80,7 @@ def find_lowest(sums, cluster, low):
     return lowest
 
 
-@jit_inline
+@jit_step
 def found_cluster(sums, cluster, graph, node):
     """Make a cluster of one node; its lowest cost is 0, as node costs are reduced."""
     for k in range(sums.costs.shape[1]):
@@ -89,7 +89,7 @@ def found_cluster(sums, cluster, graph, node):
     sums.best[cluster] = graph.best[node]
 
 
-@jit_inline
+@jit_step
 def add_to_cluster(sums, cluster, graph, node):
     """Add the node's costs to its cluster's, and renew the cluster's lowest cost and best class."""
     least = sums.low[cluster]
@@ -104,7 +104,7 @@ def add_to_cluster(sums, cluster, graph, node):
         sums.best[cluster] = find_lowest(sums, cluster, least)
 
 
-@jit_inline
+@jit_step
 def take_from_cluster(sums, cluster, graph, node, is_last, low):
     """Take the node's costs from its cluster's, whose lowest cost without it is `low`."""
     for k in range(sums.costs.shape[1]):
@@ -117,7 +117,7 @@ def take_from_cluster(sums, cluster, graph, node, is_last, low):
         sums.best[cluster] = find_lowest(sums, cluster, low)
 
 
-@jit_inline
+@jit_step
 def gain_of_joining(weight, sums, cluster, graph, node):
     """Return what the node gains by joining a cluster to which it has edges of this sum."""
     gain = weight
@@ -126,7 +126,7 @@ def gain_of_joining(weight, sums, cluster, graph, node):
     return gain
 
 
-@jit_inline
+@jit_step
 def least_gain_of_joining(weight, sums, cluster, graph, node):
     """Bound `gain_of_joining` from below, by the best classes of both sides only."""
     of_cluster = graph.node_costs[node, sums.best[cluster]]
@@ -134,7 +134,7 @@ def least_gain_of_joining(weight, sums, cluster, graph, node):
     return weight - min(of_cluster, of_node)
 
 
-@jit_inline
+@jit_step
 def find_candidate(graph, node, tally, num_touched, sums, threshold, best):
     """Find the cluster for which the node gains most.
 
@@ -150,11 +150,11 @@ def find_candidate(graph, node, tally, num_touched, sums, threshold, best):
     # The best candidate gains this much at least, so those with less need no minimum.
     floor = threshold
     for t in range(num_touched):
-        c = tally.touched[t]
+        c = np.int64(tally.touched[t])
         if tally.weight[c] > floor:
             floor = max(floor, least_gain_of_joining(tally.weight[c], sums, c, graph, node))
     for t in range(num_touched):
-        c = tally.touched[t]
+        c = np.int64(tally.touched[t])
         if tally.weight[c] >= floor and tally.weight[c] > threshold:
             gain = gain_of_joining(tally.weight[c], sums, c, graph, node)
             if gain > threshold:

@@ -16,6 +16,7 @@ from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, number_by_first, take_unused
 from cops.solver.multilevel.rows import (
     add_up,
+    load_earlier,
     load_labels,
     make_row,
     make_tally,
@@ -66,16 +67,16 @@ def first_sweep(graph, begin, end, clusters):
 @jit_inner_pass
 def _sweep_range(graph, begin, end, clusters, sums, row, tally):
     """Do the pass of `first_sweep`."""
-    num_clusters = 0
+    num_clusters = np.int64(0)
     # Invariant: nodes begin .. v - 1 have clusters 0 .. num_clusters - 1, and `sums` are theirs.
     for v in range(begin, end):
-        count = load_labels(graph, v, begin, False, clusters, row)
+        count = load_earlier(graph, v, begin, clusters, row)
         best = -1
         if count > 0:
             best = _guess_cluster(graph, v, row, count, sums)
         if best < 0:
             num_touched = add_up(row, count, v, tally)
-            best = find_candidate(graph, v, tally, num_touched, sums, np.float32(0.0), -1)
+            best = find_candidate(graph, v, tally, num_touched, sums, np.float32(0.0), np.int64(-1))
         if best < 0:
             best = num_clusters
             num_clusters += 1
@@ -91,9 +92,9 @@ def _guess_cluster(graph, v, row, count, sums):
     """Return the first neighbour's cluster if no other can be better, else -1."""
     # Inside a segment it wins by far. It has won if its gain exceeds what all other links together
     # could bring.
-    guess = row.labels[0]
-    best = -1
-    inside, outside = sum_sides(row, count, guess)
+    best = np.int64(-1)
+    inside, outside = sum_sides(row, count, row.labels[0])
+    guess = np.int64(row.labels[0])
     if inside > outside and gain_of_joining(inside, sums, guess, graph, v) > outside:
         best = guess
     return best
@@ -144,7 +145,7 @@ def _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally):
         shared = numbers.size[own] > 1
         tally.stamp[own] = now
         tally.weight[own] = 0.0
-        count = load_labels(graph, v, 0, True, clusters, row)
+        count = load_labels(graph, v, clusters, row)
         num_touched = add_up(row, count, now, tally)
         # Gains are those over standing alone, which is 0.
         low_without = 0.0
@@ -162,7 +163,7 @@ def _pass_freely(graph, number, clusters, sums, numbers, waiting, row, tally):
             continue
         num_moves += 1
         leave(numbers, own, 0)
-        take_from_cluster(sums, own, graph, v, not shared, low_without)
+        take_from_cluster(sums, np.int64(own), graph, v, not shared, low_without)
         if best < 0:
             best = take_unused(numbers)
         add_to_cluster(sums, best, graph, v)

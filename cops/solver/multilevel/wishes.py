@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass
+from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_step
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
@@ -47,7 +47,7 @@ class Room(NamedTuple):
     weight: npt.NDArray[np.float64]
 
 
-@jit_inline
+@jit_inner
 def make_room(graph, class_of):
     """Allocate for a labelling of a graph."""
     return Room(make_row(graph), np.empty(class_of.size, np.float64))
@@ -56,11 +56,12 @@ def make_room(graph, class_of):
 @jit_inner_pass
 def find_targets(graph, clusters, class_of, v, room):
     """Find the clusters to which v would rather move; return the number of its links, too."""
-    num_links = load_labels(graph, v, 0, True, clusters, room.row)
-    return _compare(graph, clusters, class_of, v, num_links, room), num_links
+    node = np.int64(v)
+    num_links = load_labels(graph, node, clusters, room.row)
+    return _compare(graph, clusters, class_of, node, num_links, room), num_links
 
 
-@jit_inline
+@jit_step
 def _compare(graph, clusters, class_of, v, num_links, room):
     """Compare the clusters next to v, whose row is loaded."""
     row, weight = room.row, room.weight
@@ -134,7 +135,7 @@ def _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lac
     for v in range(begin, end):
         if not waiting[v]:
             continue
-        num_links = load_labels(graph, v, 0, True, clusters, room.row)
+        num_links = load_labels(graph, v, clusters, room.row)
         mass = np.float64(0.0)
         for i in range(num_links):
             mass += abs(room.row.costs[i])
