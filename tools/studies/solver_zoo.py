@@ -12,8 +12,9 @@ table has a row per shape and solver: how many instances end above greedy by mor
 |energy|, by how much at most, and the recipe of the worst; and how many end below. "multilevel-3"
 has three cycles of refinement. --large adds planted problems of the sizes of images (a kind is
 SIZE:NOISE), which take seconds each. --costs adds real costs: all problems in a folder, such as
-those of a trained network that `benchmark_solver.py --dump FOLDER` writes. Exit status: 1 if an
-instance has ended above greedy.
+those of a trained network that `benchmark_solver.py --dump FOLDER` writes. With --mwc each is
+solved as multiway cut, too, where no class has several clusters. Exit status: 1 if an instance has
+ended above greedy.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ TOLERANCE = 1e-5
 # Problems from files have a shape that begins so, and goes on with the name of their folder. The
 # path stands for the kind of costs.
 REAL = "real costs: "
+MWC = ", MWC"  # ends the shape of those whose classes may all have one cluster only
 LARGE = "large planted"
 LARGE_COSTS = tuple(
     f"{size}:{noise}" for size in ("64x128", "160x160", "256x512") for noise in (1, 2, 3, 6)
@@ -99,7 +101,10 @@ def make_problem(instance: Instance) -> Problem:
     """Make the problem of a recipe."""
     shape, costs, number = instance
     if shape.startswith(REAL):
-        return load_problem(Path(costs))
+        problem = load_problem(Path(costs))
+        if shape.endswith(MWC):
+            return problem._replace(partitionable=np.zeros_like(problem.partitionable))
+        return problem
     if shape == LARGE:
         name, _, noise = costs.partition(":")
         *size, num_things = SIZES[name]
@@ -133,7 +138,9 @@ def make_problem(instance: Instance) -> Problem:
     )
 
 
-def instances(number: int, large: int, folders: list[Path]) -> Iterator[Instance]:
+def instances(
+    number: int, large: int, folders: list[Path], mwc: bool = False
+) -> Iterator[Instance]:
     """List recipes: so many small and large ones, as many of each kind, and those of folders."""
     kinds = [(shape, costs) for shape in SHAPES for costs in COSTS]
     for n in range(number):
@@ -143,6 +150,8 @@ def instances(number: int, large: int, folders: list[Path]) -> Iterator[Instance
     for folder in folders:
         for path in sorted(folder.glob("*.npz")):
             yield Instance(REAL + folder.name, str(path), 0)
+            if mwc:
+                yield Instance(REAL + folder.name + MWC, str(path), 0)
 
 
 def excess(instance: Instance, names: list[str]) -> list[float]:
@@ -156,7 +165,7 @@ def excess(instance: Instance, names: list[str]) -> list[float]:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Solve all instances, and sum up by shape and solver."""
     found: dict[tuple[str, str], list[tuple[float, Instance]]] = {}
-    recipes = list(instances(options.number, options.large, options.costs))
+    recipes = list(instances(options.number, options.large, options.costs, options.mwc))
     for done, instance in enumerate(recipes):
         for name, value in zip(options.solvers, excess(instance, options.solvers), strict=True):
             found.setdefault((instance.shape, name), []).append((value, instance))
@@ -189,6 +198,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--number", type=int, default=5000, help="of instances")
     add("--large", type=int, default=0, help="planted ones of images' sizes besides")
     add("--costs", nargs="+", type=input_folder, default=[], metavar="FOLDER")
+    add("--mwc", action="store_true", help="solve --costs as multiway cut as well")
     add("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     add("--json", type=output_file, help="write the table here, too")
     add("--show", nargs=3, metavar=("SHAPE", "COSTS", "NUMBER"))
@@ -203,6 +213,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     for folder in options.costs:
         if not any(folder.glob("*.npz")):
             parser.error(f"{folder} holds no .npz: benchmark_solver.py --dump {folder} writes some")
+    if options.mwc and not options.costs:
+        parser.error("--mwc goes with --costs FOLDER")
     if options.number + options.large + len(options.costs) == 0:
         parser.error("nothing to solve: give --number, --large or --costs")
     return options

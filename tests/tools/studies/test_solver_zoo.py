@@ -37,6 +37,21 @@ def test_real_costs_are_a_row_for_each_folder(tmp_path, capsys):
     assert "| real costs: scenes |" in table and "| real costs: nuclei |" in table
 
 
+def test_real_costs_are_solved_as_multiway_cut_too(tmp_path, capsys):
+    folder = tmp_path / "nuclei"
+    folder.mkdir()
+    problem = solver_zoo.make_problem(solver_zoo.Instance("grid", "smooth", 2))
+    np.savez(folder / "image.npz", **problem._asdict())
+    amwc, mwc = solver_zoo.instances(0, 0, [folder], mwc=True)
+    assert problem.partitionable.any()
+    assert solver_zoo.make_problem(amwc).partitionable.any()
+    assert not solver_zoo.make_problem(mwc).partitionable.any()
+    options = ["--number", "0", "--solvers", "auto", "--costs", str(folder), "--mwc"]
+    assert solver_zoo.main(options) == 0
+    table = capsys.readouterr().out
+    assert "| real costs: nuclei      |" in table and "| real costs: nuclei, MWC |" in table
+
+
 def test_large_planted_problems_have_recipes(capsys):
     problem = solver_zoo.make_problem(solver_zoo.Instance(solver_zoo.LARGE, "64x128:3", 1))
     assert problem.node_costs.shape == (64 * 128, 19)
@@ -50,7 +65,13 @@ def test_large_planted_problems_have_recipes(capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--number", "0"], ["--large", "-1"], ["--show", "star", "64x128:1", "0"], ["--costs", "."]],
+    [
+        ["--number", "0"],
+        ["--large", "-1"],
+        ["--show", "star", "64x128:1", "0"],
+        ["--costs", "."],
+        ["--mwc"],
+    ],
 )
 def test_what_cannot_be_done_is_refused(wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
