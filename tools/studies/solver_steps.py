@@ -10,7 +10,8 @@ for the pre-training losses, and for a random direction as long as the first.
 
 A gradient that is right raises quality at small rates on the images it was taken from. One that
 also says something about other images raises it there. --edge-offsets begins at networks whose edge
-costs are all moved by a constant, which calibration would take back.
+costs are all moved by a constant, which calibration would take back. --agreement asks less: whether
+the gradients of the two sets of images point the same way.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from panoptic_tools.studies.library.steps import (
     RANDOM,
     Standing,
     adam_step,
+    agreement,
     edges_moved,
     random_step,
     standing,
@@ -67,6 +69,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="X",
         help="added to all edge costs of the network before (default 0)",
     )
+    text = "also measure the cosine between the gradients of the two sets"
+    parser.add_argument("--agreement", action="store_true", help=text)
     parser.add_argument("--json", type=output_file, help="also write all figures here")
     parser.add_argument("opts", nargs="*", help="config keys and values, after --")
     parsed = parser.parse_args(arguments)
@@ -113,6 +117,16 @@ def follow(
     return [{"direction": "start", "rate": 0.0, **start}, *figures]
 
 
+def agreements(
+    model: Any, own: Sequence[list[dict]], others: Sequence[list[dict]], seed: int
+) -> list[dict[str, Any]]:
+    """Return a dict per loss: "direction", and as "cosine" the `agreement` of the two sets."""
+    return [
+        {"direction": name, "cosine": agreement(model, own, others, loss, seed)}
+        for name, loss in LOSSES.items()
+    ]
+
+
 def as_markdown(figures: Sequence[dict[str, Any]], measure: str) -> str:
     """Return a table of the changes of one measure: rows are directions, columns rates.
 
@@ -126,12 +140,14 @@ def as_markdown(figures: Sequence[dict[str, Any]], measure: str) -> str:
 
     def cell(direction: str, where: str, rate: float) -> str:
         values = [
-            f[where][measure] for f in figures if (f["direction"], f["rate"]) == (direction, rate)
+            f[where][measure]
+            for f in figures
+            if (f["direction"], f.get("rate")) == (direction, rate)
         ]
         mean = f"{statistics.fmean(values):+.2f}"
         return mean if len(values) == 1 else f"{mean} ({min(values):+.2f} to {max(values):+.2f})"
 
-    rates = sorted({f["rate"] for f in figures if f["direction"] != "start"})
+    rates = sorted({f["rate"] for f in figures if f["direction"] != "start" and "rate" in f})
     rows = [
         [f"{direction}, {images}", *(cell(direction, where, rate) for rate in rates)]
         for direction in (*LOSSES, RANDOM)
@@ -156,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             loader = training_batches(cfg)
             own, others = ([next(loader) for _ in range(options.batches)] for _ in range(2))
             with edges_moved(model, offset):
-                figures += [
-                    {"edge_offset": offset, "seed": seed, **figure}
-                    for figure in follow(model, own, others, options.rates, seed)
-                ]
+                found = follow(model, own, others, options.rates, seed)
+                if options.agreement:
+                    found += agreements(model, own, others, seed)
+            figures += [{"edge_offset": offset, "seed": seed, **figure} for figure in found]
         everything += figures
         print(describe(figures, offset, options.batches))
     if options.json:
@@ -175,7 +191,12 @@ def describe(figures: Sequence[dict[str, Any]], offset: float, batches: int) -> 
         start = [figure[where] for figure in figures if figure["direction"] == "start"]
         means = {name: statistics.fmean(s[name] for s in start) for name in Standing._fields}
         lines.append(f"{images}: " + ", ".join(f"{k} {mean:.2f}" for k, mean in means.items()))
-    moved = any(figure["direction"] != "start" for figure in figures)
+    for name in LOSSES:
+        cosines = [f["cosine"] for f in figures if f["direction"] == name and "cosine" in f]
+        if cosines:
+            values = ", ".join(f"{cosine:.2f}" for cosine in cosines)
+            lines.append(f"cosine of the gradients of the two sets, {name}: {values}")
+    moved = any(figure.get("rate") for figure in figures)
     tables = [as_markdown(figures, name) for name in Standing._fields] if moved else []
     return "\n".join([*lines, "", *tables])
 

@@ -31,6 +31,21 @@ def test_a_weight_without_gradient_stays():
     assert used.item() == -1 and unused.item() == 0
 
 
+def test_agreement_is_the_cosine_of_the_means():
+    """Means (1, 0) and (1, 1): 1 / sqrt(2). A set agrees with itself, and not with its opposite."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    first = [torch.tensor([3.0, 2.0]), torch.tensor([-1.0, -2.0])]
+    second = [torch.tensor([1.0, 1.0])]
+
+    def loss(network, x):
+        return (network.weight * x).sum()
+
+    assert steps.agreement(model, first, second, loss, 0) == pytest.approx(1 / math.sqrt(2))
+    assert steps.agreement(model, first, first, loss, 0) == pytest.approx(1)
+    opposite = [-x for x in second]
+    assert steps.agreement(model, second, opposite, loss, 0) == pytest.approx(-1)
+
+
 def test_a_random_step_is_as_long():
     like = [torch.tensor([3.0, 4.0]), torch.zeros(2, 2), torch.tensor([0.5])]
     first, again, other = (steps.random_step(like, seed) for seed in (0, 0, 1))
@@ -92,11 +107,16 @@ def test_program(tmp_path, capsys, monkeypatch):
     config = ["--config-file", str(ROOT / "configs/cops/scenes/full.yaml")]
     output = tmp_path / "figures.json"
     chosen = ["--batches", "2", "--rates", "0.001", "--edge-offsets", "0", "1"]
+    chosen.append("--agreement")
     assert solver_steps.main([*config, *chosen, "--json", str(output), "--", *small]) == 0
     text = capsys.readouterr().out
     assert text.count("2 batches, seeds 0;") == 2 and "| change of quality " in text
     written = json.loads(output.read_text())
-    assert len(written) == 2 * (1 + 3) and {figure["edge_offset"] for figure in written} == {0, 1}
+    assert text.count("cosine of the gradients of the two sets, ") == 2 * len(steps.LOSSES)
+    assert len(written) == 2 * (1 + 3 + 2) and {figure["edge_offset"] for figure in written} == {
+        0,
+        1,
+    }
 
 
 def test_without_rates_the_network_is_measured_as_it_is(monkeypatch):

@@ -71,8 +71,10 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def adam_step(model: nn.Module, batches: Sequence[Batch], loss: Loss, seed: int) -> Step:
-    """Return the step of rate 1 that lowers the mean of a loss over some batches.
+def _moments(
+    model: nn.Module, batches: Sequence[Batch], loss: Loss, seed: int
+) -> tuple[Step, Step]:
+    """Return the mean of the gradients of some batches, and that of their squares.
 
     Args:
         model: in training mode; unchanged.
@@ -90,8 +92,42 @@ def adam_step(model: nn.Module, batches: Sequence[Batch], loss: Loss, seed: int)
                 if gradient is not None:
                     mean += gradient / len(batches)
                     square += gradient.square() / len(batches)
+    return means, squares
+
+
+def adam_step(model: nn.Module, batches: Sequence[Batch], loss: Loss, seed: int) -> Step:
+    """Return the step of rate 1 that lowers the mean of a loss over some batches.
+
+    Args:
+        model: in training mode; unchanged.
+        batches: as `model` takes them.
+        loss: of the model and a batch.
+        seed: of what the loss draws.
+    """
+    means, squares = _moments(model, batches, loss, seed)
     # A weight without a gradient does not move.
     return [-m / s.sqrt().clamp(min=1e-30) for m, s in zip(means, squares, strict=True)]
+
+
+def agreement(
+    model: nn.Module, first: Sequence[Batch], second: Sequence[Batch], loss: Loss, seed: int
+) -> float:
+    """Return the cosine between the mean gradients of two sets of batches.
+
+    Near 1 the sets agree where to go. Near 0 a step for the one means nothing for the other.
+
+    Args:
+        model: in training mode; unchanged.
+        first: batches, as `model` takes them.
+        second: others.
+        loss: of the model and a batch.
+        seed: of what the loss draws.
+    """
+    flat = [
+        torch.cat([mean.flatten() for mean in _moments(model, batches, loss, seed)[0]])
+        for batches in (first, second)
+    ]
+    return float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0))
 
 
 def random_step(like: Step, seed: int) -> Step:
