@@ -7,6 +7,7 @@ under its own name, the old or the new one, or none. Standard library only: ever
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -99,6 +100,8 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     trial = folder / f".writable.{os.getpid()}.tmp"
     with naming(folder):
+        if os.path.lexists(folder) and not os.path.exists(folder):  # mkdir would say "File exists"
+            raise OSError(errno.ENOENT, "it is a link that leads nowhere")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(trial, "wb") as file:

@@ -70,6 +70,14 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path: P
     assert caught.value.filename == str(tmp_path / "file/out")
 
 
+@pytest.mark.parametrize("target", ["nowhere", "link"], ids=["dangling", "a loop"])
+def test_a_link_that_leads_nowhere_is_called_so(tmp_path, target):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(OSError, match="it is a link that leads nowhere") as error:
+        require_writable(tmp_path / "link")
+    assert error.value.filename == str(tmp_path / "link")
+
+
 def test_a_kill_leaves_the_old_file_and_a_part_that_can_be_removed(tmp_path: Path) -> None:
     for name in ("mine.pth", "other.pth"):
         (tmp_path / name).write_bytes(b"old")
