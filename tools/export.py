@@ -49,7 +49,7 @@ MOST_DIFFERENCE, MOST_PIXELS = 1e-3, 1e-3
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, whole=True)
-    parser.add_argument("checkpoint", type=input_file, help="of tools/train_net.py")
+    parser.add_argument("checkpoint", type=input_file, help="of panoptic-train")
     parser.add_argument("--output", type=output_folder, required=True, metavar="FOLDER")
     parser.add_argument("--images", type=input_file, nargs="+", default=[], metavar="IMAGE")
     parser.add_argument("--config-file", default="", metavar="YAML", help="instead of the stored")

@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ImportError, OSError, ValueError) as error:
         return refuse(__file__, error, FAULTY)
     if annotated:
-        print("Check the result: python tools/check_dataset.py cityscapes_fine_panoptic_val")
+        print("Check the result: panoptic-check cityscapes_fine_panoptic_val")
     return 0
 
 

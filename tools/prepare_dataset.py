@@ -201,7 +201,7 @@ def _advise(out: Path, classes: Sequence[dict[str, Any]], splits: Sequence[str])
         name, images = f"{out.resolve().name}_{split}", out / split
         annotations = f"{out / f'panoptic_{split}.json'}", f"{out / f'panoptic_{split}'}"
         print(
-            f"check: python tools/check_dataset.py {name} --images {images} --json {annotations[0]}"
+            f"check: panoptic-check {name} --images {images} --json {annotations[0]}"
             f" --png {annotations[1]}"
         )
         print(f"use: --register {name} {images} {annotations[0]} {annotations[1]}")

@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         return refuse(__file__, "no image could be prepared")
     out = options.out
     print(
-        f"Check the result: python tools/check_dataset.py cells --images {out}/train"
+        f"Check the result: panoptic-check cells --images {out}/train"
         f" --json {out}/panoptic_train.json --png {out}/panoptic_train"
     )
     return 1 if total.problems else 0

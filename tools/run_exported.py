@@ -39,7 +39,7 @@ from panoptic_tools.arguments import (
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, whole=True)
-    parser.add_argument("model", type=input_folder, help="folder of tools/export.py")
+    parser.add_argument("model", type=input_folder, help="folder of panoptic-export")
     parser.add_argument("images", type=input_file, nargs="+", metavar="IMAGE")
     parser.add_argument("--output", type=output_folder, default=Path("results"), metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=0, help="of onnxruntime; 0: its choice")

@@ -92,9 +92,7 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
 def _refuse(problems: Sequence[str], path: str) -> None:
     """Raise the first problems, if there is any."""
     if problems:
-        raise ValueError(
-            f"{path}: {'; '.join(problems[:3])}. tools/check_dataset.py lists everything"
-        )
+        raise ValueError(f"{path}: {'; '.join(problems[:3])}. panoptic-check lists everything")
 
 
 def _refuse_problems(
@@ -222,7 +220,7 @@ def read_record_ids(record: Mapping[str, Any], size: tuple[int, int]) -> IntArra
     if unknown:
         raise DataFileError(
             f"{path}: ids {unknown[:5]} ({len(unknown)} in all) are not in segments_info of image"
-            f" {record.get('image_id')}. tools/check_dataset.py lists everything"
+            f" {record.get('image_id')}. panoptic-check lists everything"
         )
     return id_map
 

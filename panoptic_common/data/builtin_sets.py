@@ -43,9 +43,9 @@ ANNOTATED = (
 HINTS = {
     "coco": "COCO: unpack panoptic_annotations_trainval2017.zip and the PNG archives inside it; "
     "DETECTRON2_DATASETS names the folder above coco/",
-    "cityscapes": "Cityscapes: `python tools/prepare_cityscapes.py` makes the panoptic files; "
+    "cityscapes": "Cityscapes: `panoptic-prepare-cityscapes` makes the panoptic files; "
     "DETECTRON2_DATASETS names the folder above cityscapes/",
-    "nuclei": "Nuclei: `python tools/prepare_nuclei.py FOLDER --out .../nuclei` makes the panoptic "
+    "nuclei": "Nuclei: `panoptic-prepare-nuclei FOLDER --out .../nuclei` makes the panoptic "
     "files; DETECTRON2_DATASETS names the folder above nuclei/",
 }
 
@@ -108,7 +108,7 @@ TEST_SETS = {
         "cityscapes/image_info_test.json",
         cityscapes_categories,
         "{}",
-        "Cityscapes: `python tools/prepare_cityscapes.py --splits test` lists the test images; "
+        "Cityscapes: `panoptic-prepare-cityscapes --splits test` lists the test images; "
         "DETECTRON2_DATASETS names the folder above cityscapes/",
     ),
 }

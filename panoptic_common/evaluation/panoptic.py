@@ -178,7 +178,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 logger.warning(
                     "%s: the JSON gives segment %s an area of %s, its PNG has %d pixels. Pixels"
                     " are counted here; panopticapi would take the JSON's number"
-                    " (tools/check_dataset.py lists all such segments).",
+                    " (panoptic-check lists all such segments).",
                     describe(record),
                     segment["id"],
                     segment["area"],

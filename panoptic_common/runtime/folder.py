@@ -124,7 +124,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(_read_text(path))
     except OSError as error:
         raise ExportError(
-            f"{path} cannot be read: give a folder that tools/export.py has written"
+            f"{path} cannot be read: give a folder that panoptic-export has written"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{path} is no JSON ({error}): export the model again") from error

@@ -132,7 +132,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, capsys):
 def test_a_folder_that_is_no_export_is_refused(tmp_path, images, capsys):
     assert run_exported.main([str(tmp_path), *images]) == 2
     message = capsys.readouterr().err
-    assert "give a folder that tools/export.py has written" in message
+    assert "give a folder that panoptic-export has written" in message
     assert message.count("\n") == 1
 
 

@@ -62,7 +62,7 @@ def test_the_scene_is_what_was_drawn(tmp_path, capsys, kind, on_top):
     # x 4, y 2 to 6: the 4 pixels that both cars claim.
     assert "1 images with 2 instances; 4 pixels were claimed more than once; 0 problems" in said
     assert "things: car\nstuff: road\n" in said
-    assert f"check: python tools/check_dataset.py out_train --images {out / 'train'} --json" in said
+    assert f"check: panoptic-check out_train --images {out / 'train'} --json" in said
     place = out / "panoptic_train"
     assert f"use: --register out_train {out / 'train'} {place}.json {place}\n" in said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -105,6 +106,7 @@ def test_what_a_task_holds_is_let_go_when_it_is_done():
 
 def test_after_an_interrupt_the_next_task_does_not_wait_for_the_last():
     go_on = threading.Event()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of `&` ignores it
 
     def last():
         _thread.interrupt_main()
@@ -118,6 +120,7 @@ def test_after_an_interrupt_the_next_task_does_not_wait_for_the_last():
         assert time.monotonic() - begun < 10
     finally:
         go_on.set()
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

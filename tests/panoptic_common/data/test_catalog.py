@@ -180,7 +180,7 @@ def test_builtin_names_replace_those_of_detectron2(tmp_path: Path) -> None:
         assert cityscapes.evaluator_type == "cityscapes_panoptic"
     with pytest.raises(FileNotFoundError) as raised:
         load_panoptic("cityscapes_fine_panoptic_val")
-    assert "prepare_cityscapes.py" in str(raised.value)
+    assert "panoptic-prepare-cityscapes" in str(raised.value)
     assert "leftImg8bit" in str(raised.value)
     with pytest.raises(FileNotFoundError, match="panoptic_annotations_trainval2017.zip"):
         class_table("coco_2017_val_panoptic")

@@ -77,7 +77,7 @@ def test_a_folder_without_and_with_a_broken_manifest(folder):
     with pytest.raises(ExportError, match="is no JSON"):
         read_manifest(folder)
     (folder / "model.json").unlink()
-    with pytest.raises(ExportError, match="give a folder that tools/export.py has written"):
+    with pytest.raises(ExportError, match="give a folder that panoptic-export has written"):
         read_manifest(folder)
 
 
