@@ -43,11 +43,12 @@ from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.config import find_config, load_config
+from panoptic_common.config import load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.endings import ending, refusing
 from panoptic_common.engine.log_sharing import set_up_log
 from panoptic_common.engine.run_folder import hold_folder
+from panoptic_common.engine.same_settings import require_same
 from panoptic_common.engine.scaling import (
     require_trainable,
     scale_to_workers,
@@ -146,8 +147,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
     cfg = scale_to_workers(asked, comm.get_world_size()).clone()
     changed = use_cpu_without_cuda(cfg)
     cfg.freeze()
-    if args.config_file:
-        args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
+    require_same({**cfg, "--resume": args.resume, "--eval-only": args.eval_only})
     set_up_log(cfg, args, ("panoptic_common", *SYSTEMS.values(), OTHERS), args.verbose)
     if changed:
         logger.warning("No GPU is available: MODEL.DEVICE is set to cpu.")

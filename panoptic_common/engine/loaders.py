@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,6 +16,7 @@ from panoptic_common.data.handing_over import HandingLoader
 from panoptic_common.data.instance_truth import training_records
 from panoptic_common.data.mapper import PanopticDatasetMapper, TargetFunction
 from panoptic_common.data.train_loader import TrainLoader
+from panoptic_common.engine.same_settings import require_same
 from panoptic_common.processes.stopping import end_workers_at_exit, leave_signals_to_the_parent
 
 
@@ -34,6 +36,7 @@ def train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> Train
             '"TrainingSampler" (every image once per epoch) can be resumed exactly'
         )
     records = training_records(cfg)
+    _require_same_images(cfg.DATASETS.TRAIN, records)
     is_landscape = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         is_landscape = [record["width"] > record["height"] for record in records]
@@ -61,6 +64,7 @@ def test_loader(
         make_targets: of test images; None reads no truth.
     """
     records = load_panoptic(dataset_name)
+    _require_same_images((dataset_name,), records)
     mapper = PanopticDatasetMapper.from_config(cfg, False, make_targets)
     end_workers_at_exit()
     return HandingLoader(
@@ -71,3 +75,9 @@ def test_loader(
         # failure of this one.
         worker_init_fn=leave_signals_to_the_parent,
     )
+
+
+def _require_same_images(names: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
+    """Refuse data sets of other images in another process, such as an older copy of a machine."""
+    images = zlib.crc32("\0".join(str(record["image_id"]) for record in records).encode())
+    require_same({f"the images of {', '.join(names)}": f"{len(records)} (checksum {images:08x})"})

@@ -18,6 +18,8 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from panoptic_common.config import find_config
+
 logger = logging.getLogger(__name__)
 
 # How the messages of Detectron2 begin that are for the log file only, by their loggers.
@@ -40,10 +42,12 @@ def set_up_log(cfg: CfgNode, args: Namespace, names: Iterable[str], verbose: boo
 
     Args:
         cfg: as it is run.
-        args: the command line, which goes into the log.
+        args: the command line, which goes into the log; its config file is named by a path then.
         names: of the loggers of further packages.
         verbose: show what Detectron2 tells of environment, config and model on the screen as well.
     """
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))  # Detectron2 opens it to log it
     # As `default_setup` does it once more, which then finds it done.
     for handler in setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank()).handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
