@@ -130,6 +130,29 @@ def agreement(
     return float(torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0))
 
 
+def said_slopes(model: nn.Module, batches: Sequence[Batch], line: Step, seed: int) -> list[float]:
+    """Return how fast the smooth quality rises along a line, by its gradient on each batch.
+
+    Args:
+        model: in training mode, with the PQ surrogate; unchanged.
+        batches: as `model` takes them.
+        line: a step of the trained parameters; the slope is per its length.
+        seed: of what the loss draws.
+
+    Returns:
+        Points of 0..100 per batch.
+    """
+    weight = model.solver_training.loss.weight
+    slopes = []
+    with EventStorage(), scoped_seed(seed):
+        for batch in batches:
+            loss = solver_loss(model, batch)
+            gradients = torch.autograd.grad(loss, trained(model), allow_unused=True)
+            pairs = [(g, way) for g, way in zip(gradients, line, strict=True) if g is not None]
+            slopes.append(-100 * sum(float((g * way).sum()) for g, way in pairs) / weight)
+    return slopes
+
+
 def random_step(like: Step, seed: int) -> Step:
     """Return a step in a random direction, each parameter's of the same L2 norm as that of `like`.
 
