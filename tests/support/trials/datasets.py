@@ -110,7 +110,7 @@ def compare(
     serious = [text for text in complaints if not any(p.search(text) for p in patterns)]
     if serious:
         return f"training reads what the check calls wrong: {serious[0]}"
-    content = json.loads(Path(paths.panoptic_json).read_text(encoding="utf-8-sig"))
+    content = json.loads(Path(paths.panoptic_json).read_bytes())  # in any encoding of JSON
     classes = {entry["id"]: entry for entry in content["categories"]}
     listed = {a["file_name"]: a["segments_info"] for a in content["annotations"]}
     for record, sample in samples:
