@@ -9,6 +9,7 @@ Greedy contraction can still end below, on graphs without structure above all. T
 in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is
 run as well. Rounds follow on its result if that is the better one, or if the graph is small. So
 there the result costs no more than greedy contraction's. `_greedy_pays` says where that is.
+Elsewhere fragments of clusters move (fragments.py), unless class costs show where segments end.
 
 Shapes: V nodes, K classes, E edges.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver.greedy.algorithm import contract_greedily
-from cops.solver.labelling import Result, energy, finish
+from cops.solver.labelling import Result, energy, finish, total_chosen, total_cut
 from cops.solver.multilevel.algorithm import (
     Draft,
     Labels,
@@ -38,8 +39,8 @@ from cops.solver.multilevel.chain import chain_budget
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.departures import move_departures
 from cops.solver.multilevel.force import force_moves
-from cops.solver.multilevel.graph import contract
-from cops.solver.multilevel.parts import renumber
+from cops.solver.multilevel.fragments import move_fragments
+from cops.solver.multilevel.parts import contract_labelled
 from cops.solver.multilevel.rows import Graph
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
@@ -52,6 +53,8 @@ LEAST_GAIN = 1e-4
 CYCLE_GAIN = 2e-5
 # Departures may visit this share of the links that chains may.
 DEPARTURE_SHARE = 0.08
+# Where edges pay less than this share of the energy for what does not suit them, fragments rest.
+LEAST_DISAGREEMENT = 1e-3
 # Greedy contraction of so many edges takes 10 ms, and of so many 0.1 s.
 FEW_EDGES = 1 << 15
 MANY_EDGES = 1 << 18
@@ -74,14 +77,19 @@ def solve_auto(
         return result._replace(energy=cost)
     draft = draft_labelling(problem, survey, start=start, refine=1, workers=workers)
     first = finish_draft(problem, survey, draft, start, workers)
-    best, settled = _go_on(problem, survey, draft, first, workers)
-    if start is None and _greedy_pays(problem, survey, settled):
+    # Where greedy contraction never pays, fragments do what later rounds would, and more.
+    most = MAX_ROUNDS if _greedy_pays(problem, survey, False) else 1
+    best, settled = _go_on(problem, survey, draft, first, most, workers)
+    if not _greedy_pays(problem, survey, settled):
+        if not settled or _edges_disagree(problem, draft, best, workers):
+            best = _move_fragments(problem, survey, draft, best, workers)
+    elif start is None:
         greedy = finish(problem, *contract_greedily(problem), survey.stencil, workers)
         # A second start is worth its time where that is short.
         if greedy.energy < best.energy or len(problem.edges) <= FEW_EDGES:
             clusters, class_of = number_start(*greedy[:2], problem.partitionable)
             other = draft._replace(clusters=clusters, class_of=class_of)
-            again, _ = _go_on(problem, survey, other, greedy, workers)
+            again, _ = _go_on(problem, survey, other, greedy, MAX_ROUNDS, workers)
             best = min(best, again, key=attrgetter("energy"))
     return best
 
@@ -98,8 +106,36 @@ def _greedy_pays(problem: Problem, survey: Survey, settled: bool) -> bool:
     return num_edges <= MANY_EDGES and not settled
 
 
+def _edges_disagree(problem: Problem, draft: Draft, result: Result, workers: Workers) -> bool:
+    """Say whether fragments (fragments.py) may gain more than their time is worth.
+
+    A labelling cannot cost less than if each node paid for its best class, and each edge for what
+    suits it. Where what edges pay above that is little, there is little to gain. Where class costs
+    pay more than edges, they show where segments end, and other moves have found that.
+    """
+    costs = problem.edge_costs
+    cut = total_cut(costs, result.is_cut, workers)
+    of_edges = cut - total_cut(costs, costs < 0.0, workers)
+    if of_edges <= LEAST_DISAGREEMENT * abs(result.energy):
+        return False
+    lowest = total_chosen(problem.node_costs, draft.graph.best, workers)
+    return of_edges > result.energy - cut - lowest
+
+
+def _move_fragments(
+    problem: Problem, survey: Survey, draft: Draft, best: Result, workers: Workers
+) -> Result:
+    """Move fragments of the clusters of a result; return it if nothing is better."""
+    clusters, class_of = number_start(*best[:2], problem.partitionable)
+    gain = move_fragments(draft.graph, problem.partitionable, clusters, class_of, workers)
+    if gain <= 0.0:
+        return best
+    moved = finish(problem, class_of[clusters], clusters, survey.stencil, workers)
+    return min(best, moved, key=attrgetter("energy"))
+
+
 def _go_on(
-    problem: Problem, survey: Survey, draft: Draft, begin: Result, workers: Workers
+    problem: Problem, survey: Survey, draft: Draft, begin: Result, most: int, workers: Workers
 ) -> tuple[Result, bool]:
     """Improve a labelling by rounds until one gains next to nothing.
 
@@ -108,10 +144,11 @@ def _go_on(
         survey: of it.
         draft: the labelling, changed in place.
         begin: the result that it stands for, which is returned if nothing is better.
+        most: rounds.
         workers: threads, which do not change the result.
 
     Returns:
-        The result, and whether there was one round only, which gained next to nothing.
+        The result, and whether the first round has gained next to nothing.
     """
     partitionable, graph = problem.partitionable, draft.graph
     clusters, class_of = draft.clusters, draft.class_of
@@ -119,7 +156,7 @@ def _go_on(
     least = LEAST_GAIN * mass
     total = 0.0
     rounds = 0
-    while rounds < MAX_ROUNDS:
+    while rounds < most:
         rounds += 1
         forced, departed = _force_all(graph, partitionable, clusters, class_of, workers)
         gain = forced + departed
@@ -161,7 +198,7 @@ def _force_all(
     noisy = forced > 0.0
     parts, num_parts = find_components(graph, clusters, noisy, workers)
     of_parts = (parts, num_parts, clusters, class_of, workers)
-    small, coarse, classes = _contract_labelled(graph, *of_parts)
+    small, coarse, classes = contract_labelled(graph, *of_parts)
     departed = 0.0
     if noisy:
         links = int(DEPARTURE_SHARE * budget)
@@ -169,24 +206,9 @@ def _force_all(
         # What is connected in a cluster is so on the smaller graph as well.
         wholes, num_wholes = find_components(small, coarse, False, workers)
         of_wholes = (wholes, num_wholes, coarse, classes, workers)
-        small, coarse, classes = _contract_labelled(small, *of_wholes)
+        small, coarse, classes = contract_labelled(small, *of_wholes)
         parts = wholes[parts]
     forced += force_moves(small, partitionable, coarse, classes, 4 * budget, workers)
     clusters[:] = coarse[parts]
     class_of[: len(classes)] = classes
     return float(forced), departed
-
-
-def _contract_labelled(
-    graph: Graph,
-    parts: Labels,
-    num_parts: int,
-    clusters: Labels,
-    class_of: Labels,
-    workers: Workers,
-) -> tuple[Graph, Labels, Labels]:
-    """Contract parts of clusters; return the smaller graph and the same labelling of it."""
-    small, _ = contract(graph, parts, num_parts, workers)
-    coarse = np.empty(num_parts, np.int32)
-    coarse[parts] = clusters
-    return small, *renumber(coarse, class_of, graph.node_costs.shape[1], num_parts)

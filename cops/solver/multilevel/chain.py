@@ -36,7 +36,7 @@ import numpy.typing as npt
 from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
-from cops.solver.multilevel.wishes import find_seeds, find_targets, make_room
+from cops.solver.multilevel.wishes import SEED_SHARE, find_seeds, find_targets, make_room
 from cops.solver.parallel import ALONE, Workers
 
 # Links to visit, as a share of the edges and for each graph, however small. On hard problems there
@@ -86,6 +86,7 @@ def move_chains(
     budget: int,
     one_source: bool,
     workers: Workers = ALONE,
+    share: float = SEED_SHARE,
 ) -> float:
     """Move chains of nodes from cluster to cluster where that lowers the cost.
 
@@ -99,11 +100,12 @@ def move_chains(
             go first. The pass that finds them is not counted.
         one_source: whether all nodes of a chain come from the cluster of its seed.
         workers: threads, which do not change the result.
+        share: of all its edges, in absolute terms, that the move of a seed may cost.
 
     Returns:
         What the chains have gained in sum; 0 if there was none.
     """
-    seeds, lacks = find_seeds(graph, clusters, class_of, waiting, workers)
+    seeds, lacks = find_seeds(graph, clusters, class_of, waiting, workers, share)
     if len(seeds) == 0:
         return 0.0
     orders = np.argsort(lacks, axis=1, kind="stable")

@@ -32,6 +32,8 @@ def move_departures(
     clusters: npt.NDArray[np.int32],
     class_of: npt.NDArray[np.int32],
     budget: int,
+    patience: int = PATIENCE,
+    anywhere: bool = False,
 ) -> float:
     """Let nodes leave in chains for the best class of the first where that lowers the cost.
 
@@ -42,21 +44,35 @@ def move_departures(
         class_of: (at least K + n,) int32, changed in place.
         budget: links to visit; no chain begins when they are spent. Seeds go first whose move costs
             the smallest share of all their edges.
+        patience: a chain ends when so many nodes have brought nothing better.
+        anywhere: whether seeds may also be nodes whose best class is their cluster's. They leave
+            for the best of the others.
 
     Returns:
         What was gained in sum; 0 if nothing was.
     """
-    labelling = (graph, partitionable, clusters, class_of)
     total = 0.0
     for _ in range(MAX_ROUNDS):
+        if anywhere:
+            graph = graph._replace(best=_best_of_others(graph, clusters, class_of))
+        labelling = (graph, partitionable, clusters, class_of)
         shares = _share_departures(*labelling)
         order = np.argsort(shares, kind="stable")
-        gain, visits = _depart_in_order(*labelling, order, shares, budget)
+        gain, visits = _depart_in_order(*labelling, order, shares, budget, patience)
         total += gain
         budget -= visits
         if gain == 0.0:
             break
     return float(total)
+
+
+def _best_of_others(
+    graph: Graph, clusters: npt.NDArray[np.int32], class_of: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Return (n,) the class of lowest cost of each node without its cluster's, if there is one."""
+    costs = graph.node_costs.copy()
+    costs[np.arange(len(clusters)), class_of[clusters]] = np.inf
+    return costs.argmin(axis=1).astype(np.int32)
 
 
 @jit
@@ -80,10 +96,10 @@ def _write_departures(graph, partitionable, clusters, class_of, row, shares):
 
 @jit_inner_pass
 def _sum_lack(graph, partitionable, clusters, class_of, v, row):
-    """Return what v pays to leave for its best class, and the magnitude of its edges in sum."""
+    """Return what v pays to leave for `best`, and the magnitude of its edges in sum."""
     own = clusters[v]
     best = graph.best[v]
-    lack = -np.float64(graph.node_costs[v, class_of[own]])
+    lack = np.float64(graph.node_costs[v, best]) - np.float64(graph.node_costs[v, class_of[own]])
     mass = np.float64(0.0)
     count = load_labels(graph, v, clusters, row)
     for i in range(count):
@@ -97,7 +113,7 @@ def _sum_lack(graph, partitionable, clusters, class_of, v, row):
 
 
 @jit
-def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, budget):
+def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, budget, patience):
     """Grow chains from seeds in their order; return what they gain and how many links they visit.
 
     Args:
@@ -108,6 +124,7 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
         order: (n,) int64 nodes.
         shares: (n,) float64; the first inf ends the list.
         budget: as there.
+        patience: as there.
     """
     chain = make_chain(graph)
     room = make_room(graph, class_of)
@@ -116,8 +133,7 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
         size[clusters[v]] += 1
     # Invariant: all numbers from K on that were free at first and are taken now are below `unused`.
     unused = partitionable.size
-    # Of the types that `grow_chain` is compiled for.
-    any_source, patience = np.int32(-1), np.int64(PATIENCE)
+    any_source = np.int32(-1)  # of the type that `grow_chain` is compiled for
     total = 0.0
     visits = 0
     for number in range(order.size):
@@ -130,8 +146,10 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
             continue
         target = np.int64(best)
         if partitionable[best]:
-            while size[unused] > 0:
+            while unused < size.size and size[unused] > 0:
                 unused += 1
+            if unused == size.size:  # as many clusters as nodes: who is alone need not leave
+                continue
             target = np.int64(unused)
             class_of[target] = best
         lack, _ = _sum_lack(graph, partitionable, clusters, class_of, np.int64(seed), room.row)

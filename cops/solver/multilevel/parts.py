@@ -84,6 +84,21 @@ def move_parts(
     return total
 
 
+def contract_labelled(
+    graph: Graph,
+    parts: npt.NDArray[np.int32],
+    num_parts: int,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    workers: Workers = ALONE,
+) -> tuple[Graph, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Contract parts of clusters; return the smaller graph and the same labelling of it."""
+    small, _ = contract(graph, parts, num_parts, workers)
+    coarse = np.empty(num_parts, np.int32)
+    coarse[parts] = clusters
+    return small, *renumber(coarse, class_of, graph.node_costs.shape[1], num_parts)
+
+
 @jit
 def renumber(clusters, class_of, num_classes, capacity):
     """Renumber the instances of a labelling K, K + 1, ... by their first nodes.

@@ -175,6 +175,7 @@ def find_restless(
     clusters: npt.NDArray[np.int32],
     class_of: npt.NDArray[np.int32],
     workers: Workers = ALONE,
+    reach: float = 1.0,
 ) -> npt.NDArray[np.bool_]:
     """Mark (n,) nodes by False if they stay where they are as long as no neighbour moves.
 
@@ -182,19 +183,27 @@ def find_restless(
     time, run by run, in loops that compilers make vector instructions of. The terms of a node are
     added in the order of its row, so both tests have the same outcome to the last bit. In other
     graphs every node is restless.
+
+    Args:
+        graph: with forward and backward links.
+        clusters: (n,) int32.
+        class_of: (at least K + n,) int32.
+        workers: threads, which do not change the result.
+        reach: the other positive edges count so many times. Above 1, nodes are restless, too, that
+            move only if others move with them.
     """
     num_nodes = graph.node_costs.shape[0]
     if graph.offsets.size == 0:
         return np.ones(num_nodes, np.bool_)
     restless = np.empty(num_nodes, np.bool_)
     workers.over(
-        num_nodes, lambda *block: _mark_restless(graph, clusters, class_of, *block, restless)
+        num_nodes, lambda *block: _mark_restless(graph, clusters, class_of, reach, *block, restless)
     )
     return restless
 
 
 @jit
-def _mark_restless(graph, clusters, class_of, first, last, restless):
+def _mark_restless(graph, clusters, class_of, reach, first, last, restless):
     """Do `find_restless` for nodes first .. last - 1."""
     num_nodes = restless.size
     node_costs = graph.node_costs
@@ -222,7 +231,7 @@ def _mark_restless(graph, clusters, class_of, first, last, restless):
             _add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
         for v in range(begin, end):
             i = v - begin
-            restless[v] = inside[i] - node_costs[v, class_of[own[i]]] < outside[i]
+            restless[v] = inside[i] - node_costs[v, class_of[own[i]]] < reach * outside[i]
     return 0
 
 

@@ -95,6 +95,7 @@ def find_seeds(
     class_of: npt.NDArray[np.int32],
     waiting: npt.NDArray[np.bool_],
     workers: Workers = ALONE,
+    share: float = SEED_SHARE,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """List the seeds.
 
@@ -104,13 +105,14 @@ def find_seeds(
         class_of: as there.
         waiting: (n,) bool, False for nodes that cannot be one.
         workers: threads, which do not change the result.
+        share: as there.
 
     Returns:
         (S,) int32 seeds, and (2, S) float64 what moves of them cost, to clusters of their class and
         to any; inf where that is too much.
     """
     found = workers.over(
-        len(waiting), lambda *block: _find_seeds(graph, clusters, class_of, waiting, *block)
+        len(waiting), lambda *block: _find_seeds(graph, clusters, class_of, waiting, share, *block)
     )
     if len(found) == 1:
         return found[0]
@@ -119,17 +121,17 @@ def find_seeds(
 
 
 @jit
-def _find_seeds(graph, clusters, class_of, waiting, begin, end):
+def _find_seeds(graph, clusters, class_of, waiting, share, begin, end):
     """Do `find_seeds` for nodes begin .. end - 1."""
     room = make_room(graph, class_of)
     seeds = np.empty(end - begin, np.int32)
     lacks = np.empty((2, end - begin), np.float64)
-    count = _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks)
+    count = _list_seeds(graph, clusters, class_of, waiting, share, begin, end, room, seeds, lacks)
     return seeds[:count].copy(), lacks[:, :count].copy()
 
 
 @jit_inner_pass
-def _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lacks):
+def _list_seeds(graph, clusters, class_of, waiting, share, begin, end, room, seeds, lacks):
     """Do the pass of `_find_seeds`; return the number of seeds."""
     num_seeds = 0
     for v in range(begin, end):
@@ -140,7 +142,7 @@ def _list_seeds(graph, clusters, class_of, waiting, begin, end, room, seeds, lac
         for i in range(num_links):
             mass += abs(room.row.costs[i])
         wish = _compare(graph, clusters, class_of, v, num_links, room)
-        limit = SEED_SHARE * mass
+        limit = share * mass
         if wish.lack_any < limit:
             seeds[num_seeds] = v
             lacks[0, num_seeds] = wish.lack_same if wish.lack_same < limit else np.inf

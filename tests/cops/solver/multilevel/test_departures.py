@@ -54,7 +54,25 @@ def test_without_a_budget_nobody_departs() -> None:
     assert not clusters.any()
 
 
-def test_the_gain_is_what_the_cost_falls_by_and_the_labelling_stays_feasible() -> None:
+def test_where_every_node_is_alone_nobody_departs() -> None:
+    """Then each number is taken: there is none for a new cluster, not even behind the last."""
+    nodes = np.array([[0.0, 3.0], [3.0, 0.0], [0.0, 3.0]])
+    edges, costs = np.array([[0, 1], [1, 2]], np.int32), np.array([-1.0, -1.0])
+    graph = make_graph(edges, costs, 1.0, *reduce_node_costs(nodes, 1.0), True)
+    flags = np.array([True, True])
+    clusters, class_of = number_start(np.zeros(3, np.int32), np.arange(3, dtype=np.int32), flags)
+    assert len(set(clusters.tolist())) == len(class_of) - 2
+    labels = clusters.copy()
+    assert move_departures(graph, flags, clusters, class_of, 10**6) == 0.0
+    assert move_departures(graph, flags, clusters, class_of, 10**6, anywhere=True) == 0.0
+    assert np.array_equal(clusters, labels)
+    assert class_of.tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_the_gain_is_what_the_cost_falls_by_and_the_labelling_stays_feasible(
+    anywhere: bool,
+) -> None:
     gained = 0
     for seed in range(150):
         rng = np.random.default_rng(seed)
@@ -70,7 +88,7 @@ def test_the_gain_is_what_the_cost_falls_by_and_the_labelling_stays_feasible() -
         _, numbers = np.unique(pieces, return_inverse=True)
         clusters, class_of = number_start(classes, numbers.astype(np.int32), flags)
         before = labelling_cost(graph, clusters, class_of)
-        gain = move_departures(graph, flags, clusters, class_of, 10**6)
+        gain = move_departures(graph, flags, clusters, class_of, 10**6, anywhere=anywhere)
         assert gain >= 0.0
         assert labelling_cost(graph, clusters, class_of) == before - gain
         # Clusters outside P have the number of their class, and all others are of classes in P.
