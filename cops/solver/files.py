@@ -27,6 +27,7 @@ Shapes: V nodes, K classes, E edges.
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zipfile
 import zlib
@@ -304,7 +305,10 @@ def write_problem(path: str | Path, problem: StoredProblem) -> None:
         arrays = {name: value for name, value in problem._asdict().items() if value is not None}
         if problem.node_costs is not None:
             del arrays["num_nodes"]
-        np.savez(path, **arrays)
+        # In memory: where the disk is full, an archive complains once more when it is collected.
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)
+        path.write_bytes(archive.getbuffer())
         return
     if path.suffix == ".gz":
         with gzip.open(path, "wt", encoding="ascii") as file:

@@ -193,7 +193,10 @@ def _join_torchrun(
         try:
             with _told_if_slow(place):
                 _join_process_group(place.local_rank, place.rank, job)
-        except dist.DistError as error:
+        except RuntimeError as error:
+            # torch 2.4 has no kind of its own for a port that is taken.
+            if not isinstance(error, dist.DistError) and "EADDRINUSE" not in str(error):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise LaunchRefused(
                 f"process {place.rank} of {place.world_size} cannot meet the others at "

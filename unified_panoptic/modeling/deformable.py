@@ -14,6 +14,8 @@ Shapes: N images; C_in, C_out channels; h, w cells; P = N h w places, each with 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -87,6 +89,8 @@ def deformable_by_rows(
         with_gradients = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (x, offset, weight)
         )
+        if with_gradients and not table.requires_grad and not _shares_alone_can_learn():
+            table = table.detach().requires_grad_()  # its gradient goes nowhere
         blocks = _blocks(cells, shares, with_gradients)
         if with_gradients:
             parts = [
@@ -101,6 +105,18 @@ def deformable_by_rows(
             parts = [_convolve(table, *block, matrix, added) for block in blocks]
         result = torch.cat(parts)
     return result.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _shares_alone_can_learn() -> bool:
+    """Tell whether `embedding_bag` takes a table that needs no gradient; torch 2.4 does not."""
+    shares = torch.ones(1, 1, requires_grad=True)
+    cell = torch.zeros(1, 1, dtype=torch.int64)
+    try:
+        F.embedding_bag(cell, torch.ones(1, 1), mode="sum", per_sample_weights=shares)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _blocks(

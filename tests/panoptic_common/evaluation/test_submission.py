@@ -166,7 +166,7 @@ def test_images_of_one_name_get_pngs_of_their_own(tmp_path):
 
     loader = [[record] for record in load_panoptic(TEST_SET)]
     inference_on_dataset(nothing, loader, build_evaluator(make_cfg(tmp_path), TEST_SET))
-    folder = next((tmp_path / "run" / "inference").glob("*/"))
+    folder = next(p for p in (tmp_path / "run" / "inference").iterdir() if p.is_dir())
     pngs = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     assert pngs == ["frankfurt/frame.png", "lindau/frame.png"]
     assert read_id_map(folder / pngs[0]).max() == 0

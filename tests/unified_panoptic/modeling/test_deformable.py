@@ -90,6 +90,22 @@ def test_gradients_are_the_operators(spread):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_offsets_and_weights_learn_from_a_frozen_input(monkeypatch, refused):
+    """As below a frozen backbone; torch 2.4 refuses a table that needs no gradient."""
+    x, offset, weight, bias = problem((5, 4), 0.7)
+    if refused:
+        monkeypatch.setattr(deformable, "_shares_alone_can_learn", lambda: False)
+    learning = [tensor.requires_grad_() for tensor in (offset, weight)]
+    found = torch.autograd.grad(deformable_by_rows(x, *learning, bias).square().sum(), learning)
+    expected = torch.autograd.grad(
+        deform_conv2d(x, *learning, bias, padding=1).square().sum(), learning
+    )
+    for own, operator in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, operator, rtol=1e-4, atol=1e-4)
+    assert not x.requires_grad and x.grad is None
+
+
 def test_blocks_change_nothing(monkeypatch):
     """7 places divide neither an image's 620 nor the batch's 1240: the last block has one place."""
     x, offset, weight, bias = problem((20, 31), 0.7)
