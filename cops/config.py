@@ -88,6 +88,7 @@ def _add_target_config(node: CN) -> None:
     node.PRETRAIN.AFFINITY_FACTOR = 1.0
     node.PRETRAIN.THING_WEIGHT = 4.0  # of edges with a thing at either end
     node.PRETRAIN.SMALL_WEIGHT = 3.0  # of small things: their pixels and edges
+    node.PRETRAIN.TOUCHING_WEIGHT = 1.0  # of edges from one thing to another, besides; ours
     # Below this area, in pixels of the augmented image, a thing is small (Panoptic-DeepLab's).
     node.PRETRAIN.SMALL_AREA = 4096
     # Stride at which the semantic loss is taken: 1 upsamples the logits, that of the grid reduces

@@ -179,6 +179,7 @@ def make_cops_targets(
     thing_weight: float = 4.0,
     small_weight: float = 3.0,
     small_area: float = 4096,
+    touching_weight: float = 1.0,
 ) -> dict:
     """Make the semantic map, its weights, and the grid's truth of one image.
 
@@ -188,6 +189,8 @@ def make_cops_targets(
 
     A pixel weighs 1, of a small thing `small_weight`. An edge takes the larger weight of its ends:
     1 for stuff, `thing_weight` for things, `thing_weight * small_weight` for small things (4.2).
+    One between two things takes `touching_weight` besides, which is ours: where things touch, few
+    edges say so, and without weight the network joins them all.
 
     Args:
         id_map: (H, W) panoptic ids, 0 = void.
@@ -198,6 +201,7 @@ def make_cops_targets(
         thing_weight: factor of the edges at things.
         small_weight: factor of the pixels and the edges of small things.
         small_area: things of fewer pixels in `id_map` are small.
+        touching_weight: factor of the edges from one thing to another.
 
     Returns:
         {"sem_seg": (H, W) int64 with 255 = ignore, "pixel_weights": (H, W) float32, 0 where
@@ -227,7 +231,8 @@ def make_cops_targets(
     index = np.full(num_labels, NO_SEGMENT, dtype=np.int32)
     index[segments] = np.arange(len(segments), dtype=np.int32)
     graph = grid_graph(*cells.shape, distances)
-    is_cut, edge_weights = _edge_targets(graph, cells, node_weights.astype(np.float32))
+    touching = np.where(labels.is_thing, touching_weight, 1.0).astype(np.float32)
+    is_cut, edge_weights = _edge_targets(graph, cells, node_weights.astype(np.float32), touching)
     target = CopsTarget(
         segment_map=torch.from_numpy(index[cells]),
         classes=torch.from_numpy(labels.classes[segments]),
@@ -300,7 +305,7 @@ def _look_up(label_of_id: tuple[np.ndarray, np.ndarray], ids: np.ndarray) -> np.
 
 
 def _edge_targets(
-    graph: GridGraph, cells: np.ndarray, node_weights: np.ndarray
+    graph: GridGraph, cells: np.ndarray, node_weights: np.ndarray, cut_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make cut targets and weights of all edges.
 
@@ -308,20 +313,23 @@ def _edge_targets(
         graph: of the grid.
         cells: (h, w) labels.
         node_weights: (L,) float32; 0 for void and crowds.
+        cut_weights: (L,) float32; a cut edge takes the smaller of its ends' besides.
 
     Returns:
         Two (2 D, h, w) float32; both are 0 where the edge is ignored or missing.
     """
     is_cut = np.zeros((graph.num_channels, graph.height, graph.width), dtype=np.float32)
     edge_weights = np.zeros_like(is_cut)
-    weights = node_weights[cells]
+    weights, of_cut = node_weights[cells], cut_weights[cells]
     counts = weights > 0
     for channel in graph.channels:
         first, second = channel.first, channel.second
         both = counts[first] & counts[second]
         larger = np.maximum(weights[first], weights[second])
+        cut = (cells[first] != cells[second]) & both
+        larger[cut] *= np.minimum(of_cut[first], of_cut[second])[cut]
         edge_weights[channel.channel][channel.cells] = larger * both
-        is_cut[channel.channel][channel.cells] = (cells[first] != cells[second]) & both
+        is_cut[channel.channel][channel.cells] = cut
     return is_cut, edge_weights
 
 
@@ -348,4 +356,5 @@ def build_target_function(cfg: CfgNode) -> Callable[[np.ndarray, Sequence[dict]]
         thing_weight=node.PRETRAIN.THING_WEIGHT,
         small_weight=node.PRETRAIN.SMALL_WEIGHT,
         small_area=node.PRETRAIN.SMALL_AREA,
+        touching_weight=node.PRETRAIN.TOUCHING_WEIGHT,
     )

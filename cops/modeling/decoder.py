@@ -68,11 +68,26 @@ def convolution(
     return conv
 
 
+class SeparableConv2d(DepthwiseSeparableConv2d):
+    """Detectron2's, whose depthwise part a CPU trains in single precision.
+
+    Its backward pass in bfloat16 takes twice as long there (docs/benchmark.md).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn (N, C_in, h, w) into (N, C, h, w)."""
+        if not (self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            x = self.depthwise(x.float())
+        return self.pointwise(x)
+
+
 def separable_convolution(
     in_channels: int, out_channels: int, kernel_size: int, norm: Norm, dilation: int = 1
-) -> DepthwiseSeparableConv2d:
+) -> SeparableConv2d:
     """Build a depthwise and a 1x1 convolution, each with norm and ReLU; keeps the map's size."""
-    return DepthwiseSeparableConv2d(
+    return SeparableConv2d(
         in_channels,
         out_channels,
         kernel_size,

@@ -19,6 +19,7 @@ from typing import Any
 
 from panoptic_common.compat.amp_trainer import AMPTrainer
 from panoptic_common.compat.engine import apply_to_engine
+from panoptic_common.compat.layout import lay_out
 
 import numpy as np
 import torch
@@ -104,14 +105,13 @@ class PanopticTrainer(DefaultTrainer):
             logger.info("SEED is -1: drew %d; SEED %d repeats this run.", self.seed, self.seed)
 
         seed_everything(derive_seed(self.seed, MODEL_INIT))
-        model = self.build_model(cfg)
+        mixed = cfg.SOLVER.AMP.ENABLED
+        model = lay_out(self.build_model(cfg), torch.bfloat16 if mixed else torch.float32)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         wrapped = defaults.create_ddp_model(model, broadcast_buffers=False)
         self._trainer = AMPTrainer(
-            *(wrapped, data_loader, optimizer),
-            mixed=cfg.SOLVER.AMP.ENABLED,
-            parts=cfg.SOLVER.ACCUMULATE,
+            *(wrapped, data_loader, optimizer), mixed=mixed, parts=cfg.SOLVER.ACCUMULATE
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         scaler = self._trainer.grad_scaler

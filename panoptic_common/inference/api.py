@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from panoptic_common.compat.layout import lay_out
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -183,9 +185,7 @@ class PanopticModel:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}: use one of {sorted(PRECISIONS)}")
         self.predictor = predictor
-        if precision == "bfloat16" and self.device.type == "cpu":
-            # Convolutions in bfloat16 take half the time so, to the same values: docs/benchmark.md.
-            predictor.model.to(memory_format=torch.channels_last)
+        lay_out(predictor.model, PRECISIONS[precision])
         self.classes = [row["name"] for row in predictor.class_table]
         self._precision = PRECISIONS[precision]
 

@@ -24,7 +24,9 @@ def segment(segment_id: int, class_id: int, iscrowd: int = 0) -> dict:
 # ------------------------------------------------------------------------------ slow twins
 
 
-def targets_by_loop(id_map, infos, is_thing, distances, stride, thing, small, small_area):
+def targets_by_loop(
+    id_map, infos, is_thing, distances, stride, thing, small, small_area, touching=1
+):
     """`make_cops_targets`, one pixel, cell and edge at a time; one id per stuff class."""
     info_of = {info["id"]: info for info in infos}
     known = np.where(np.isin(id_map, list(info_of)), id_map, 0)
@@ -67,7 +69,9 @@ def targets_by_loop(id_map, infos, is_thing, distances, stride, thing, small, sm
                 weight = thing if is_thing[info_of[end]["category_id"]] else 1
                 of_ends.append(weight * (small if is_small(info_of[end]) else 1))
             is_cut[channel, i, j] = ends[0] != ends[1]
-            edge_weights[channel, i, j] = max(of_ends)
+            things = all(is_thing[info_of[end]["category_id"]] for end in ends)
+            touch = touching if things and ends[0] != ends[1] else 1
+            edge_weights[channel, i, j] = max(of_ends) * touch
     sem_seg, pixel_weights = class_and_weight(known)
     cell_classes, cell_weights = class_and_weight(cells)
     return {
@@ -181,6 +185,15 @@ def test_equals_one_pixel_cell_and_edge_at_a_time(seed, size):
     )
     expected = targets_by_loop(id_map, infos, IS_THING, distances, 2, 4, 5, small_area)
     assert_targets(made, expected)
+    touching = make_cops_targets(
+        *(id_map, infos, IS_THING, distances),
+        stride=2,
+        small_area=small_area,
+        small_weight=5,
+        touching_weight=7,
+    )
+    expected = targets_by_loop(id_map, infos, IS_THING, distances, 2, 4, 5, small_area, 7)
+    assert_targets(touching, expected)
 
 
 def test_twin_sees_every_kind_of_edge():
@@ -193,6 +206,18 @@ def test_twin_sees_every_kind_of_edge():
     counting = target.edge_weights > 0
     assert 0 < target.is_cut[counting].mean() < 1
     assert (target.sem_seg == 255).any() and any(i["iscrowd"] for i in infos)
+
+
+def test_only_edges_from_thing_to_thing_take_the_weight_of_touching():
+    # A row of stuff, two cells of one thing, one of another, stuff.
+    id_map = np.array([[4, 9, 9, 8, 4]])
+    infos = [segment(4, 0), segment(9, 1), segment(8, 3)]
+    target = make_cops_targets(
+        id_map, infos, IS_THING, (1, 2), stride=1, small_area=0, touching_weight=10
+    )["cops_target"]
+    assert target.edge_weights[0].tolist() == [[4, 4, 40, 4, 0]]
+    # Distance 2, in the cells of the middles: from stuff; from thing to thing; to stuff.
+    assert target.edge_weights[2].tolist() == [[0, 4, 40, 4, 0]]
 
 
 def test_dtypes_and_shapes():
@@ -333,9 +358,10 @@ def test_target_function_reads_the_config_and_can_be_pickled():
     cfg.MODEL.COPS.PRETRAIN.THING_WEIGHT = 7.0
     cfg.MODEL.COPS.PRETRAIN.SMALL_WEIGHT = 2.0
     cfg.MODEL.COPS.PRETRAIN.SMALL_AREA = 50
+    cfg.MODEL.COPS.PRETRAIN.TOUCHING_WEIGHT = 3.0
     make_targets = pickle.loads(pickle.dumps(build_target_function(cfg)))
     id_map, infos = random_case(4, 23, 31)
-    expected = targets_by_loop(id_map, infos, IS_THING, (1, 3), 4, 7, 2, 50)
+    expected = targets_by_loop(id_map, infos, IS_THING, (1, 3), 4, 7, 2, 50, 3)
     assert_targets(make_targets(id_map, infos), expected)
 
 

@@ -9,10 +9,16 @@ from __future__ import annotations
 import pytest
 import torch
 from cops_factory import thin_head_config
-from detectron2.layers import ShapeSpec
+from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
 from torch import nn
 
-from cops.modeling.decoder import AtrousPyramid, DeepLabDecoder, convolution, normalization
+from cops.modeling.decoder import (
+    AtrousPyramid,
+    DeepLabDecoder,
+    convolution,
+    normalization,
+    separable_convolution,
+)
 
 SHAPES = {
     "res2": ShapeSpec(channels=6, stride=4),
@@ -182,3 +188,38 @@ def test_a_branch_takes_all_maps_of_the_backbone_the_last_one_of_the_greatest_st
     assert [built.project[name].out_channels for name in ("res2", "res3", "res4")] == [2, 4, 3]
     with pytest.raises(ValueError, match="project_channels"):
         DeepLabDecoder(cfg, backwards, "AFFINITY")
+
+
+# ------------------------------------------------------------------ depthwise convolutions on a CPU
+
+
+def test_separable_convolution_is_detectron2s():
+    torch.manual_seed(0)
+    ours = separable_convolution(6, 8, 5, "BN")
+    x = torch.randn(2, 6, 9, 7)
+    expected = DepthwiseSeparableConv2d.forward(ours, x)
+    assert ours(x).equal(expected)
+    ours.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x).equal(DepthwiseSeparableConv2d.forward(ours, x))
+
+
+def test_depthwise_part_trains_in_single_precision_on_a_cpu():
+    torch.manual_seed(0)
+    ours = separable_convolution(6, 8, 5, "BN")
+    seen = {}
+    for name in ("depthwise", "pointwise"):
+        getattr(ours, name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+        )
+    x = torch.randn(2, 6, 9, 7, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = ours(x)
+    assert seen == {"depthwise": torch.float32, "pointwise": torch.bfloat16}
+    result.float().square().sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    gradient = ours.depthwise.weight.grad.clone()
+    ours.zero_grad()
+    ours(x.detach().float()).square().sum().backward()
+    exact = ours.depthwise.weight.grad
+    assert (gradient - exact).norm() < 0.03 * exact.norm()

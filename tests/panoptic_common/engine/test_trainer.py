@@ -76,12 +76,15 @@ def test_amp_runs_in_bfloat16_on_the_cpu(tiny_root, monkeypatch):
         return scores
 
     monkeypatch.setattr(TinyPanoptic, "_scores", spy)
-    train(
+    trainer = train(
         tiny_config(
             tiny_root, "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()
         )
     )
     assert set(seen) == {(torch.bfloat16, torch.float32)}
+    weights = [p for p in trainer.model.parameters() if p.ndim == 4]
+    assert weights
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
 def test_cosine_schedule_ends_at_its_end(tiny_root):

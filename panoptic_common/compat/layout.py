@@ -1,0 +1,26 @@
+"""The order in which a network's weights and features lie in memory."""
+
+from __future__ import annotations
+
+from panoptic_common.compat.devices import device_type
+
+import torch
+from torch import nn
+
+
+def lay_out(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Order weights channels last where convolutions are faster so, in place.
+
+    On a CPU those in bfloat16 take half the time (docs/benchmark.md). Values are the same but for
+    rounding. Elsewhere nothing changes.
+
+    Args:
+        model: on its device.
+        dtype: of its convolutions.
+
+    Returns:
+        The model.
+    """
+    if dtype == torch.bfloat16 and device_type(model) == "cpu":
+        model.to(memory_format=torch.channels_last)
+    return model
