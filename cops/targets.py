@@ -189,8 +189,7 @@ def make_cops_targets(
 
     A pixel weighs 1, of a small thing `small_weight`. An edge takes the larger weight of its ends:
     1 for stuff, `thing_weight` for things, `thing_weight * small_weight` for small things (4.2).
-    One between two things takes `touching_weight` besides, which is ours: where things touch, few
-    edges say so, and without weight the network joins them all.
+    One between two things takes `touching_weight` besides, which is ours: such edges are few.
 
     Args:
         id_map: (H, W) panoptic ids, 0 = void.
@@ -222,7 +221,6 @@ def make_cops_targets(
     small = labels.is_thing & labels.is_segment & (areas < small_area)
     pixel_weights = np.where(small, small_weight, 1.0) * (labels.classes != IGNORE_CLASS)
     node_weights = np.where(labels.is_thing, thing_weight, 1.0) * pixel_weights * labels.is_segment
-    pixel_weights = pixel_weights.astype(np.float32)
 
     label_map = np.repeat(run_labels.astype(np.min_scalar_type(num_labels)), lengths)
     cells = reduce_id_map(label_map.reshape(id_map.shape), stride)
@@ -237,7 +235,7 @@ def make_cops_targets(
         segment_map=torch.from_numpy(index[cells]),
         classes=torch.from_numpy(labels.classes[segments]),
         sem_seg=torch.from_numpy(labels.classes[cells]),
-        pixel_weights=torch.from_numpy(pixel_weights[cells]),
+        pixel_weights=torch.from_numpy(pixel_weights[cells]).float(),
         is_cut=torch.from_numpy(is_cut),
         edge_weights=torch.from_numpy(edge_weights),
     )
@@ -248,7 +246,7 @@ def make_cops_targets(
 
     return {
         "sem_seg": spread(labels.classes),
-        "pixel_weights": spread(pixel_weights),
+        "pixel_weights": spread(pixel_weights.astype(np.float32)),
         "cops_target": target,
     }
 
