@@ -13,116 +13,37 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import Any
 
 import panoptic_common.compat
 
-import numpy as np
-import torch
 from tabulate import tabulate
-from tqdm import tqdm
 
-from cops.modeling.calibration import (
-    Balance,
-    CalibrationImage,
-    CalibrationSet,
-    apply_balance,
-    find_balance,
-)
+from cops.modeling.calibration import Balance, CalibrationSet, apply_balance, find_balance
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.checkpoint.files import CheckpointError, read_checkpoint_metadata
-from panoptic_common.coco.image_reading import read_image
-from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.config import load_config, stored_config
-from panoptic_common.data.catalog import (
-    has_truth,
-    load_panoptic,
-    register_builtin,
-    register_panoptic,
-    register_scenes,
-)
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.files import require_writable
-from panoptic_common.inference.predictor import Predictor
-from panoptic_tools.arguments import (
-    add_register_option,
-    add_unsafe_option,
-    input_file,
-    make_parser,
-    orderly,
-    output_file,
-    refuse,
+from panoptic_tools.arguments import make_parser, orderly, output_file, refuse
+from panoptic_tools.calibration_images import (
+    add_image_options,
+    check_image_options,
+    seen_images,
 )
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, whole=True)
-    parser.add_argument("checkpoint", type=input_file, help="weights of COPS with their config")
+    add_image_options(parser)
     text = "file to write (default: ..._calibrated.pth)"
     parser.add_argument("--out", type=output_file, help=text)
-    parser.add_argument(
-        "--dataset", help="name of the set (default: the checkpoint's training set)"
-    )
-    parser.add_argument("--images", type=int, default=32, help="how many of it (default: 32)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=400_000,
-        help="leave larger images out, which take most of the time (default: 400000)",
-    )
-    add_register_option(parser)
-    add_unsafe_option(parser)
     options = parser.parse_args(arguments)
-    if options.images < 1:
-        parser.error(f"--images is {options.images}: give at least 1")
+    check_image_options(parser, options)
     if options.out is None:
         name = f"{options.checkpoint.stem}_calibrated{options.checkpoint.suffix}"
         options.out = options.checkpoint.with_name(name)
     if options.out.suffix != ".pth":
         parser.error(f"--out is {options.out}: checkpoints are written as .pth")
     return options
-
-
-def choose_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
-    """Choose the images to calibrate on.
-
-    Raises:
-        ValueError: the data set is unknown or wrong, or all of its images are too large.
-        FileNotFoundError: it is not there.
-    """
-    register_builtin()
-    register_scenes(settings=cfg.DATASETS.SCENES)
-    for name, images, panoptic_json, pngs in options.register:
-        register_panoptic(name, images, panoptic_json, pngs)
-    name = options.dataset or cfg.DATASETS.TRAIN[0]
-    if name in cfg.DATASETS.TEST:
-        raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
-    if not has_truth(name):
-        raise ValueError(f"{name} has images only, and no truth: name a training set")
-    records = [r for r in load_panoptic(name) if r["height"] * r["width"] <= options.max_pixels]
-    if not records:
-        raise ValueError(f"{name} has no image of at most {options.max_pixels} pixels")
-    chosen = np.random.default_rng(options.seed).permutation(len(records))[: options.images]
-    return [records[index] for index in sorted(chosen.tolist())]
-
-
-@torch.no_grad()
-def run_network(predictor: Predictor, record: dict[str, Any]) -> CalibrationImage:
-    """Bring one image as far as the costs that the solver would pay."""
-    inputs = predictor.prepare(read_image(record["file_name"]))
-    model = predictor.model
-    images = model.preprocess([inputs])
-    maps = model.predict_maps(images.tensor)
-    return CalibrationImage(
-        class_logits=maps.class_logits[0].cpu(),
-        class_costs=maps.class_costs[0].cpu(),
-        edge_costs=maps.edge_costs[0].float().cpu(),
-        input_size=images.image_sizes[0],
-        id_map=read_id_map(record["pan_seg_file_name"], (record["height"], record["width"])),
-        segments_info=record["segments_info"],
-    )
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -132,15 +53,8 @@ def calibrate(options: argparse.Namespace) -> None:
         CheckpointError, ValueError, OSError: something cannot be used; says what.
     """
     require_writable(options.out.parent)
-    path, unsafe = str(options.checkpoint), options.allow_unsafe_checkpoint
-    metadata = read_checkpoint_metadata(path, unsafe)
-    cfg = load_config(stored_config(metadata.config), table=metadata.class_table)
-    if cfg.MODEL.META_ARCHITECTURE != "COPS":
-        raise ValueError(f"{path} holds a {cfg.MODEL.META_ARCHITECTURE}, which has no edge costs")
-    records = choose_records(options, cfg)
-    predictor = Predictor.from_checkpoint(path, allow_unsafe=unsafe)
-    model = predictor.model
-    images = [run_network(predictor, record) for record in tqdm(records, unit="image")]
+    seen = seen_images(options)
+    model, images = seen.model, seen.images
     calibration = CalibrationSet(
         images,
         distances=model.distances,
@@ -154,11 +68,11 @@ def calibrate(options: argparse.Namespace) -> None:
     checkpointer = PanopticCheckpointer(
         model,
         str(options.out.parent),
-        cfg=cfg,
-        class_table=metadata.class_table,
-        seed=metadata.seed,
+        cfg=seen.cfg,
+        class_table=seen.metadata.class_table,
+        seed=seen.metadata.seed,
     )
-    checkpointer.save(options.out.stem, tag=False, iteration=metadata.iteration)
+    checkpointer.save(options.out.stem, tag=False, iteration=seen.metadata.iteration)
     print(f"wrote {options.out}")
 
 

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from checkpoint_factory import TinyModel, checkpointer_of
-from cops_factory import IS_THING, tiny_config, tiny_model
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from cops_factory import tiny_config, tiny_model
+from two_things import TABLE, register_two_things
 
 from cops.modeling.calibration import Balance
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.coco.segment_ids import update_segments, write_id_map
 from panoptic_common.inference.predictor import Predictor
 from panoptic_tools import calibrate_cops
 
-TABLE = [
-    {"id": i, "name": f"class {i}", "isthing": int(f), "color": [9, 9, 9]}
-    for i, f in enumerate(IS_THING)
-]
 SETS = {"DATASETS.TRAIN": ("tiny_nuclei",), "DATASETS.TEST": ("tiny_held",)}
 
 
 @pytest.fixture
 def words(tmp_path: Path) -> Iterator[list[str]]:
-    """A set of two images: two stuff halves and two touching things in each."""
-    images, annotations = [], []
-    for folder in ("images", "png"):
-        (tmp_path / folder).mkdir()
-    rng = np.random.default_rng(0)
-    for number in (1, 2):
-        id_map = np.full((48, 64), 1, np.int32)
-        id_map[24:] = 2
-        id_map[8:32, 8:24], id_map[8:32, 24:40] = 3, 4
-        classes = {1: 0, 2: 2, 3: 1, 4: 1}
-        listed = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in classes.items()]
-        pixels = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
-        write_id_map(tmp_path / "png" / f"{number}.png", id_map)
-        images.append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
-        annotations.append(
-            {
-                "image_id": number,
-                "file_name": f"{number}.png",
-                "segments_info": update_segments(id_map, listed),
-            }
-        )
-    content = {"images": images, "annotations": annotations, "categories": TABLE}
-    (tmp_path / "truth.json").write_text(json.dumps(content))
-    places = [str(tmp_path / name) for name in ("images", "truth.json", "png")]
-    yield ["--register", "tiny_nuclei", *places]
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        catalog.pop("tiny_nuclei", None)
+    yield from register_two_things(tmp_path)
 
 
 @pytest.fixture
