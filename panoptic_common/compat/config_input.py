@@ -6,6 +6,7 @@ None of it knows a key of this project.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,20 @@ from detectron2.config import CfgNode as CN
 from panoptic_common.mappings import flatten
 
 Options = Mapping[str, Any] | Sequence[str]
+
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(.+?)'> vs. <class '(.+?)'>\) with values \((.*) vs. (.*)\) "
+    r"for config key: (.*)",
+    re.DOTALL,
+)
+_KINDS = {
+    "bool": "True or False",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "tuple": "a list",
+    "list": "a list",
+}
 
 
 def as_sections(content: Mapping[Any, Any], cfg: CN, above: str = "") -> CN:
@@ -35,6 +50,7 @@ def as_sections(content: Mapping[Any, Any], cfg: CN, above: str = "") -> CN:
         elif value is None and node is not None:
             raise ValueError(f"{name} has no value: give it one, or leave it out")
         else:
+            value = _as_kind_of(node, value, name)
             sections[key] = CN(value) if isinstance(value, dict) else value
     return sections
 
@@ -53,8 +69,14 @@ def as_words(options: Options) -> list[str]:
     return words
 
 
-def require_tuples(cfg: CN, words: Sequence[str]) -> None:
-    """Raise ValueError for a lone name where a config has a tuple: its comma is forgotten."""
+def as_values(cfg: CN, words: Sequence[str]) -> list[Any]:
+    """Return options with their values decoded, whole numbers as floats where a config has those.
+
+    Raises:
+        ValueError: a lone name where a config has a tuple (its comma is forgotten), or a number too
+            large for a float.
+    """
+    values: list[Any] = []
     for key, value in zip(words[::2], words[1::2], strict=True):
         node: Any = cfg
         for name in key.split("."):
@@ -62,16 +84,35 @@ def require_tuples(cfg: CN, words: Sequence[str]) -> None:
         decoded = CN._decode_cfg_value(value)
         if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
             raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
+        converted = _as_kind_of(node, decoded, key)
+        values += [key, value if converted is decoded else converted]
+    return values
+
+
+def _as_kind_of(node: Any, value: Any, key: str) -> Any:
+    """Return the value, as a float where the config has one and the value is a whole number."""
+    if not isinstance(node, float) or type(value) is not int:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{key} is too large a number") from None
 
 
 def refusal_of(error: Exception, cfg: CN) -> str:
-    """Say what yacs found wrong; of a key that there is not, which one may be meant.
+    """Say what yacs found wrong: of a missing key which one may be meant, and what a value must be.
 
     Args:
         error: that yacs or this module raised.
         cfg: that was merged into.
     """
     text = str(error.args[0] if error.args else error)
+    if mismatch := _MISMATCH.fullmatch(text):
+        wanted, given, default, value, key = mismatch.groups()
+        kinds = [_KINDS.get(kind, "a section of keys") for kind in (wanted, given)]
+        said = f"{value}, " if value and "\n" not in value else ""
+        example = f", such as {default}" if default and "\n" not in default else ""
+        return f"{key} is {said}{kinds[1]}: give {kinds[0]}{example}"
     introduction, _, key = text.rpartition(": ")
     if introduction not in ("Non-existent key", "Non-existent config key"):
         return text

@@ -14,9 +14,9 @@ from typing import Any
 from panoptic_common.compat.config_input import (
     Options,
     as_sections,
+    as_values,
     as_words,
     refusal_of,
-    require_tuples,
 )
 
 from detectron2.config import CfgNode as CN
@@ -160,8 +160,7 @@ def read_config(
             raise ValueError(f"VERSION is {content.VERSION}, but only {cfg.VERSION} can be read")
         cfg.merge_from_other_cfg(content)
         source = "the options"
-        require_tuples(cfg, words)
-        cfg.merge_from_list(words)
+        cfg.merge_from_list(as_values(cfg, words))
         source = "the config"  # with its options
         _require_numbers(cfg)
         _require_numbering(cfg, systems)

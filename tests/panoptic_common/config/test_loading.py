@@ -160,3 +160,43 @@ def test_a_key_that_there_is_not_is_answered_with_one_that_there_is(
         ValueError, match=r"own.yaml: there is no config key .*(did you mean|leave)"
     ):
         read_config(path)
+
+
+def test_a_whole_number_is_taken_for_a_float(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {D2}\nSOLVER: {{BASE_LR: 1}}\n")
+    cfg = read_config(tmp_path / "mine.yaml", ["SOLVER.WEIGHT_DECAY", "2"])
+    for value, expected in ((cfg.SOLVER.BASE_LR, 1.0), (cfg.SOLVER.WEIGHT_DECAY, 2.0)):
+        assert isinstance(value, float) and value == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.MAX_ITER", "1.5", "1.5, a number: give a whole number, such as 860"),
+        ("SOLVER.BASE_LR", "fast", "fast, text: give a number, such as 0.0012"),
+        ("SOLVER.BASE_LR", "True", "True, True or False: give a number"),
+        ("SOLVER.AMP.ENABLED", "3", "3, a whole number: give True or False, such as False"),
+        ("MODEL.WEIGHTS", "5", "5, a whole number: give text$"),
+        ("SOLVER.STEPS", "{}", r"(\{\}, )?a section of keys: give a list, such as"),
+        ("MODEL.UNIFIED", "3", "3, a whole number: give a section of keys$"),
+    ],
+)
+def test_a_value_of_another_kind_is_said(
+    tmp_path: Path, key: str, value: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{key} is {message}"):
+        read_config(D2, [key, value])
+    if key == "MODEL.UNIFIED":  # a file is answered in other words
+        return
+    inner = value
+    for name in reversed(key.split(".")):
+        inner = f"{{{name}: {inner}}}"
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {D2}\n{inner[1:-1]}\n")
+    said = message.partition(", such as")[0]  # of Detectron2, here
+    with pytest.raises(ValueError, match=rf"mine\.yaml: {key} is {said}"):
+        read_config(tmp_path / "mine.yaml")
+
+
+def test_a_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"SOLVER\.BASE_LR is too large a number"):
+        read_config(D2, ["SOLVER.BASE_LR", "1" + 400 * "0"])
