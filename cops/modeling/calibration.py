@@ -29,7 +29,7 @@ from panoptic_common.coco.quality import PanopticStatistics, match_segments
 logger = logging.getLogger(__name__)
 
 OFFSETS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 
 
 @dataclass(frozen=True)
