@@ -89,7 +89,7 @@ def write_card(contents: Mapping[str, Any], parts: CardParts, file_name: str) ->
     lines += [
         *("", "## Use", "", "```bash"),
         f"panoptic-demo {option} image.png --output out",
-        *("```", "", "```python", "from panoptic_common import load"),
+        *("```", "", "```python", "from panoptic_common import load", ""),
         *(f'result = load("{name or file_name}")("image.png")', "```", ""),
     ]
     return "\n".join(lines)
