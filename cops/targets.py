@@ -216,10 +216,10 @@ def make_cops_targets(
     lengths = np.diff(starts, append=flat.size)
     run_labels = _look_up(label_of_id, flat[starts])
 
-    num_labels = len(labels.classes)
+    num_labels, known = len(labels.classes), labels.classes != IGNORE_CLASS
     areas = np.bincount(run_labels, weights=lengths, minlength=num_labels)
     small = labels.is_thing & labels.is_segment & (areas < small_area)
-    pixel_weights = np.where(small, small_weight, 1.0) * (labels.classes != IGNORE_CLASS)
+    pixel_weights = np.where(small, small_weight, known).astype(np.float32)
     node_weights = np.where(labels.is_thing, thing_weight, 1.0) * pixel_weights * labels.is_segment
 
     label_map = np.repeat(run_labels.astype(np.min_scalar_type(num_labels)), lengths)
@@ -229,13 +229,13 @@ def make_cops_targets(
     index = np.full(num_labels, NO_SEGMENT, dtype=np.int32)
     index[segments] = np.arange(len(segments), dtype=np.int32)
     graph = grid_graph(*cells.shape, distances)
-    touching = np.where(labels.is_thing, touching_weight, 1.0).astype(np.float32)
-    is_cut, edge_weights = _edge_targets(graph, cells, node_weights.astype(np.float32), touching)
+    cut_weights = np.where(labels.is_thing, touching_weight, 1.0)
+    is_cut, edge_weights = _edge_targets(graph, cells, node_weights, cut_weights)
     target = CopsTarget(
         segment_map=torch.from_numpy(index[cells]),
         classes=torch.from_numpy(labels.classes[segments]),
         sem_seg=torch.from_numpy(labels.classes[cells]),
-        pixel_weights=torch.from_numpy(pixel_weights[cells]).float(),
+        pixel_weights=torch.from_numpy(pixel_weights[cells]),
         is_cut=torch.from_numpy(is_cut),
         edge_weights=torch.from_numpy(edge_weights),
     )
@@ -246,7 +246,7 @@ def make_cops_targets(
 
     return {
         "sem_seg": spread(labels.classes),
-        "pixel_weights": spread(pixel_weights.astype(np.float32)),
+        "pixel_weights": spread(pixel_weights),
         "cops_target": target,
     }
 
@@ -310,15 +310,15 @@ def _edge_targets(
     Args:
         graph: of the grid.
         cells: (h, w) labels.
-        node_weights: (L,) float32; 0 for void and crowds.
-        cut_weights: (L,) float32; a cut edge takes the smaller of its ends' besides.
+        node_weights: (L,); 0 for void and crowds.
+        cut_weights: (L,); a cut edge takes the smaller of its ends' besides.
 
     Returns:
         Two (2 D, h, w) float32; both are 0 where the edge is ignored or missing.
     """
     is_cut = np.zeros((graph.num_channels, graph.height, graph.width), dtype=np.float32)
     edge_weights = np.zeros_like(is_cut)
-    weights, of_cut = node_weights[cells], cut_weights[cells]
+    weights, of_cut = (each.astype(np.float32)[cells] for each in (node_weights, cut_weights))
     counts = weights > 0
     for channel in graph.channels:
         first, second = channel.first, channel.second

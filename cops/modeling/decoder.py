@@ -71,7 +71,7 @@ def convolution(
 class SeparableConv2d(DepthwiseSeparableConv2d):
     """Detectron2's, whose depthwise part a CPU trains in single precision.
 
-    Its backward pass in bfloat16 takes twice as long there (docs/benchmark.md).
+    Its backward pass in bfloat16 and channels-last order is slower there (docs/benchmark.md).
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
