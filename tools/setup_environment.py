@@ -21,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -149,7 +150,10 @@ def fill(python: Path, archive_url: str, torch_index: str | None) -> None:
     """Install all packages; a step does nothing where its result is there."""
     install_torch(python, torch_index)
     say("installing the project and the tools of its tests")
-    needs = () if importable(python, "detectron2") else DETECTRON2.requires
+    needs = DETECTRON2.requires
+    if importable(python, "detectron2"):
+        # A checkout on the path brings nothing along; without a limit pip replaces nothing.
+        needs = tuple(re.split("[<>=]", need)[0] for need in needs)
     own = ("--editable", ".[dev,safetensors]")
     run(pip(python, "install", *own, *needs), "installing the project")
     with tempfile.TemporaryDirectory(prefix="panoptic-setup-") as folder:

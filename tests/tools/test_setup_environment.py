@@ -88,6 +88,21 @@ def test_changed_metadata_or_folder_runs_the_steps_again_in_the_same_environment
     assert (environment / "mark").exists()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_what_detectron2_imports_is_installed_whoever_brought_it(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """A checkout on the path brings no libraries; those of yours keep their versions."""
+    installed: list[str] = []
+    monkeypatch.setattr(setup_environment, "install_torch", lambda *_: None)
+    monkeypatch.setattr(setup_environment, "unpack_borrowed", lambda *_: None)
+    monkeypatch.setattr(setup_environment, "importable", lambda *_: there)
+    monkeypatch.setattr(setup_environment, "run", lambda words, _: installed.extend(words))
+    setup_environment.fill(commands.python_of(environment), "http://x", None)
+    assert "cloudpickle" in installed
+    assert ("iopath" in installed, "iopath>=0.1.7,<0.1.11" in installed) == (there, not there)
+
+
 def test_other_python_makes_it_anew(steps: Steps, environment: Path) -> None:
     assert setup_environment.main() == 0
     (environment / "mark").write_text("lost")
