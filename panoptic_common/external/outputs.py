@@ -21,13 +21,14 @@ from torch import nn
 
 from panoptic_common.data.catalog import IGNORE_LABEL, LABEL_DIVISOR
 from panoptic_common.external.numbering import UNKNOWN, Numbering
+from panoptic_common.modeling.roi_align import use_precise_roi_align
 from panoptic_common.modeling.semantic_map import CHANNELS
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
 
 
 def adapt_model(model: nn.Module, cfg: CfgNode) -> None:
-    """Make a model give its outputs in our form, in place.
+    """Make a model give its outputs in our form, and keep boxes where they are, in place.
 
     Args:
         model: built from `cfg`.
@@ -35,6 +36,7 @@ def adapt_model(model: nn.Module, cfg: CfgNode) -> None:
     """
     numbering = Numbering(cfg.MODEL.PANOPTIC.NUMBERING, cfg.MODEL.PANOPTIC.IS_THING)
     model.register_forward_hook(OutputAdapter(numbering))
+    use_precise_roi_align(model)
     for name in cfg.DATASETS.TRAIN[:1]:
         _fill_missing_metadata(name, numbering)
 

@@ -20,6 +20,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes, Instances
 
+from panoptic_common.modeling.roi_align import use_precise_roi_align
 from unified_panoptic.losses.lovasz import lovasz_hinge
 
 MASK_PROBABILITIES = ("sigmoid", "hinge")
@@ -81,6 +82,7 @@ class UnifiedROIHeads(StandardROIHeads):
             ValueError: an unknown way to make probabilities of mask logits.
         """
         super().__init__(**kwargs)
+        use_precise_roi_align(self)
         if mask_probability not in MASK_PROBABILITIES:
             raise ValueError(
                 f"mask_probability is {mask_probability!r}: use one of {MASK_PROBABILITIES}"

@@ -7,12 +7,14 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from panoptic_common.external.config import add_external_config
 from panoptic_common.external.numbering import Numbering
 from panoptic_common.external.outputs import OutputAdapter, adapt_model, segments_of_labels
+from panoptic_common.modeling.roi_align import PreciseROIAlign
 from panoptic_common.modeling.semantic_map import semantic_map
 
 IS_THING = (True, False, True, False)  # person, road, car, sky
@@ -113,6 +115,10 @@ def test_a_wrong_numbering_shows(output, message):
 class Model(nn.Module):
     """Losses in training, labels at inference."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooler = ROIPooler(7, (1 / 4,), 2, "ROIAlignV2")
+
     def forward(self, inputs: list) -> dict | list:
         if self.training:
             return {"loss": torch.zeros(())}
@@ -134,6 +140,7 @@ def test_a_model_is_adapted_at_inference_alone_and_knows_its_things():
         assert metadata.label_divisor == 1000
     finally:
         MetadataCatalog.pop("never_read")
+    assert type(model.pooler.level_poolers[0]) is PreciseROIAlign
     assert model([None])["loss"] == 0
     model.eval()
     assert model([None])[0]["panoptic_seg"][1][0]["category_id"] == 2
