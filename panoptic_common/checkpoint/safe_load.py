@@ -16,6 +16,13 @@ import torch
 logger = logging.getLogger(__name__)
 
 GROWTH = 4  # bytes of tensors per byte of the file, at most; layers may share weights
+# What torch makes odd tensors by. Newer versions refuse these as they refuse any function.
+REBUILDERS = {
+    "torch._utils._rebuild_meta_tensor_no_storage": "meta",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+}
 
 
 def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) -> Any:
@@ -51,6 +58,8 @@ def torch_load_safely(path: str | os.PathLike[str], allow_unsafe: bool = False) 
         raise
     except Exception as error:  # a damaged pickle raises nearly anything
         unsafe = _unsafe_globals(path, error)
+        if kinds := sorted({REBUILDERS[name] for name in unsafe if name in REBUILDERS}):
+            error, unsafe = _odd_tensor(kinds[0]), []
         if not unsafe:
             raise ValueError(
                 f"cannot read the checkpoint {path}: it is damaged, cut short or not a file of "
@@ -92,6 +101,10 @@ def odd_kind(value: torch.Tensor) -> str:
     return next((kind for kind, holds in kinds.items() if holds), "")
 
 
+def _odd_tensor(kind: str) -> ValueError:
+    return ValueError(f"it holds a {kind} tensor, which no weights are")
+
+
 def _require_held(contents: Any, limit: int) -> None:
     """Raise ValueError if the tensors, each laid out whole, take more bytes than a limit."""
     seen: set[int] = set()
@@ -103,7 +116,7 @@ def _require_held(contents: Any, limit: int) -> None:
             if limit < 0:
                 raise ValueError("its tensors are bigger than the file")
             if kind := odd_kind(value):
-                raise ValueError(f"it holds a {kind} tensor, which no weights are")
+                raise _odd_tensor(kind)
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -117,7 +117,8 @@ class AMPTrainer(SimpleTrainer):
         self, loss_dict: Mapping[str, torch.Tensor], data_time: float, prefix: str = ""
     ) -> None:
         """Write what Detectron2 does, and the name of a loss that is the only one."""
-        super()._write_metrics(loss_dict, data_time, prefix)
+        with _without_divergence(logging.getLogger(SimpleTrainer.__module__)):
+            super()._write_metrics(loss_dict, data_time, prefix)
         if len(loss_dict) == 1 and comm.is_main_process():
             (name,) = loss_dict
             storage = get_event_storage()
@@ -139,6 +140,24 @@ class AMPTrainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         else:
             logger.warning("The checkpoint was saved without loss scaling: a fresh scale.")
+
+
+@contextlib.contextmanager
+def _without_divergence(log: logging.Logger) -> Iterator[None]:
+    """Keep the traceback of a loss that is no number out of a log; the error itself goes on.
+
+    Detectron2 main logs it before it raises it, and training may go on from an older checkpoint.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, FloatingPointError)
+
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)
 
 
 def _split(batch: list[Any], parts: int) -> list[list[Any]]:

@@ -135,11 +135,15 @@ def _fit_clipping(module: ModuleType) -> None:
     @functools.wraps(original)
     def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
         clip = cfg.SOLVER.CLIP_GRADIENTS
-        if not clip.ENABLED or clip.CLIP_TYPE != "full_model" or not isinstance(optimizer, type):
+        if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
             return original(cfg, optimizer)
         from panoptic_common.engine.optimizer import full_model_clipping
 
-        return full_model_clipping(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
+        if isinstance(optimizer, type):
+            return full_model_clipping(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
+        # Detectron2 main makes its SGD first and gives it another class, too.
+        optimizer.__class__ = full_model_clipping(type(optimizer), clip.CLIP_VALUE, clip.NORM_TYPE)
+        return optimizer
 
     module.maybe_add_gradient_clipping = maybe_add_gradient_clipping
 

@@ -110,9 +110,13 @@ def test_default_trainer_trains(tiny_root: Path) -> None:
     assert len(losses) >= 6 and all(math.isfinite(loss) for loss in losses)
 
 
-def test_detectron2s_optimizer_clips_the_whole_gradient() -> None:
-    """A gradient of (3, 4) has norm 5: clipped to 1, a step of rate 1 goes to (-0.6, -0.8)."""
-    from detectron2.solver import build_optimizer
+@pytest.mark.parametrize("made_first", [False, True])
+def test_detectron2s_optimizer_clips_the_whole_gradient(made_first: bool) -> None:
+    """A gradient of (3, 4) has norm 5: clipped to 1, a step of rate 1 goes to (-0.6, -0.8).
+
+    Detectron2's versions clip by a subclass of the optimizer, or of one that is made already.
+    """
+    from detectron2.solver.build import build_optimizer, maybe_add_gradient_clipping
 
     cfg = raw_config()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
@@ -120,7 +124,11 @@ def test_detectron2s_optimizer_clips_the_whole_gradient() -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
     cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM = 1.0, 0.0, 0.0
     model = torch.nn.ModuleList(torch.nn.Linear(1, 1, bias=False) for _ in range(2))
-    optimizer = build_optimizer(cfg, model)
+    if made_first:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        assert maybe_add_gradient_clipping(cfg, optimizer) is optimizer
+    else:
+        optimizer = build_optimizer(cfg, model)
     for layer, slope in zip(model, (3.0, 4.0), strict=True):
         torch.nn.init.zeros_(layer.weight)
         layer.weight.grad = torch.tensor([[slope]])

@@ -155,6 +155,11 @@ def run_environment(row: Environment, options: argparse.Namespace) -> Outcome:
                 if done.returncode:
                     outcome.problem = f"{what} failed, see {log}"
                     return outcome
+    if row.detectron2:
+        # Tests start programs with a path of their own, so the environment must know the checkout.
+        variables["PYTHONPATH"] = ""
+        for packages in (project / ".venv" / "lib").glob("python*/site-packages"):
+            (packages / "detectron2_checkout.pth").write_text(f"{row.detectron2}\n")
     outcome.versions = _versions(python, variables)
     say(f"{row.name}: tests")
     command = [python, "-m", "pytest", "-q", "-n", str(options.jobs), "--dist", "loadfile"]

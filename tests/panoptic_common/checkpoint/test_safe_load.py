@@ -131,6 +131,19 @@ def test_tensor_that_is_no_plain_array_is_refused(tmp_path: Path, kind: str) -> 
         torch_load_safely(path)
 
 
+def test_a_torch_that_refuses_odd_tensors_gives_the_same_sentence(tmp_path, monkeypatch):
+    """torch 2.15 takes no nested tensors; `--allow-unsafe-checkpoint` is no way out of that."""
+    path = tmp_path / "odd.pth"
+    torch.save(STATE, path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise pickle.UnpicklingError("Unsupported global: GLOBAL torch._utils._rebuild_qtensor")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(ValueError, match=r"odd\.pth: .*it holds a quantized tensor"):
+        torch_load_safely(path, allow_unsafe=True)
+
+
 @pytest.mark.parametrize("content", [b"<html>404 not found</html>", b"\0" * 5000, b"PK\3\4 no"])
 def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.pth"

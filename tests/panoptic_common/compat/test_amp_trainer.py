@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from panoptic_common.compat.amp_trainer import AMPTrainer
@@ -9,6 +10,7 @@ from panoptic_common.compat.engine import apply_to_engine
 
 import pytest
 import torch
+from detectron2.engine.train_loop import SimpleTrainer
 from torch import nn
 
 
@@ -105,6 +107,30 @@ def test_default_trainer_takes_this_amp_trainer() -> None:
 
     apply_to_engine()
     assert defaults.AMPTrainer is AMPTrainer
+
+
+def test_a_loss_that_is_no_number_is_raised_and_no_traceback_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Detectron2 main logs it and raises it; the training may go on from an older checkpoint."""
+    log = logging.getLogger("detectron2.engine.train_loop")
+    error: Exception = FloatingPointError("Loss became infinite or NaN")
+
+    def write(*_: object) -> None:
+        try:
+            raise error
+        except Exception:
+            log.exception("Exception in writing metrics: ")
+            raise
+
+    monkeypatch.setattr(SimpleTrainer, "_write_metrics", write)
+    with pytest.raises(FloatingPointError):
+        run_amp_step(1.0, sgd)
+    assert not caplog.records
+    error = OSError("the disk is full")  # another error is logged as ever
+    with pytest.raises(OSError):
+        run_amp_step(1.0, sgd)
+    assert len(caplog.records) == 1 and not log.filters
 
 
 def test_amp_refuses_a_model_in_evaluation_mode() -> None:

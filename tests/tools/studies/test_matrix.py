@@ -16,6 +16,8 @@ SETUP = f"""
 import os, pathlib
 place = pathlib.Path(__file__).parent.parent / ".venv" / "bin"
 place.mkdir(parents=True, exist_ok=True)
+(place.parent / "lib/python3/site-packages").mkdir(parents=True, exist_ok=True)
+print("set-up with", os.environ["PYTHONPATH"] or "no path")
 program = place / "python"
 if not program.exists():
     program.write_text('#!/bin/sh\\nexec {sys.executable} "$@"\\n')
@@ -70,6 +72,22 @@ def test_it_clones_sets_up_tests_and_counts_and_sees_a_new_commit(
     assert matrix.main(["--output", str(out), "--jobs", "1"]) == 1
     (row,) = json.loads((out / "table.json").read_text())
     assert row["counts"] == {"failed": 1, "passed": 2, "skipped": 1}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_checkout_of_detectron2_belongs_to_the_environment(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that tests start with another PYTHONPATH must find it, too."""
+    row = matrix.Environment("this", sys.executable, detectron2="/checkout")
+    monkeypatch.setattr(matrix, "environments", lambda _: [row])
+    test = "import os\ndef test_path(): assert not os.environ['PYTHONPATH']\n"
+    (project / "tests" / "test_path.py").write_text(test)
+    _commit(project)
+    assert matrix.main(["--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    assert "set-up with /checkout" in (tmp_path / "out/this/log.txt").read_text()
+    packages = tmp_path / "out/this/project/.venv/lib/python3/site-packages"
+    assert (packages / "detectron2_checkout.pth").read_text() == "/checkout\n"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
