@@ -5,10 +5,10 @@
         configs/unified/scenes/D2.yaml configs/unified/scenes/semantic_per_level.yaml
     python tools/studies/iteration_cost.py configs/unified/nuclei/D2.yaml --roi-align both
 
-Each config is trained from its MODEL.WEIGHTS on its own images, some iterations at a time, then the
-next one, so that all meet the machine as busy. Nothing is written. Detections are few at the start
-of a training, so --warm-up counts in iterations that come first and do not count. Times are the
-median of the turns and their range. Ratios are to the first row, turn by turn.
+Each config is trained on its own images, some iterations at a time, then the next one. So all meet
+the machine as busy. Weights are random, and nothing is written. Detections are few at the start of
+a training; --warm-up says how many iterations come first and do not count. Times are the median of
+the turns and their range. Ratios are to the first row, turn by turn.
 
 --roi-align both adds a row to each config, with Detectron2's ROIAlign in the place of ours.
 """

@@ -140,7 +140,7 @@ def run_environment(row: Environment, options: argparse.Namespace) -> Outcome:
     pins = folder / "pins.txt"
     pins.write_text("".join(f"{pin}\n" for pin in row.pins))
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_CONSTRAINT": str(pins)}
-    variables["PYTHONPATH"] = row.detectron2
+    variables["PYTHONPATH"] = checkout = row.detectron2 and _only_package(folder, row.detectron2)
     python = str(project / ".venv" / "bin" / "python")
     steps = {
         "cloning": _clone_commands(project),
@@ -159,7 +159,7 @@ def run_environment(row: Environment, options: argparse.Namespace) -> Outcome:
         # Tests start programs with a path of their own, so the environment must know the checkout.
         variables["PYTHONPATH"] = ""
         for packages in (project / ".venv" / "lib").glob("python*/site-packages"):
-            (packages / "detectron2_checkout.pth").write_text(f"{row.detectron2}\n")
+            (packages / "detectron2_checkout.pth").write_text(f"{checkout}\n")
     outcome.versions = _versions(python, variables)
     say(f"{row.name}: tests")
     command = [python, "-m", "pytest", "-q", "-n", str(options.jobs), "--dist", "loadfile"]
@@ -171,6 +171,15 @@ def run_environment(row: Environment, options: argparse.Namespace) -> Outcome:
     if not outcome.counts:
         outcome.problem = f"the tests did not come to their end, see {log}"
     return outcome
+
+
+def _only_package(folder: Path, detectron2: str) -> str:
+    """Return a folder that holds the package of a checkout; beside it lie tests of their own."""
+    link = folder / "path" / "detectron2"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(detectron2) / "detectron2")
+    return str(link.parent)
 
 
 def _clone_commands(project: Path) -> list[list[str]]:

@@ -85,9 +85,12 @@ def test_a_checkout_of_detectron2_belongs_to_the_environment(
     (project / "tests" / "test_path.py").write_text(test)
     _commit(project)
     assert matrix.main(["--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
-    assert "set-up with /checkout" in (tmp_path / "out/this/log.txt").read_text()
+    # The package alone is there to be found, not the checkout's own folder of tests.
+    place = tmp_path / "out/this/path"
+    assert (place / "detectron2").readlink() == Path("/checkout/detectron2")
+    assert f"set-up with {place}" in (tmp_path / "out/this/log.txt").read_text()
     packages = tmp_path / "out/this/project/.venv/lib/python3/site-packages"
-    assert (packages / "detectron2_checkout.pth").read_text() == "/checkout\n"
+    assert (packages / "detectron2_checkout.pth").read_text() == f"{place}\n"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
