@@ -308,7 +308,8 @@ def write_problem(path: str | Path, problem: StoredProblem) -> None:
         # In memory: where the disk is full, an archive complains once more when it is collected.
         archive = io.BytesIO()
         np.savez(archive, **arrays)
-        path.write_bytes(archive.getbuffer())
+        # Not getbuffer(): Python 3.12.1 crashes when it collects a view that an error has kept.
+        path.write_bytes(archive.getvalue())
         return
     if path.suffix == ".gz":
         with gzip.open(path, "wt", encoding="ascii") as file:
