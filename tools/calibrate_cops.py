@@ -4,15 +4,17 @@
     python tools/calibrate_cops.py output/cops/nuclei/pretrain/model_final.pth
 
 Pre-training leaves affinities that lean towards cutting. This tries constants and factors on all
-edge costs, and takes those whose solutions have the best panoptic quality on images of the training
-set. It writes FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else
-changes. Never name a set here that figures are reported on. Exit status: 2 for what cannot be used.
+edge costs, then a power by which longer edges weigh less, then a constant for the shortest ones. It
+takes those whose solutions have the best panoptic quality on images of the training set. It writes
+FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else changes. Never name
+a set here that figures are reported on. Exit status: 2 for what cannot be used.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import astuple
 
 import panoptic_common.compat
 
@@ -64,7 +66,7 @@ def calibrate(options: argparse.Namespace) -> None:
     )
     best, tried = find_balance(calibration.quality)
     print_table(best, tried, len(images))
-    apply_balance(model.cost_scale, best)
+    apply_balance(model.cost_scale, best, model.distances)
     checkpointer = PanopticCheckpointer(
         model,
         str(options.out.parent),
@@ -78,11 +80,10 @@ def calibrate(options: argparse.Namespace) -> None:
 
 def print_table(best: Balance, tried: dict[Balance, float], num_images: int) -> None:
     """Print the quality of every balance that was tried."""
-    rows = [
-        [b.factor, b.offset, 100 * pq, "<- taken" if b == best else ""] for b, pq in tried.items()
-    ]
+    rows = [[*astuple(b), 100 * pq, "<- taken" if b == best else ""] for b, pq in tried.items()]
     print(f"panoptic quality on {num_images} training images:")
-    print(tabulate(rows, ["factor", "offset", "PQ", ""], floatfmt=("g", "+.2f", ".2f", "")))
+    headers = ["factor", "offset", "decay", "shift", "PQ", ""]
+    print(tabulate(rows, headers, floatfmt=("g", "+.2f", "g", "+.2f", ".2f", "")))
 
 
 @orderly

@@ -3,10 +3,11 @@
 Pre-training takes a weighted cross-entropy of each edge by itself (Abbas, Swoboda, NeurIPS 2021,
 4.2). Edges at things weigh more, and those are cut more often than others. So the logits lean
 towards cutting, and the solver adds up thousands of them. Two numbers put right what is common to
-all: a constant on every edge cost, and a factor on all edge costs. They are chosen by the panoptic
-quality of the solutions, on images with truth. They become part of the learned scales and offsets
-of `cost_scale` (which fine-tuning through the solver would train), so that a checkpoint carries
-them.
+all: a constant on every edge cost, and a factor on all edge costs. Two more are about distances. A
+border is crossed by more long edges than short ones, so they may weigh less. The shortest edges
+lean by an amount of their own. The numbers are chosen by the panoptic quality of the solutions, on
+images with truth. They become part of the learned scales and offsets of `cost_scale` (which
+fine-tuning through the solver would train), so that a checkpoint carries them.
 
 Shapes: K classes; D distances; h, w cells of the network's grid; H, W pixels of the image.
 """
@@ -30,14 +31,32 @@ logger = logging.getLogger(__name__)
 
 OFFSETS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+DECAYS = (0.25, 0.5, 0.75, 1.0)
+SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0)  # times the factor: in units of the network's logits
 
 
 @dataclass(frozen=True)
 class Balance:
-    """What is done to all edge costs c: factor * c + offset."""
+    """What is done to all edge costs c of distance d: (d / d_1)^-decay * (factor * c + offset).
+
+    Attributes:
+        factor: of all costs.
+        offset: of all costs.
+        decay: by which power of the distance longer edges weigh less.
+        shift: what the costs of the shortest distance d_1 get besides.
+    """
 
     factor: float = 1.0
     offset: float = 0.0
+    decay: float = 0.0
+    shift: float = 0.0
+
+    def by_distance(self, distances: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factor and the constant of each distance, (D,) float32 both."""
+        lengths = torch.tensor(distances, dtype=torch.float32)
+        weights = (lengths / lengths.min()) ** -self.decay
+        shifts = torch.where(lengths == lengths.min(), self.shift, 0.0)
+        return self.factor * weights, self.offset * weights + shifts
 
 
 @dataclass(eq=False)
@@ -68,7 +87,7 @@ class CalibrationSet:
         images: at least one.
         distances: D, in cells.
         is_thing: K flags.
-        options: how panoptic maps are made; its edge offset is added to the balance's.
+        options: how panoptic maps are made; its edge offset is added after the balance.
         grid_stride: of the network's grid.
 
     Raises:
@@ -95,20 +114,24 @@ class CalibrationSet:
     def quality(self, balance: Balance) -> float:
         """Solve all images under a balance; returns the PQ of all classes, 0 to 1."""
         sums = PanopticStatistics.zeros(len(self.is_thing))
+        # Both directions of a distance share its numbers.
+        factors, constants = (
+            value.repeat_interleave(2)[:, None, None]
+            for value in balance.by_distance(self.distances)
+        )
         for image in self.images:
             size = (image.id_map.shape[0], image.id_map.shape[1])
             solved = SolvedImage(
                 image.class_logits,
                 image.class_costs,
-                balance.factor * image.edge_costs,
+                factors * image.edge_costs + constants,
                 distances=self.distances,
                 is_thing=self.is_thing,
                 input_size=image.input_size,
                 output_size=size,
                 grid_stride=self.grid_stride,
             )
-            offset = self.options.edge_offset + balance.offset
-            id_map, segments = solved.panoptic(self.options.changed({"edge_offset": offset}))
+            id_map, segments = solved.panoptic(self.options)
             matches = match_segments(
                 image.id_map, image.segments_info, id_map.numpy(), segments, len(self.is_thing)
             )
@@ -121,9 +144,11 @@ def find_balance(
     offsets: Sequence[float] = OFFSETS,
     factors: Sequence[float] = FACTORS,
 ) -> tuple[Balance, dict[Balance, float]]:
-    """Search the balance of the best quality: offsets, then factors, then half steps of offsets.
+    """Search the balance of the best quality, from what all edges share to what distances have.
 
-    Equal qualities leave the balance as it is, so that images without a thing change nothing.
+    First come offsets, factors, and half steps of offsets. Then come decays, each also at twice the
+    factor, shifts of the shortest distance, and decays next to the best one. Equal qualities leave
+    the balance as it is, so that images without a thing change nothing.
 
     Args:
         quality: of a balance; called once for each that is tried.
@@ -139,12 +164,7 @@ def find_balance(
         for candidate in [best, *candidates]:
             if candidate not in tried:
                 tried[candidate] = quality(candidate)
-                logger.info(
-                    "factor %.2f offset %+.2f: PQ %.2f",
-                    candidate.factor,
-                    candidate.offset,
-                    100 * tried[candidate],
-                )
+                logger.info("%s: PQ %.2f", candidate, 100 * tried[candidate])
             if tried[candidate] > tried[best]:
                 best = candidate
         return best
@@ -153,15 +173,32 @@ def find_balance(
     scaled = [replace(best, factor=f, offset=best.offset * f) for f in factors]
     best = better(best, scaled)
     near = [replace(best, offset=best.offset + step) for step in (-0.25, 0.25)]
-    return better(best, near), tried
+    common = best = better(best, near)
+    slopes = [
+        replace(common, factor=common.factor * g, offset=common.offset * g, decay=decay)
+        for decay in DECAYS
+        for g in (1.0, 2.0)
+    ]
+    best = better(best, slopes)
+    best = better(best, [replace(best, shift=best.factor * shift) for shift in SHIFTS])
+    steps = [best.decay + step for step in (-0.25, 0.25)]
+    return better(best, [replace(best, decay=decay) for decay in steps if decay >= 0]), tried
 
 
-def apply_balance(cost_scale: CostScale, balance: Balance) -> None:
+def apply_balance(cost_scale: CostScale, balance: Balance, distances: Sequence[int]) -> None:
     """Make a balance part of the scales and offsets of a model, in place.
 
-    The costs of an edge are -(|s| logit + o); factor * c + offset is the same with s times the
-    factor, and o times the factor minus the offset.
+    The costs of an edge are -(|s| logit + o); f * c + a is the same with s times f, and o times f
+    minus a.
+
+    Args:
+        cost_scale: of the model.
+        balance: found for its costs.
+        distances: D, in cells.
     """
+    factors, constants = (
+        value.to(cost_scale.edge_scale.device) for value in balance.by_distance(distances)
+    )
     with torch.no_grad():
-        cost_scale.edge_scale.mul_(balance.factor)
-        cost_scale.edge_offset.mul_(balance.factor).sub_(balance.offset)
+        cost_scale.edge_scale.mul_(factors)
+        cost_scale.edge_offset.mul_(factors).sub_(constants)

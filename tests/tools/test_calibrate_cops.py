@@ -44,7 +44,7 @@ def test_the_balance_that_is_taken_is_in_the_new_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # An untrained network has a PQ of 0 under every balance; the search has tests of its own.
-    best = Balance(1.4, 0.75)
+    best = Balance(1.4, 0.75, 0.5, -0.7)
     monkeypatch.setattr(
         calibrate_cops, "find_balance", lambda quality: (best, {best: quality(best)})
     )
@@ -52,8 +52,9 @@ def test_the_balance_that_is_taken_is_in_the_new_file(
     printed = capsys.readouterr().out
     assert "on 2 training images" in printed
     taken = next(line for line in printed.splitlines() if "<- taken" in line).split()
-    factor, offset = float(taken[0]), float(taken[1])
-    assert (factor, offset) == (best.factor, best.offset)
+    assert [float(word) for word in taken[:4]] == [1.4, 0.75, 0.5, -0.7]
+    distances = tiny_config(SETS).MODEL.COPS.DISTANCES
+    factors, constants = best.by_distance(distances)
     before = torch.load(checkpoint, weights_only=True)
     after = torch.load(checkpoint.with_name("model_calibrated.pth"), weights_only=True)
     for key in ("class_table", "iteration", "seed"):
@@ -62,9 +63,9 @@ def test_the_balance_that_is_taken_is_in_the_new_file(
     for name, value in before["model"].items():
         expected = value
         if name == "cost_scale.edge_scale":
-            expected = value * factor
+            expected = value * factors
         elif name == "cost_scale.edge_offset":
-            expected = value * factor - offset
+            expected = value * factors - constants
         torch.testing.assert_close(after["model"][name], expected, msg=name)
 
 

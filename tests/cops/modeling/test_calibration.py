@@ -7,9 +7,12 @@ import pytest
 import torch
 from cops_factory import IS_THING, perfect_maps
 
+from cops.modeling import calibration
 from cops.modeling.calibration import (
+    DECAYS,
     FACTORS,
     OFFSETS,
+    SHIFTS,
     Balance,
     CalibrationImage,
     CalibrationSet,
@@ -26,17 +29,27 @@ def test_the_search_finds_the_top_of_a_hill_and_tries_nothing_twice() -> None:
 
     def quality(balance: Balance) -> float:
         calls.append(balance)
-        return -abs(balance.offset - 1.7) - abs(balance.factor - 1.0)
+        common = abs(balance.offset - 1.7) + abs(balance.factor - 1.0)
+        return -common - abs(balance.decay - 0.6) - abs(balance.shift + 0.9)
 
     best, tried = find_balance(quality)
-    # Offsets: 1.5 is nearest; factors: 1 stays; half steps: 1.75.
-    assert best == Balance(1.0, 1.75)
+    # Offsets: 1.5 is nearest; factors: 1 stays; half steps: 1.75; then 0.5 and -1 are nearest.
+    assert best == Balance(1.0, 1.75, 0.5, -1.0)
     assert len(calls) == len(set(calls)) == len(tried)
-    assert len(calls) <= len(OFFSETS) + len(FACTORS) + 3
+    assert len(calls) <= len(OFFSETS) + len(FACTORS) + 2 * len(DECAYS) + len(SHIFTS) + 5
+
+
+def test_a_decay_is_tried_again_once_the_shortest_edges_have_their_shift() -> None:
+    def quality(balance: Balance) -> float:
+        if not balance.decay or not balance.shift:
+            return 1.0 if balance.decay == 1.0 else 0.0
+        return 2.0 - abs(balance.decay - 0.75)
+
+    assert find_balance(quality)[0].decay == 0.75
 
 
 def test_the_offset_grows_with_the_factor() -> None:
-    best, tried = find_balance(lambda b: b.factor if b.offset == b.factor else 0.0)
+    best, tried = find_balance(lambda b: b.factor if b.offset == b.factor and not b.decay else 0.0)
     assert best == Balance(2.0, 2.0) and Balance(0.5, 0.5) in tried
 
 
@@ -51,9 +64,17 @@ def test_a_balance_in_the_scales_is_that_balance_on_the_costs() -> None:
         scale.edge_scale.copy_(torch.tensor([1.0, -2.0, 0.5]))  # |s| counts
         scale.edge_offset.copy_(torch.tensor([0.1, 0.2, -0.3]))
     logits = torch.randn(2, 6, 4, 5)
-    expected = 1.4 * scale.edge_costs(logits) + 0.75
-    apply_balance(scale, Balance(1.4, 0.75))
+    before = scale.edge_costs(logits)
+    expected = 1.4 * before + 0.75
+    # Distances 2, 4 and 8: weights 1, 1/2 and 1/4 for a decay of 1, and a constant for the first.
+    expected[:, 2:4] /= 2
+    expected[:, 4:] /= 4
+    expected[:, :2] -= 0.3
+    apply_balance(scale, Balance(1.4, 0.75, 1.0, -0.3), (2, 4, 8))
     torch.testing.assert_close(scale.edge_costs(logits), expected)
+    same = scale.edge_costs(logits)
+    apply_balance(scale, Balance(), (2, 4, 8))
+    assert torch.equal(scale.edge_costs(logits), same)
 
 
 def _biased_set(bias: float) -> CalibrationSet:
@@ -83,6 +104,32 @@ def test_a_bias_towards_cutting_is_found_and_put_right() -> None:
     assert tried[best] == pytest.approx(1.0, abs=0.05)
     # The search takes the set's own options as its start.
     assert _biased_set(0.0).quality(Balance()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_set_solves_the_costs_that_a_balanced_model_has() -> None:
+    """Else the balance that is found would not be that of the new checkpoint."""
+    seen = []
+
+    class Seen(CalibrationSet):
+        def quality(self, balance: Balance) -> float:
+            with pytest.MonkeyPatch.context() as patch:
+                solved = calibration.SolvedImage
+                patch.setattr(
+                    calibration, "SolvedImage", lambda *a, **k: seen.append(a[2]) or solved(*a, **k)
+                )
+                return super().quality(balance)
+
+    biased = _biased_set(1.0)
+    balance = Balance(0.5, 0.7, 0.75, -0.4)
+    costs = biased.images[0].edge_costs
+    scale = CostScale(num_distances=2)
+    apply_balance(scale, balance, (1, 2))
+    everything = Seen(
+        biased.images, distances=(1, 2), is_thing=IS_THING, options=biased.options, grid_stride=4
+    )
+    everything.quality(balance)
+    # Logits are minus the costs of a scale that has learned nothing.
+    torch.testing.assert_close(seen[0], scale.edge_costs(-costs[None])[0])
 
 
 def test_no_image_is_refused() -> None:
