@@ -65,11 +65,11 @@ def orderly(main: Callable[..., int]) -> Callable[..., int]:
         program = main.__globals__["__file__"]
         with stopping.orderly_end():
             try:
-                return main(*words)
+                return stopping.ended(main(*words))
             except SystemExit as end:
                 status = stopping.status_of(end)
                 sentence = f"ended by {signal.Signals(status - 128).name}"
-                return refuse(program, sentence, status)
+                return stopping.ended(refuse(program, sentence, status))
             except OSError as error:
                 if nobody_reads(error):
                     return UNREAD

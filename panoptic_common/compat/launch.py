@@ -204,7 +204,8 @@ def _join_torchrun(
             ) from error
         main_func(*args)
         comm.synchronize()
-        dist.destroy_process_group()
+        if use_cuda:  # gloo's threads may abort the process: see `_worker`
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,10 @@ Standard library only.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -178,6 +180,31 @@ def _kill_daemons() -> None:
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
+
+
+def ended(status: int) -> int:
+    """Return the status of a program that has done its work, and see that the process ends so.
+
+    gloo's threads now and then abort a process when they are taken down at the end of the
+    interpreter. Where there are some, Python's own end is run, and that of C++ libraries is not.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        atexit.register(_leave, status, [])
+    return status
+
+
+def _leave(status: int, entered: list[bool]) -> None:
+    """Run what else was registered for the end, then end; called by it again, do nothing."""
+    if entered:
+        return
+    entered.append(True)
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 def die_with(parent: int) -> None:
