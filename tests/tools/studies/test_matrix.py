@@ -12,6 +12,8 @@ import pytest
 
 from panoptic_tools.studies import matrix
 
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
 SETUP = f"""
 import os, pathlib
 place = pathlib.Path(__file__).parent.parent / ".venv" / "bin"
@@ -56,7 +58,7 @@ def _commit(root: Path, *first: str) -> None:
     subprocess.run([*git, "commit", "-q", "-m", "x"], cwd=root, check=True)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@needs_git
 def test_it_clones_sets_up_tests_and_counts_and_sees_a_new_commit(
     project: Path, tmp_path: Path
 ) -> None:
@@ -74,7 +76,7 @@ def test_it_clones_sets_up_tests_and_counts_and_sees_a_new_commit(
     assert row["counts"] == {"failed": 1, "passed": 2, "skipped": 1}
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@needs_git
 def test_a_checkout_of_detectron2_belongs_to_the_environment(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +95,7 @@ def test_a_checkout_of_detectron2_belongs_to_the_environment(
     assert (packages / "detectron2_checkout.pth").read_text() == f"{place}\n"
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@needs_git
 def test_a_set_up_that_fails_and_a_missing_interpreter_are_rows_with_a_reason(
     project: Path,
     tmp_path: Path,

@@ -123,6 +123,9 @@ def make_clock(keras: Any, seconds: float, rate: float) -> Any:
         keras: the module whose `Callback` StarDist's training takes.
         seconds: of a processor, from the start of training on.
         rate: learning rate at its begin.
+
+    Returns:
+        The callback; its `steps` counts batches.
     """
 
     class Clock(keras.callbacks.Callback):
@@ -165,10 +168,8 @@ def main(words: Sequence[str] | None = None) -> int:
     model.callbacks.append(clock)
     images, labels = zip(*kept, strict=True)
     held_images, held_labels = zip(*held_out, strict=True)
-    model.train(
-        images, labels, validation_data=(held_images, held_labels), augmenter=Augment(options.seed),
-        seed=options.seed,
-    )  # fmt: skip
+    held, augment = (held_images, held_labels), Augment(options.seed)
+    model.train(images, labels, validation_data=held, augmenter=augment, seed=options.seed)
     print(f"{clock.steps} steps of {config.train_batch_size} patches, {config.train_patch_size}")
     model.optimize_thresholds(held_images, held_labels)
     predict_begin = time.process_time()
