@@ -15,6 +15,7 @@ from typing import Any
 
 _HOME = {
     "add_cops_config": "cops.config",
+    "build_finish_function": "cops.calibrate",
     "build_target_function": "cops.targets",
     "build_test_target_function": "cops.modeling.inference",
     "COPS": "cops.modeling.meta_arch",

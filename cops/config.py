@@ -149,6 +149,13 @@ def _add_training_config(node: CN) -> None:
     # Share of costs set to zero in training (A.2): pixels with all their classes, and edges.
     node.LOSS.COST_DROPOUT = 0.1
 
+    # ---- calibration, ours: see `cops.modeling.calibration` --------------------------------------
+    node.CALIBRATION = CN()
+    # The last step of a training balances edge costs by the panoptic quality on this many images of
+    # its first set. 0: not at all, as in the paper.
+    node.CALIBRATION.IMAGES = 0
+    node.CALIBRATION.MAX_PIXELS = 400_000  # larger images are left out: they take most of the time
+
 
 def _add_inference_config(node: CN) -> None:
     node.INFERENCE = CN()

@@ -20,6 +20,9 @@ What a package `name` must offer to be a system (the names may be loaded lazily,
     returns the same for evaluation, or None; for a model that is given a part of the truth.
 ``check_config(cfg)``, optional
     raises ValueError if a complete config asks for what the system cannot do.
+``build_finish_function(cfg)``, optional
+    returns a function ``(model) -> None`` that changes a trained model in place, before its last
+    checkpoint, in all processes at once; or None. It may raise ValueError before the training.
 ``adapt_model(model, cfg)``, optional
     makes a built model give its outputs in the form that evaluation and drawing read.
 ``name.panels``, an optional module that says how its results are shown. Each name in it is optional

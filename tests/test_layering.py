@@ -44,13 +44,15 @@ TABLE = (
     Row(4, "panoptic_common.data"),
     Row(5, "panoptic_common.{config,evaluation,register_datasets}"),
     Row(6, "panoptic_common.{inference,engine,external}"),
-    Row(7, "unified_panoptic.{config,targets,matching} cops.{config,targets,finetune}"),
-    Row(7, "cops.authors_names"),
+    Row(
+        7, "unified_panoptic.{config,targets,matching} cops.{config,targets,finetune,authors_names}"
+    ),
     Row(7, "unified_panoptic.losses", NO_DETECTRON2),
     Row(8, "cops.layers", NO_DETECTRON2),
     Row(9, "cops.losses", NO_DETECTRON2),
     Row(10, "{unified_panoptic,cops}.modeling"),
-    Row(11, "{unified_panoptic,cops}.panels panoptic_tools"),
+    Row(11, "{unified_panoptic,cops}.panels cops.calibrate"),
+    Row(12, "panoptic_tools"),
 )
 SYSTEM_PACKAGES = {"unified_panoptic", "cops"}
 PACKAGES = ("panoptic_common", "unified_panoptic", "cops")

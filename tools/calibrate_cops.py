@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import astuple
 
 import panoptic_common.compat
 
-from tabulate import tabulate
-
-from cops.modeling.calibration import Balance, CalibrationSet, apply_balance, find_balance
+from cops.calibrate import balance_table, make_set
+from cops.modeling.calibration import apply_balance, find_balance
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.files import require_writable
@@ -57,15 +55,9 @@ def calibrate(options: argparse.Namespace) -> None:
     require_writable(options.out.parent)
     seen = seen_images(options)
     model, images = seen.model, seen.images
-    calibration = CalibrationSet(
-        images,
-        distances=model.distances,
-        is_thing=model.is_thing,
-        options=model.options,
-        grid_stride=model.stride,
-    )
-    best, tried = find_balance(calibration.quality)
-    print_table(best, tried, len(images))
+    best, tried = find_balance(make_set(model, images).quality)
+    print(f"panoptic quality on {len(images)} training images:")
+    print(balance_table(best, tried))
     apply_balance(model.cost_scale, best, model.distances)
     checkpointer = PanopticCheckpointer(
         model,
@@ -76,14 +68,6 @@ def calibrate(options: argparse.Namespace) -> None:
     )
     checkpointer.save(options.out.stem, tag=False, iteration=seen.metadata.iteration)
     print(f"wrote {options.out}")
-
-
-def print_table(best: Balance, tried: dict[Balance, float], num_images: int) -> None:
-    """Print the quality of every balance that was tried."""
-    rows = [[*astuple(b), 100 * pq, "<- taken" if b == best else ""] for b, pq in tried.items()]
-    print(f"panoptic quality on {num_images} training images:")
-    headers = ["factor", "offset", "decay", "shift", "PQ", ""]
-    print(tabulate(rows, headers, floatfmt=("g", "+.2f", "g", "+.2f", ".2f", "")))
 
 
 @orderly

@@ -6,18 +6,14 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
+from cops.calibrate import choose_records, run_network
 from cops.modeling.calibration import CalibrationImage
 from panoptic_common.checkpoint.files import CheckpointMetadata, read_checkpoint_metadata
-from panoptic_common.coco.image_reading import read_image
-from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.config import load_config, stored_config
 from panoptic_common.data.catalog import (
     has_truth,
-    load_panoptic,
     register_builtin,
     register_panoptic,
     register_scenes,
@@ -71,7 +67,7 @@ def check_image_options(parser: Any, options: argparse.Namespace) -> None:
     require_at_least(parser, options, 1, "images")
 
 
-def choose_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
+def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
     """Choose the images to calibrate on.
 
     Raises:
@@ -87,28 +83,7 @@ def choose_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]
         raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
     if not has_truth(name):
         raise ValueError(f"{name} has images only, and no truth: name a training set")
-    records = [r for r in load_panoptic(name) if r["height"] * r["width"] <= options.max_pixels]
-    if not records:
-        raise ValueError(f"{name} has no image of at most {options.max_pixels} pixels")
-    chosen = np.random.default_rng(options.seed).permutation(len(records))[: options.images]
-    return [records[index] for index in sorted(chosen.tolist())]
-
-
-@torch.no_grad()
-def run_network(predictor: Predictor, record: dict[str, Any]) -> CalibrationImage:
-    """Bring one image as far as the costs that the solver would pay."""
-    inputs = predictor.prepare(read_image(record["file_name"]))
-    model = predictor.model
-    images = model.preprocess([inputs])
-    maps = model.predict_maps(images.tensor)
-    return CalibrationImage(
-        class_logits=maps.class_logits[0].cpu(),
-        class_costs=maps.class_costs[0].cpu(),
-        edge_costs=maps.edge_costs[0].float().cpu(),
-        input_size=images.image_sizes[0],
-        id_map=read_id_map(record["pan_seg_file_name"], (record["height"], record["width"])),
-        segments_info=record["segments_info"],
-    )
+    return choose_records(name, options.images, options.max_pixels, options.seed)
 
 
 def seen_images(options: argparse.Namespace) -> SeenImages:
@@ -122,7 +97,7 @@ def seen_images(options: argparse.Namespace) -> SeenImages:
     cfg = load_config(stored_config(metadata.config), table=metadata.class_table)
     if cfg.MODEL.META_ARCHITECTURE != "COPS":
         raise ValueError(f"{path} holds a {cfg.MODEL.META_ARCHITECTURE}, which has no edge costs")
-    records = choose_records(options, cfg)
+    records = find_records(options, cfg)
     predictor = Predictor.from_checkpoint(path, allow_unsafe=unsafe)
     images = [run_network(predictor, record) for record in tqdm(records, unit="image")]
     return SeenImages(predictor.model, images, cfg, metadata)

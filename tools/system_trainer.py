@@ -54,3 +54,10 @@ class Trainer(PanopticTrainer):
         package = system_package(cfg.MODEL.META_ARCHITECTURE)
         build = getattr(package, "build_test_target_function", None)
         return build(cfg) if build is not None else None
+
+    @classmethod
+    def build_finish_function(cls, cfg: CfgNode) -> Callable[[Any], None] | None:
+        """Ask the config's system for it; None if it has none."""
+        package = system_package(cfg.MODEL.META_ARCHITECTURE)
+        build = getattr(package, "build_finish_function", None)
+        return build(cfg) if build is not None else None

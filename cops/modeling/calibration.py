@@ -89,6 +89,8 @@ class CalibrationSet:
         is_thing: K flags.
         options: how panoptic maps are made; its edge offset is added after the balance.
         grid_stride: of the network's grid.
+        total: adds up the sums of several processes, each of which has a share of the images, and
+            maybe none.
 
     Raises:
         ValueError: there is no image.
@@ -102,14 +104,16 @@ class CalibrationSet:
         is_thing: Sequence[bool],
         options: InferenceOptions,
         grid_stride: int,
+        total: Callable[[PanopticStatistics], PanopticStatistics] | None = None,
     ) -> None:
-        if not images:
+        if not images and total is None:
             raise ValueError("images is empty: give at least one image to calibrate on")
         self.images = list(images)
         self.distances = tuple(distances)
         self.is_thing = tuple(bool(flag) for flag in is_thing)
         self.options = options
         self.grid_stride = grid_stride
+        self.total = total
 
     def quality(self, balance: Balance) -> float:
         """Solve all images under a balance; returns the PQ of all classes, 0 to 1."""
@@ -136,6 +140,8 @@ class CalibrationSet:
                 image.id_map, image.segments_info, id_map.numpy(), segments, len(self.is_thing)
             )
             sums += matches.statistics(len(self.is_thing))
+        if self.total is not None:
+            sums = self.total(sums)
         return sums.quality(self.is_thing).all.pq
 
 

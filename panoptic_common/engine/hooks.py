@@ -1,12 +1,15 @@
-"""What happens around each training step: seeding, checkpoints, the best model."""
+"""What happens around each training step: seeding, checkpoints, the best model, the last touch."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
+from collections.abc import Callable
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -14,11 +17,14 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_weights_file
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_everything
+from panoptic_common.engine.averaging import WeightAverage
 from panoptic_common.engine.endings import RunRefused
+from panoptic_common.engine.shared_buffers import share_buffers
 
 logger = logging.getLogger(__name__)
 
 BEST_NAME = "model_best"
+UNFINISHED_NAME = "model_unfinished"
 _NUMBERED = re.compile(r"model_\d{7}\.pth")
 
 
@@ -81,6 +87,49 @@ class PeriodicCheckpoint(HookBase):
         names = sorted(name for name in os.listdir(folder) if _NUMBERED.fullmatch(name))
         for name in names[: -self.keep]:
             os.remove(os.path.join(folder, name))
+
+
+class FinishModel(HookBase):
+    """Let the system change the trained model, in place, before it is saved as model_final.
+
+    Must come before the hook that saves, in every process. A signal that comes meanwhile waits. A
+    run that is killed meanwhile goes on from its last checkpoint, and does it again.
+    """
+
+    def __init__(
+        self,
+        checkpointer: PanopticCheckpointer,
+        finish: Callable[[torch.nn.Module], None],
+        average: WeightAverage | None = None,
+    ) -> None:
+        """Prepare for the end.
+
+        Args:
+            checkpointer: has the model.
+            finish: changes it; all processes call it at once.
+            average: of its weights, which is what is saved; None: there is none.
+        """
+        self.checkpointer = checkpointer
+        self.finish = finish
+        self.average = average
+
+    def after_step(self) -> None:
+        """Finish the model after the last step; should that fail, what was trained is kept."""
+        if self.trainer.iter + 1 < self.trainer.max_iter:
+            return
+        averaged = contextlib.nullcontext() if self.average is None else self.average.applied()
+        try:
+            with averaged:
+                share_buffers(self.checkpointer.model)
+                self.finish(self.checkpointer.model)
+        except Exception:
+            if comm.is_main_process():
+                self.checkpointer.save(UNFINISHED_NAME, tag=False, iteration=self.trainer.iter)
+            logger.error(
+                "The training is done, but not what comes after it. Its weights are in %s.pth",
+                os.path.join(self.checkpointer.save_dir, UNFINISHED_NAME),
+            )
+            raise
 
 
 class BestCheckpoint(HookBase):

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from panoptic_common.coco.image_reading import read_image
+from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.drawing.overlays import draw_panoptic
 
 NUM_IMAGES = 3  # of the first test set, drawn every VIS_PERIOD iterations
@@ -41,6 +44,17 @@ class PredictionImages(HookBase):
         self.draw = draw
         self.period = period
         self._samples: Sequence[dict] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model: torch.nn.Module) -> PredictionImages:
+        """Take the first images of the first set in DATASETS.TEST, every VIS_PERIOD steps."""
+        name = cfg.DATASETS.TEST[0]
+        mapper = PanopticDatasetMapper.from_config(cfg, False, None)
+
+        def make_samples() -> list[dict]:
+            return [mapper(record) for record in load_panoptic(name)[:NUM_IMAGES]]
+
+        return cls(model, make_samples, draw_prediction(class_table(name)), cfg.VIS_PERIOD)
 
     def after_step(self) -> None:
         """Draw if this iteration is one of those."""

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+from panoptic_common.engine.run_folder import METRICS
 from panoptic_common.engine.training_run import read_metrics
 from panoptic_common.processes import stopping
 
@@ -166,6 +168,13 @@ class EarlyStop(HookBase):
         self.eval_period = eval_period
         self.metrics = metrics
         self.values: list[float] = []
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, checkpointer: PanopticCheckpointer) -> EarlyStop:
+        """Read TEST.EARLY_STOP, the metric and the period, and where the run writes."""
+        path = os.path.join(cfg.OUTPUT_DIR, METRICS)
+        test = cfg.TEST
+        return cls(checkpointer, test.BEST_METRIC, test.EARLY_STOP, test.EVAL_PERIOD, path)
 
     def before_train(self) -> None:
         """Read what the run has reached before it was resumed."""

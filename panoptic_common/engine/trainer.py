@@ -31,7 +31,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter
 
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.data.catalog import class_table
 from panoptic_common.data.mapper import PanopticDatasetMapper
 from panoptic_common.data.train_loader import MODEL_INIT, TrainLoader, derive_seed, seed_everything
 from panoptic_common.engine.announcement import announce
@@ -46,13 +46,14 @@ from panoptic_common.engine.endings import explain_disk, without_traceback
 from panoptic_common.engine.final_files import FinalFiles
 from panoptic_common.engine.hooks import (
     BestCheckpoint,
+    FinishModel,
     PeriodicCheckpoint,
     SeedEveryStep,
 )
 from panoptic_common.engine.loaders import test_loader, train_loader
 from panoptic_common.engine.metrics_writer import MetricsWriter, WriteEvaluations
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
-from panoptic_common.engine.prediction_images import NUM_IMAGES, PredictionImages, draw_prediction
+from panoptic_common.engine.prediction_images import PredictionImages
 from panoptic_common.engine.resuming import (
     Hyperparameters,
     config_differences,
@@ -156,6 +157,14 @@ class PanopticTrainer(DefaultTrainer):
         """Tell whether an output that the model does not give is left out, and no error."""
         return False
 
+    @classmethod
+    def build_finish_function(cls, cfg: CfgNode) -> Callable[[torch.nn.Module], None] | None:
+        """Build what changes the trained model in place before its last checkpoint; None: nothing.
+
+        Every process calls it, with one model.
+        """
+        return None
+
     # ---- parts ----------------------------------------------------------------------------------
 
     @classmethod
@@ -215,7 +224,10 @@ class PanopticTrainer(DefaultTrainer):
         first_evaluation = hooks.index(evaluation)
         demand = EndOnDemand(self.checkpointer, self.max_seconds, cfg.TEST.EVAL_PERIOD)
         hooks.insert(first_evaluation, demand)
-        early = self._build_early_stop()
+        if finish := self.build_finish_function(cfg):
+            hooks.insert(first_evaluation, FinishModel(self.checkpointer, finish, self.average))
+            first_evaluation += 1
+        early = [EarlyStop.from_config(cfg, self.checkpointer)] if cfg.TEST.EARLY_STOP else []
         if not comm.is_main_process():
             return [*hooks, *early]
         hooks.insert(
@@ -228,20 +240,10 @@ class PanopticTrainer(DefaultTrainer):
         if metric := cfg.TEST.get("BEST_METRIC"):
             hooks.append(BestCheckpoint(self.checkpointer, metric, cfg.TEST.EVAL_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
-            hooks.append(self._build_images())
+            hooks.append(PredictionImages.from_config(cfg, self.checkpointer.model))
         evaluations = WriteEvaluations(self._metrics_writer, cfg.TEST.EVAL_PERIOD)
         final = FinalFiles.from_config(cfg, self.checkpointer)
         return [*hooks, evaluations, *early, final, writer]
-
-    def _build_early_stop(self) -> list[HookBase]:
-        """Build the hook that ends a run which no longer gets better, if that is wanted."""
-        test = self.cfg.TEST
-        if not test.EARLY_STOP:
-            return []
-        path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
-        return [
-            EarlyStop(self.checkpointer, test.BEST_METRIC, test.EARLY_STOP, test.EVAL_PERIOD, path)
-        ]
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights, or their average."""
@@ -257,18 +259,6 @@ class PanopticTrainer(DefaultTrainer):
         writers = [w for w in super().build_writers() if not isinstance(w, JSONWriter)]
         self._metrics_writer = MetricsWriter(path)
         return [*writers, self._metrics_writer]
-
-    def _build_images(self) -> PredictionImages:
-        """Build the hook that shows predictions of the first test images."""
-        name, period = self.cfg.DATASETS.TEST[0], self.cfg.VIS_PERIOD
-        mapper = PanopticDatasetMapper.from_config(self.cfg, False, None)
-
-        def make_samples() -> list[dict]:
-            return [mapper(record) for record in load_panoptic(name)[:NUM_IMAGES]]
-
-        return PredictionImages(
-            self.checkpointer.model, make_samples, draw_prediction(class_table(name)), period
-        )
 
     # ---- running --------------------------------------------------------------------------------
 

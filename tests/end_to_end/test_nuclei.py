@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from programs import ROOT, metrics, run
 
-SYSTEMS = {"unified": "unified/nuclei/D2.yaml", "cops": "cops/nuclei/pretrain.yaml"}
+SYSTEMS = {
+    "unified": ("unified/nuclei/D2.yaml",),
+    "cops": ("cops/nuclei/calibrated.yaml", "MODEL.COPS.CALIBRATION.IMAGES", 2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +39,9 @@ def eight(shared_nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 def trained(request, eight: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three iterations from random weights with the configs as they are shipped."""
     out = tmp_path_factory.mktemp(request.param)
+    config, *options = SYSTEMS[request.param]
     run(
-        *("train_net.py", "--config-file", ROOT / "configs" / SYSTEMS[request.param], *eight),
+        *("train_net.py", "--config-file", ROOT / "configs" / config, *eight, *options),
         *("DATASETS.TRAIN", "('eight_train',)", "DATASETS.TEST", "('eight_val',)"),
         *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "OUTPUT_DIR", out),
         datasets=out,
@@ -68,9 +72,11 @@ def test_three_iterations_train_evaluate_and_give_figures(
 
 # Unified has no edge costs.
 @pytest.mark.parametrize("trained", ["cops"], indirect=True, scope="module")
-def test_calibration_writes_a_checkpoint_that_the_demo_takes(
+def test_calibration_at_the_end_and_later_gives_a_checkpoint_that_the_demo_takes(
     trained: Path, eight: list[str], shared_nuclei: Path, tmp_path: Path
 ) -> None:
+    log = (trained / "log.txt").read_text()
+    assert "Calibrating edge costs on 2 images of eight_train." in log and "<- taken" in log
     calibrated = tmp_path / "calibrated.pth"
     printed = run(
         *("calibrate_cops.py", trained / "model_final.pth", "--out", calibrated, *eight),

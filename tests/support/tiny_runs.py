@@ -9,9 +9,11 @@ import torch
 from tiny_system import TinyTrainer
 
 
-def train(cfg, resume: bool = False, until: int | None = None) -> TinyTrainer:
+def train(
+    cfg, resume: bool = False, until: int | None = None, kind: type[TinyTrainer] = TinyTrainer
+) -> TinyTrainer:
     """Train; `until` stops before that iteration as a crash would."""
-    trainer = TinyTrainer(cfg)
+    trainer = kind(cfg)
     trainer.resume_or_load(resume=resume)
     if until is None:
         trainer.train()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
+import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from tiny_runs import train
+from tiny_runs import assert_identical, final_state, train
 from tiny_system import TinyTrainer, tiny_config
 
+from panoptic_common.coco.records import DataFileError
 from panoptic_common.engine.hooks import BEST_NAME
 
 
@@ -50,3 +54,54 @@ def test_images_reach_tensorboard(tiny_root):
     image = storage._vis_data[0][1]
     assert image.shape == (3, 48, 64) and image.dtype == np.uint8
     assert trainer.model.training
+
+
+class FinishedTrainer(TinyTrainer):
+    """Its trained models get a bias of 7."""
+
+    calls: ClassVar[list[int]] = []
+
+    @classmethod
+    def build_finish_function(cls, cfg):
+        def finish(model):
+            cls.calls.append(int(model.backbone[1].num_batches_tracked))
+            torch.nn.init.constant_(model.predictor.bias, 7.0)
+
+        return finish
+
+
+@pytest.mark.parametrize("options", [(), ("SOLVER.EMA_DECAY", 0.6)])
+def test_the_last_model_is_finished_before_it_is_saved(tiny_root, monkeypatch, options):
+    measured = []
+
+    def test(cls, cfg, model):
+        measured.append(model.predictor.bias.clone())
+        return {}
+
+    monkeypatch.setattr(FinishedTrainer, "test", classmethod(test))
+    FinishedTrainer.calls.clear()
+    plain, finished = (tiny_config(tiny_root / name, *options) for name in ("plain", "finished"))
+    train(plain)
+    train(finished, until=9, kind=FinishedTrainer)
+    train(finished, resume=True, kind=FinishedTrainer)
+    assert FinishedTrainer.calls == [24]  # once, after 12 steps of two images each
+    assert measured[-1].tolist() == [7.0] * len(measured[-1])
+    expected = final_state(plain)["model"]
+    assert not torch.equal(expected["predictor.bias"], measured[-1])
+    expected["predictor.bias"] = measured[-1]
+    assert_identical(dict(final_state(finished)["model"]), dict(expected))
+
+
+def test_what_was_trained_is_kept_if_it_cannot_be_finished(tiny_root, monkeypatch, caplog):
+    def fail(model):
+        torch.nn.init.constant_(model.predictor.bias, 7.0)
+        raise DataFileError("images/7.png is gone")
+
+    monkeypatch.setattr(FinishedTrainer, "build_finish_function", classmethod(lambda *_: fail))
+    cfg = tiny_config(tiny_root, "SOLVER.CHECKPOINT_PERIOD", 5)
+    with pytest.raises(DataFileError, match=r"7\.png"):
+        train(cfg, kind=FinishedTrainer)
+    kept = torch.load(tiny_root / "out/model_unfinished.pth", weights_only=True)
+    assert kept["iteration"] == 11 and "model_unfinished.pth" in caplog.text
+    assert not (tiny_root / "out/model_final.pth").exists()
+    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000009.pth"
