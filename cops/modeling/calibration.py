@@ -33,6 +33,8 @@ OFFSETS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 DECAYS = (0.25, 0.5, 0.75, 1.0)
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0)  # times the factor: in units of the network's logits
+GROWTH = 1.4  # of factors, per step
+MOST_STEPS = 8  # of the climb; it ended after 2 to 5 where it was watched
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,9 @@ def find_balance(
     """Search the balance of the best quality, from what all edges share to what distances have.
 
     First come offsets, factors, and half steps of offsets. Then come decays, each also at twice the
-    factor, shifts of the shortest distance, and decays next to the best one. Equal qualities leave
-    the balance as it is, so that images without a thing change nothing.
+    factor, and shifts of the shortest distance. From the best of them the search climbs by single
+    steps, and by pairs: decay, factor and shift make up for one another. Equal qualities leave the
+    balance as it is, so that images without a thing change nothing.
 
     Args:
         quality: of a balance; called once for each that is tried.
@@ -176,19 +179,42 @@ def find_balance(
         return best
 
     best = better(Balance(), [Balance(1.0, offset) for offset in offsets])
-    scaled = [replace(best, factor=f, offset=best.offset * f) for f in factors]
-    best = better(best, scaled)
+    best = better(best, [_scaled(best, factor) for factor in factors])
     near = [replace(best, offset=best.offset + step) for step in (-0.25, 0.25)]
     common = best = better(best, near)
-    slopes = [
-        replace(common, factor=common.factor * g, offset=common.offset * g, decay=decay)
-        for decay in DECAYS
-        for g in (1.0, 2.0)
-    ]
+    slopes = [replace(_scaled(common, by), decay=decay) for decay in DECAYS for by in (1.0, 2.0)]
     best = better(best, slopes)
     best = better(best, [replace(best, shift=best.factor * shift) for shift in SHIFTS])
-    steps = [best.decay + step for step in (-0.25, 0.25)]
-    return better(best, [replace(best, decay=decay) for decay in steps if decay >= 0]), tried
+    for _ in range(MOST_STEPS):
+        before, best = best, better(best, _neighbours(best))
+        if best == before:
+            break
+    return best, tried
+
+
+def _scaled(balance: Balance, by: float) -> Balance:
+    """Multiply all costs of a balance."""
+    return replace(
+        balance,
+        factor=balance.factor * by,
+        offset=balance.offset * by,
+        shift=balance.shift * by,
+    )
+
+
+def _neighbours(balance: Balance) -> list[Balance]:
+    """List what lies one step from a balance, or two that make up for one another."""
+    found = [_scaled(balance, by) for by in (1 / GROWTH, GROWTH)]
+    found += [replace(balance, offset=balance.offset + step) for step in (-0.25, 0.25)]
+    shifts = [balance.shift + balance.factor * step for step in (-0.5, 0.5)]
+    found += [replace(balance, shift=shift) for shift in shifts]
+    for step, by in ((-0.25, 1 / GROWTH), (0.25, GROWTH)):
+        if balance.decay + step >= 0:
+            steeper = replace(balance, decay=balance.decay + step)
+            # Long edges that weigh less leave the sum smaller: so the factor grows, too.
+            found += [steeper, replace(_scaled(steeper, by), shift=balance.shift)]
+            found += [replace(steeper, shift=shift) for shift in shifts]
+    return found
 
 
 def apply_balance(cost_scale: CostScale, balance: Balance, distances: Sequence[int]) -> None:

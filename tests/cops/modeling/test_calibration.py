@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from cops.modeling import calibration
 from cops.modeling.calibration import (
     DECAYS,
     FACTORS,
+    GROWTH,
+    MOST_STEPS,
     OFFSETS,
     SHIFTS,
     Balance,
@@ -36,7 +40,8 @@ def test_the_search_finds_the_top_of_a_hill_and_tries_nothing_twice() -> None:
     # Offsets: 1.5 is nearest; factors: 1 stays; half steps: 1.75; then 0.5 and -1 are nearest.
     assert best == Balance(1.0, 1.75, 0.5, -1.0)
     assert len(calls) == len(set(calls)) == len(tried)
-    assert len(calls) <= len(OFFSETS) + len(FACTORS) + 2 * len(DECAYS) + len(SHIFTS) + 5
+    # No step from there leads higher.
+    assert len(calls) <= len(OFFSETS) + len(FACTORS) + 2 * len(DECAYS) + len(SHIFTS) + 3 + 14
 
 
 def test_a_decay_is_tried_again_once_the_shortest_edges_have_their_shift() -> None:
@@ -49,8 +54,28 @@ def test_a_decay_is_tried_again_once_the_shortest_edges_have_their_shift() -> No
 
 
 def test_the_offset_grows_with_the_factor() -> None:
-    best, tried = find_balance(lambda b: b.factor if b.offset == b.factor and not b.decay else 0.0)
+    best, tried = find_balance(
+        lambda b: min(b.factor, 2.0) if b.offset == b.factor and not b.decay else 0.0
+    )
     assert best == Balance(2.0, 2.0) and Balance(0.5, 0.5) in tried
+
+
+def test_steps_that_help_only_together_are_taken_together() -> None:
+    """Decay and factor make up for each other: either of them alone leaves a narrow ridge."""
+
+    def quality(balance: Balance) -> float:
+        steps = math.log(balance.factor, GROWTH)
+        return -abs(balance.decay - 1.5) - 5 * abs(steps - balance.decay / 0.25 - 0.1)
+
+    best, tried = find_balance(quality)
+    assert best.decay == 1.5 and best.factor == pytest.approx(2 * GROWTH**4)
+    assert quality(Balance(1.0, decay=1.5)) < quality(Balance())
+    assert len(tried) < 31 + 14 * (4 + 1)
+
+
+def test_the_climb_ends_where_there_is_no_top() -> None:
+    best, tried = find_balance(lambda balance: balance.factor)
+    assert best.factor == pytest.approx(4.0 * GROWTH**MOST_STEPS) and len(tried) < 150
 
 
 def test_equal_qualities_change_nothing() -> None:
