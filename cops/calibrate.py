@@ -18,7 +18,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from tabulate import tabulate
-from tqdm import tqdm
 
 from cops.modeling.calibration import (
     Balance,
@@ -147,8 +146,7 @@ def _calibrate(cfg: CfgNode, model: Any, records: Sequence[Record]) -> None:
     was_training = model.training
     predictor = Predictor(cfg, model, class_table(cfg.DATASETS.TRAIN[0]))  # in evaluation mode
     share = records[comm.get_rank() :: comm.get_world_size()]
-    shown = tqdm(share, unit="image", disable=not comm.is_main_process())
-    images = [run_network(predictor, record) for record in shown]
+    images = [run_network(predictor, record) for record in share]
     model.train(was_training)
     best, tried = find_balance(make_set(model, images, _over_processes).quality)
     # Every process has seen the same sums, and so takes the same balance.

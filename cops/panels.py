@@ -36,14 +36,15 @@ AFFINITIES = Panel("affinities", "affinities", _draw_affinities)
 CUT_EDGES = Panel("cut_edges", "cut edges", _draw_cut_edges)
 PANELS = (AFFINITIES, CUT_EDGES)
 
-# What goes into the solver, what comes out, and the result before and after training through it.
-# The first model is as pre-training left it, the last one was trained through the solver.
+# What goes into the solver, what comes out, and the results. The first model is as pre-training
+# left it, the second was trained through the solver, the last one was calibrated.
 DEMO_COLUMNS = (
     Column(SEMANTIC, "class argmax"),
     Column(AFFINITIES),
     Column(CUT_EDGES),
     Column(PANOPTIC, "baseline", model=0),
-    Column(PANOPTIC, "full"),
+    Column(PANOPTIC, "full", model=1),
+    Column(PANOPTIC, "calibrated"),
 )
 
 

@@ -173,9 +173,9 @@ def find_balance(
         for candidate in [best, *candidates]:
             if candidate not in tried:
                 tried[candidate] = quality(candidate)
-                logger.info("%s: PQ %.2f", candidate, 100 * tried[candidate])
             if tried[candidate] > tried[best]:
                 best = candidate
+                logger.info("PQ %.2f by %s", 100 * tried[best], best)
         return best
 
     best = better(Balance(), [Balance(1.0, offset) for offset in offsets])

@@ -25,9 +25,10 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     assert "train on       own_train: 7 images, 35 segments" in said
     assert "iterations     4; 1.14 epochs" in said  # 4 x 2 images of 7
     assert "loss_panoptic_quality: " in said  # COPS through its solver, by name
-    for run in ("trial", "trial_cops", "trial_cops_full"):
+    for run in ("trial", "trial_cops", "trial_cops_calibrated", "trial_cops_full"):
         assert (tmp_path / "output" / run / "model_final.pth").is_file()
-    assert said.count("panoptic_seg of own_val") == 4  # three trainings and --eval-only
+    assert "Calibrating edge costs on 7 images of own_train." in said
+    assert said.count("panoptic_seg of own_val") == 5  # four trainings and --eval-only
     assert len(list((tmp_path / "output/shown").glob("00*"))) >= 2
 
 

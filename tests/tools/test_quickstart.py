@@ -30,33 +30,35 @@ def finished_demo(tmp_path_factory) -> tuple[Path, str]:
 
 def test_the_demo_trains_evaluates_and_draws(finished_demo):
     folder, text = finished_demo
-    for step in ("Unified", "COPS baseline", "COPS full"):
+    for step in ("Unified", "COPS baseline", "COPS full", "COPS calibrated"):
         for stage in ("training", "evaluation"):
             assert f"{step} {stage} " in text[text.index("Wall time") :]
     lines = text.splitlines()
-    # The last table shows all three side by side.
+    # The last table shows all four side by side.
     header = max(
         i for i, line in enumerate(lines) if line.split()[:4] == ["PQ", "SQ", "RQ", "mIoU"]
     )
-    assert len(lines[header].split()) == 12
+    assert len(lines[header].split()) == 16
     rows = [line.split() for line in lines[header + 2 : header + 5]]
     assert [row[0] for row in rows] == ["all", "things", "stuff"]
-    assert all(len(row) == 13 for row in rows)
+    assert all(len(row) == 17 for row in rows)
     results = json.loads((folder / "out/unified/results.json").read_text())["results"]
     for name in ("residual_off", "heuristic", "stride4", "untrimmed", "duplicates_kept"):
         assert f"panoptic_seg_{name}/PQ_th" in results
     assert not text.count("Traceback")
 
 
-def test_cops_goes_on_from_its_baseline(finished_demo):
+@pytest.mark.parametrize("step", ["cops_full", "cops_calibrated"])
+def test_cops_goes_on_from_its_baseline(finished_demo, step):
     folder, _ = finished_demo
-    log = (folder / "out/cops_full/train_net.txt").read_text()
+    log = (folder / f"out/{step}/train_net.txt").read_text()
     assert str(folder / "out/cops_baseline/model_final.pth") in log
-    settings = json.loads((folder / "out/cops_full/settings.json").read_text())
+    assert ("Calibrating edge costs" in log) == (step == "cops_calibrated")
+    settings = json.loads((folder / f"out/{step}/settings.json").read_text())
     assert settings["opts"]["MODEL.WEIGHTS"].endswith("cops_baseline/model_final.pth")
 
 
-@pytest.mark.parametrize("system, columns", [("unified", 6), ("cops", 7)])
+@pytest.mark.parametrize("system, columns", [("unified", 6), ("cops", 8)])
 def test_the_contact_sheets_have_a_row_a_scene(finished_demo, system, columns):
     folder, text = finished_demo
     path = folder / f"out/contact_sheet_{system}.png"
