@@ -213,8 +213,8 @@ def _scaled(balance: Balance, by: float) -> Balance:
 def _neighbours(balance: Balance) -> list[Balance]:
     """List what lies one step from a balance, or two that make up for one another."""
     found = [_scaled(balance, by) for by in (1 / GROWTH, GROWTH)]
-    step = 0.25 * min(1.0, balance.factor)
-    found += [replace(balance, offset=balance.offset + sign * step) for sign in (-1, 1)]
+    for step in (0.25, 0.25 * min(1.0, balance.factor)):  # small costs have small offsets, too
+        found += [replace(balance, offset=balance.offset + sign * step) for sign in (-1, 1)]
     shifts = [balance.shift + balance.factor * step for step in (-0.5, 0.5)]
     found += [replace(balance, shift=shift) for shift in shifts]
     for step, by in ((-0.25, 1 / GROWTH), (0.25, GROWTH)):
