@@ -132,7 +132,10 @@ def build_finish_function(cfg: CfgNode) -> Callable[[Any], None] | None:
             "it with those before: set CALIBRATION.IMAGES to 0, and use tools/calibrate_cops.py"
         )
     name = cfg.DATASETS.TRAIN[0]
-    records = choose_records(name, options.IMAGES, options.MAX_PIXELS)
+    try:
+        records = choose_records(name, options.IMAGES, options.MAX_PIXELS)
+    except ValueError as error:
+        raise ValueError(f"{error}: raise MODEL.COPS.CALIBRATION.MAX_PIXELS") from error
 
     def finish(model: Any) -> None:
         logger.info("Calibrating edge costs on %d images of %s.", len(records), name)

@@ -20,10 +20,12 @@ from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_ever
 from panoptic_common.engine.averaging import WeightAverage
 from panoptic_common.engine.endings import RunRefused
 from panoptic_common.engine.shared_buffers import share_buffers
+from panoptic_common.processes import stopping
 
 logger = logging.getLogger(__name__)
 
 BEST_NAME = "model_best"
+FINAL_NAME = "model_final"
 UNFINISHED_NAME = "model_unfinished"
 _NUMBERED = re.compile(r"model_\d{7}\.pth")
 
@@ -77,7 +79,7 @@ class PeriodicCheckpoint(HookBase):
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             self._delete_old()
         if iteration + 1 == self.trainer.max_iter:
-            self.checkpointer.save("model_final", iteration=iteration)
+            self.checkpointer.save(FINAL_NAME, iteration=iteration)
 
     def _delete_old(self) -> None:
         """Delete all but the newest files; called after the pointer names the newest of them."""
@@ -92,8 +94,8 @@ class PeriodicCheckpoint(HookBase):
 class FinishModel(HookBase):
     """Let the system change the trained model, in place, before it is saved as model_final.
 
-    Must come before the hook that saves, in every process. A signal that comes meanwhile waits. A
-    run that is killed meanwhile goes on from its last checkpoint, and does it again.
+    What was trained is saved first. So a run that ends meanwhile, by a signal or an error, does it
+    at the next resume. Must come before the hooks that save and that end, in every process.
     """
 
     def __init__(
@@ -112,22 +114,49 @@ class FinishModel(HookBase):
         self.checkpointer = checkpointer
         self.finish = finish
         self.average = average
+        self.path = os.path.join(checkpointer.save_dir, f"{UNFINISHED_NAME}.pth")
+
+    def before_train(self) -> None:
+        """Finish the model of a run that was ended when nothing else was left to do."""
+        if self.trainer.start_iter >= self.trainer.max_iter and self._last_is(UNFINISHED_NAME):
+            self._finish()
+            if comm.is_main_process():
+                self.checkpointer.save(FINAL_NAME, iteration=self.trainer.start_iter - 1)
 
     def after_step(self) -> None:
-        """Finish the model after the last step; should that fail, what was trained is kept."""
+        """Finish the model after the last step."""
         if self.trainer.iter + 1 < self.trainer.max_iter:
             return
+        if comm.is_main_process():
+            self.checkpointer.save(UNFINISHED_NAME, iteration=self.trainer.iter)
+        if comm.get_world_size() == 1:
+            stopping.request.deferred = False  # a signal ends it at once: all is saved
+            if stopping.request.number is not None:
+                raise SystemExit(128 + stopping.request.number)
+        self._finish()
+        stopping.request.deferred = True
+
+    def after_train(self) -> None:
+        """Delete what is not needed beside the finished model."""
+        if comm.is_main_process() and os.path.isfile(self.path) and self._last_is(FINAL_NAME):
+            os.remove(self.path)
+
+    def _last_is(self, name: str) -> bool:
+        """Tell whether a resume would start from that checkpoint."""
+        return os.path.basename(self.checkpointer.get_checkpoint_file()) == f"{name}.pth"
+
+    def _finish(self) -> None:
+        """Change the model, or its average."""
         averaged = contextlib.nullcontext() if self.average is None else self.average.applied()
         try:
             with averaged:
                 share_buffers(self.checkpointer.model)
                 self.finish(self.checkpointer.model)
         except Exception:
-            if comm.is_main_process():
-                self.checkpointer.save(UNFINISHED_NAME, tag=False, iteration=self.trainer.iter)
             logger.error(
-                "The training is done, but not what comes after it. Its weights are in %s.pth",
-                os.path.join(self.checkpointer.save_dir, UNFINISHED_NAME),
+                "The training is done, but not what comes after it: --resume tries that again. "
+                "The weights are in %s",
+                self.path,
             )
             raise
 

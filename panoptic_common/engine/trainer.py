@@ -355,7 +355,8 @@ class PanopticTrainer(DefaultTrainer):
         period, keep = self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SOLVER.CHECKPOINT_KEEP
         numbered = (self.max_iter - self.start_iter) // period if period > 0 else 0
         best = bool(self.cfg.TEST.get("BEST_METRIC")) and self.cfg.TEST.EVAL_PERIOD > 0
-        return (min(numbered, keep) if keep > 0 else numbered) + best + 1
+        unfinished = any(isinstance(hook, FinishModel) for hook in self._hooks)
+        return (min(numbered, keep) if keep > 0 else numbered) + best + unfinished + 1
 
     def run_step(self) -> None:
         """Run one step; name what became NaN or infinite if that stops it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +15,7 @@ from tiny_system import TinyTrainer, tiny_config
 
 from panoptic_common.coco.records import DataFileError
 from panoptic_common.engine.hooks import BEST_NAME
+from panoptic_common.processes import stopping
 
 
 def test_old_checkpoints_are_deleted_across_resumes(tiny_root):
@@ -90,18 +93,47 @@ def test_the_last_model_is_finished_before_it_is_saved(tiny_root, monkeypatch, o
     assert not torch.equal(expected["predictor.bias"], measured[-1])
     expected["predictor.bias"] = measured[-1]
     assert_identical(dict(final_state(finished)["model"]), dict(expected))
+    train(finished, resume=True, kind=FinishedTrainer)  # there is nothing left to do
+    assert FinishedTrainer.calls == [24]
+    assert not (tiny_root / "finished/out/model_unfinished.pth").exists()
 
 
-def test_what_was_trained_is_kept_if_it_cannot_be_finished(tiny_root, monkeypatch, caplog):
-    def fail(model):
-        torch.nn.init.constant_(model.predictor.bias, 7.0)
-        raise DataFileError("images/7.png is gone")
+def _fail(model):
+    torch.nn.init.constant_(model.predictor.bias, 3.0)
+    raise DataFileError("images/7.png is gone")
 
-    monkeypatch.setattr(FinishedTrainer, "build_finish_function", classmethod(lambda *_: fail))
-    cfg = tiny_config(tiny_root, "SOLVER.CHECKPOINT_PERIOD", 5)
-    with pytest.raises(DataFileError, match=r"7\.png"):
-        train(cfg, kind=FinishedTrainer)
-    kept = torch.load(tiny_root / "out/model_unfinished.pth", weights_only=True)
-    assert kept["iteration"] == 11 and "model_unfinished.pth" in caplog.text
-    assert not (tiny_root / "out/model_final.pth").exists()
-    assert (tiny_root / "out/last_checkpoint").read_text() == "model_0000009.pth"
+
+def _stop(model):
+    torch.nn.init.constant_(model.predictor.bias, 3.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("finish", "error"), [(_fail, DataFileError), (_stop, SystemExit)], ids=["error", "signal"]
+)
+def test_what_was_trained_is_kept_and_finished_at_the_next_resume(
+    tiny_root, monkeypatch, caplog, finish, error
+):
+    whole, ended = (
+        tiny_config(tiny_root / name, "SOLVER.EMA_DECAY", 0.6, "SOLVER.CHECKPOINT_PERIOD", 5)
+        for name in ("whole", "ended")
+    )
+    train(whole, kind=FinishedTrainer)
+    with monkeypatch.context() as patch:
+        patch.setattr(FinishedTrainer, "build_finish_function", classmethod(lambda *_: finish))
+        with pytest.raises(error) as caught, stopping.orderly_end():
+            train(ended, kind=FinishedTrainer)
+    folder = tiny_root / "ended/out"
+    if error is SystemExit:
+        assert caught.value.code == 128 + signal.SIGTERM
+    else:
+        assert "--resume tries that again" in caplog.text and "7.png" in str(caught.value)
+    assert (folder / "last_checkpoint").read_text() == "model_unfinished.pth"
+    assert not (folder / "model_final.pth").exists()
+    stopping.request.forget()
+    trainer = train(ended, resume=True, kind=FinishedTrainer)
+    assert trainer._last_eval_results  # the evaluation follows
+    for key in ("model", "average", "optimizer", "iteration"):
+        assert_identical(final_state(ended)[key], final_state(whole)[key], key)
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    assert not (folder / "model_unfinished.pth").exists()
