@@ -91,11 +91,8 @@ STEPS = (
     # Panoptic quality is no mean over images, so two losses of four are not one of eight.
     Step("cops_full", "COPS full", "cops/scenes/full.yaml", COPS_VARIANTS, "cops_baseline", False),
     Step(
-        "cops_calibrated",
-        "COPS calibrated",
-        "cops/scenes/calibrated.yaml",
-        COPS_VARIANTS,
-        "cops_baseline",
+        *("cops_calibrated", "COPS calibrated", "cops/scenes/calibrated.yaml"),
+        *(COPS_VARIANTS, "cops_baseline"),
     ),
 )
 # For tests of this program: shows that everything runs, and learns nothing.
