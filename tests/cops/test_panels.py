@@ -60,11 +60,11 @@ def test_they_are_on_every_contact_sheet_and_need_no_pixel(predictor):
         choose_panels([], predictor, (1, 1))
 
 
-def test_the_demo_compares_the_first_model_with_the_last(predictor):
+def test_the_demo_compares_what_pre_training_leads_to(predictor):
     columns = demo_columns(predictor)
     titles = [column.title or column.panel.title for column in columns]
-    assert titles == ["class argmax", "affinities", "cut edges", "baseline", "full"]
-    assert [column.model for column in columns] == [-1, -1, -1, 0, -1]
+    assert titles == ["class argmax", "affinities", "cut edges", "baseline", "full", "calibrated"]
+    assert [column.model for column in columns] == [-1, -1, -1, 0, 1, -1]
 
 
 # ---- one image, looked at from all sides ---------------------------------------------------------
