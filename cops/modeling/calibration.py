@@ -147,6 +147,7 @@ class CalibrationSet:
             input_size=image.input_size,
             output_size=(image.id_map.shape[0], image.id_map.shape[1]),
             grid_stride=self.grid_stride,
+            num_threads=1,  # the images run side by side
         )
         id_map, segments = solved.panoptic(self.options)
         matches = match_segments(

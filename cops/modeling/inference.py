@@ -138,6 +138,7 @@ class SolvedImage:
         output_size: (H, W).
         grid_stride: of the network's grid.
         truth: for the semantic oracle only.
+        num_threads: of one solve; None: as many as torch uses.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class SolvedImage:
         output_size: tuple[int, int],
         grid_stride: int = STRIDE,
         truth: CopsTarget | None = None,
+        num_threads: int | None = None,
     ) -> None:
         self.class_logits = class_logits
         self.class_costs = class_costs.detach().float().cpu()
@@ -162,6 +164,7 @@ class SolvedImage:
         self.output_size = output_size
         self.grid_stride = grid_stride
         self.truth = truth
+        self.num_threads = num_threads
         self._solved: dict[
             tuple[str, int, float, bool], tuple[GridGraph, RefinedCosts, Result]
         ] = {}
@@ -199,7 +202,7 @@ class SolvedImage:
             graph.edge_costs_from_maps(costs.edge_costs.numpy()),
             np.asarray(self.is_thing),
             method=options.method,
-            num_threads=torch.get_num_threads(),
+            num_threads=self.num_threads or torch.get_num_threads(),
         )
         if len(self._solved) >= MOST_SOLUTIONS:
             del self._solved[next(iter(self._solved))]  # the oldest

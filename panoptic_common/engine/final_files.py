@@ -19,11 +19,10 @@ from panoptic_common.checkpoint.model_card import UNSTATED, CardParts, write_car
 from panoptic_common.checkpoint.weights_format import write_weights
 from panoptic_common.coco.user_files import read_json
 from panoptic_common.data.catalog import dataset_paths
+from panoptic_common.engine.run_folder import FINAL
 from panoptic_common.files import write_atomically
 
 logger = logging.getLogger(__name__)
-
-FINAL = "model_final"
 
 
 class FinalFiles(HookBase):

@@ -19,13 +19,13 @@ from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.data.train_loader import MODEL_STEP, derive_seed, seed_everything
 from panoptic_common.engine.averaging import WeightAverage
 from panoptic_common.engine.endings import RunRefused
+from panoptic_common.engine.run_folder import FINAL
 from panoptic_common.engine.shared_buffers import share_buffers
 from panoptic_common.processes import stopping
 
 logger = logging.getLogger(__name__)
 
 BEST_NAME = "model_best"
-FINAL_NAME = "model_final"
 UNFINISHED_NAME = "model_unfinished"
 _NUMBERED = re.compile(r"model_\d{7}\.pth")
 
@@ -79,7 +79,7 @@ class PeriodicCheckpoint(HookBase):
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             self._delete_old()
         if iteration + 1 == self.trainer.max_iter:
-            self.checkpointer.save(FINAL_NAME, iteration=iteration)
+            self.checkpointer.save(FINAL, iteration=iteration)
 
     def _delete_old(self) -> None:
         """Delete all but the newest files; called after the pointer names the newest of them."""
@@ -121,7 +121,7 @@ class FinishModel(HookBase):
         if self.trainer.start_iter >= self.trainer.max_iter and self._last_is(UNFINISHED_NAME):
             self._finish()
             if comm.is_main_process():
-                self.checkpointer.save(FINAL_NAME, iteration=self.trainer.start_iter - 1)
+                self.checkpointer.save(FINAL, iteration=self.trainer.start_iter - 1)
 
     def after_step(self) -> None:
         """Finish the model after the last step."""
@@ -138,7 +138,7 @@ class FinishModel(HookBase):
 
     def after_train(self) -> None:
         """Delete what is not needed beside the finished model."""
-        if comm.is_main_process() and os.path.isfile(self.path) and self._last_is(FINAL_NAME):
+        if comm.is_main_process() and os.path.isfile(self.path) and self._last_is(FINAL):
             os.remove(self.path)
 
     def _last_is(self, name: str) -> bool:

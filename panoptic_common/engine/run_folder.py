@@ -25,6 +25,7 @@ from panoptic_common.files import require_writable
 logger = logging.getLogger(__name__)
 
 LOCK, METRICS = "lock", "metrics.json"
+FINAL = "model_final"  # the checkpoint after the last iteration
 # What a run opens by its name: a pipe would make it wait for ever, a device has no end.
 _FILES = (LOCK, METRICS, "last_checkpoint", "config.yaml", "log.txt*", "*.pth")
 # Worker processes of a data loader hold the lock, too, and outlive a killed run by 5 seconds.

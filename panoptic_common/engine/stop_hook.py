@@ -16,7 +16,7 @@ from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
-from panoptic_common.engine.run_folder import METRICS
+from panoptic_common.engine.run_folder import FINAL, METRICS
 from panoptic_common.engine.training_run import read_metrics
 from panoptic_common.processes import stopping
 
@@ -101,7 +101,7 @@ class EndOnDemand(HookBase):
         number = reason - TIME_IS_UP
         stopping.request.deferred = False
         stopping.request.number = number
-        name = "model_final" if last else f"model_{iteration:07d}"
+        name = FINAL if last else f"model_{iteration:07d}"
         if comm.is_main_process():
             self.checkpointer.save(name, iteration=iteration)
             logger.warning(
@@ -200,7 +200,7 @@ class EarlyStop(HookBase):
     def _end(self) -> None:
         iteration = self.trainer.iter
         if comm.is_main_process():
-            self.checkpointer.save("model_final", iteration=iteration)
+            self.checkpointer.save(FINAL, iteration=iteration)
             logger.warning(
                 "%s has not risen for %d evaluations (TEST.EARLY_STOP): ended after iteration %d. "
                 "model_final.pth is of now, model_best.pth of the best.",

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from panoptic_common.engine.run_folder import METRICS, FolderRefused, hold_folder
+from panoptic_common.engine.run_folder import FINAL, METRICS, FolderRefused, hold_folder
 from panoptic_common.files import write_json
 from panoptic_common.mappings import flatten
 
@@ -231,7 +231,7 @@ class TrainingRun:
 
     def trained(self) -> bool:
         """Return whether the last model is stored; the evaluation may still go on."""
-        return (self.output_dir / "model_final.pth").is_file()
+        return (self.output_dir / f"{FINAL}.pth").is_file()
 
     def processor_seconds(self) -> float:
         """Return the processor time of all calls that have ended, with their worker processes."""
