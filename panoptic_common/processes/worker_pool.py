@@ -1,15 +1,19 @@
 """Apply a function to many tasks in worker processes that never outlive this one.
 
 A signal that ends this process ends the workers at once, whatever they are at. They ignore signals
-themselves: Ctrl-C in a terminal goes to all, and each would show a traceback.
+themselves: Ctrl-C in a terminal goes to all, and each would show a traceback. Nor do they run the
+program that started them, as multiprocessing has it. One that does not guard its main part by
+`if __name__ == "__main__"` would begin anew in each, and wait there for what this process holds.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from panoptic_common.processes.stopping import SIGNALS, die_with, leave_signals_to_the_parent
 
@@ -31,7 +35,7 @@ def map_in_processes(
 
     Args:
         function: of a module, as it travels to the workers by name.
-        tasks: what it is called with.
+        tasks: what it is called with; of the program's own classes only if the function is, too.
         workers: number of processes; up to 1 everything happens in this one.
         chunk: tasks that travel to a worker at once.
         method: how processes are started; "spawn" where this one may hold threads or a GPU, None
@@ -65,7 +69,9 @@ def map_in_processes(
 
     try:
         try:
-            futures = _started(pool, function, tasks, chunk)
+            # Python's own way of starting is for our programs, which are guarded.
+            with _program_hidden(method == "spawn" and function.__module__ != "__main__"):
+                futures = _started(pool, function, tasks, chunk)
         except OSError as error:
             kill()  # those that run would wait for tasks for ever, and this process for them
             raise _cannot_start(workers, error) from error
@@ -112,6 +118,27 @@ def _started(
     finally:
         if blocked:
             blocked(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _program_hidden(hide: bool) -> Iterator[None]:
+    """Keep spawned processes from running this program's main module.
+
+    They find it by its spec or its file, and do without where it has neither, as at a prompt.
+
+    Args:
+        hide: whether to; what the workers call may be of the main module.
+    """
+    if not hide:
+        yield
+        return
+    main = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {x: main.pop(x) for x in ("__spec__", "__file__") if x in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _do(function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> list[_Result]:

@@ -102,6 +102,26 @@ def test_a_worker_that_is_killed_is_told_in_a_sentence(method: str) -> None:
         list(map_in_processes(die, range(4), 2, chunk=1, method=method))
 
 
+UNGUARDED = """
+import math, sys
+from panoptic_common.processes.worker_pool import map_in_processes
+
+open(sys.argv[1], "a").write("begun ")
+print(list(map_in_processes(math.factorial, range(5), 2, chunk=1)))
+print(__file__, __spec__)
+"""
+
+
+def test_workers_do_not_run_a_program_that_is_not_guarded(tmp_path: Path) -> None:
+    """Each would begin anew, and wait for the lock of what its parent was making."""
+    program, log = tmp_path / "program.py", tmp_path / "log.txt"
+    program.write_text(UNGUARDED)
+    done = run_program(str(program), str(log))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[1, 1, 2, 6, 24]", f"{program} None"]
+    assert log.read_text() == "begun "
+
+
 FEW_FILES = """
 import math, os, resource
 from panoptic_common.processes.worker_pool import map_in_processes
