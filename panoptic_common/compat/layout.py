@@ -8,19 +8,18 @@ import torch
 from torch import nn
 
 
-def lay_out(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def lay_out(model: nn.Module) -> nn.Module:
     """Order weights channels last where convolutions are faster so, in place.
 
-    On a CPU those in bfloat16 take half the time (docs/benchmark.md). Values are the same but for
-    rounding. Elsewhere nothing changes.
+    On a CPU that takes a tenth off a training in single precision, and more in bfloat16
+    (docs/benchmark.md). Values are the same but for rounding. Elsewhere nothing changes.
 
     Args:
         model: on its device.
-        dtype: of its convolutions.
 
     Returns:
         The model.
     """
-    if dtype == torch.bfloat16 and device_type(model) == "cpu":
+    if device_type(model) == "cpu":
         model.to(memory_format=torch.channels_last)
     return model

@@ -107,7 +107,7 @@ class PanopticTrainer(DefaultTrainer):
 
         seed_everything(derive_seed(self.seed, MODEL_INIT))
         mixed = cfg.SOLVER.AMP.ENABLED
-        model = lay_out(self.build_model(cfg), torch.bfloat16 if mixed else torch.float32)
+        model = lay_out(self.build_model(cfg))
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         wrapped = defaults.create_ddp_model(model, broadcast_buffers=False)

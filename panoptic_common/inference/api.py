@@ -185,7 +185,8 @@ class PanopticModel:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}: use one of {sorted(PRECISIONS)}")
         self.predictor = predictor
-        lay_out(predictor.model, PRECISIONS[precision])
+        if PRECISIONS[precision] == torch.bfloat16:  # in single precision it would gain 2 to 5 %
+            lay_out(predictor.model)
         self.classes = [row["name"] for row in predictor.class_table]
         self._precision = PRECISIONS[precision]
 

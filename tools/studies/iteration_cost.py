@@ -106,7 +106,7 @@ def make_training(cfg: CfgNode, name: str, *, detectron2s: bool = False) -> Trai
     """
     torch.manual_seed(0)
     mixed = cfg.SOLVER.AMP.ENABLED
-    model = lay_out(Trainer.build_model(cfg), torch.bfloat16 if mixed else torch.float32)
+    model = lay_out(Trainer.build_model(cfg))
     if detectron2s:
         use_detectron2s(model)
     trainer = AMPTrainer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 from pathlib import Path
 
 from panoptic_common.compat import launch as launch_module
@@ -21,12 +22,16 @@ def train_one_step(folder: str) -> None:
     """Rank r sees the input r + 1; DDP must average the gradients 1 and 2 to 1.5."""
     import detectron2.engine.defaults as defaults
 
-    model = defaults.create_ddp_model(nn.Linear(1, 1, bias=False), broadcast_buffers=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = defaults.create_ddp_model(nn.Linear(1, 1, bias=False), broadcast_buffers=False)
     model(torch.tensor([[comm.get_rank() + 1.0]])).sum().backward()
     facts = {
         "ranks": (comm.get_rank(), comm.get_local_rank()),
         "sizes": (comm.get_world_size(), comm.get_local_size()),
         "wrapped": isinstance(model, DistributedDataParallel),
+        "sends_buffers": getattr(model, "forward_sync_buffers", model.broadcast_buffers),
+        "warnings": [str(warning.message) for warning in caught],
         "gradient": next(model.parameters()).grad.item(),
         "gathered": comm.all_gather(comm.get_rank()),
     }
@@ -40,7 +45,8 @@ def test_two_cpu_processes_train_together(tmp_path: Path) -> None:
         facts = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         assert facts["ranks"] == (rank, rank)
         assert facts["sizes"] == (2, 2)
-        assert facts["wrapped"]
+        assert facts["wrapped"] and not facts["sends_buffers"]
+        assert facts["warnings"] == []
         assert facts["gradient"] == 1.5
         assert facts["gathered"] == [0, 1]
 

@@ -76,12 +76,16 @@ def test_amp_runs_in_bfloat16_on_the_cpu(tiny_root, monkeypatch):
         return scores
 
     monkeypatch.setattr(TinyPanoptic, "_scores", spy)
-    trainer = train(
+    train(
         tiny_config(
             tiny_root, "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()
         )
     )
     assert set(seen) == {(torch.bfloat16, torch.float32)}
+
+
+def test_weights_lie_channels_last_on_a_cpu(tiny_root):
+    trainer = train(tiny_config(tiny_root, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()))
     weights = [p for p in trainer.model.parameters() if p.ndim == 4]
     assert weights
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
