@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver._jit import announce_compiling
 from cops.solver.dual.cycles import (
     CYCLES,
     LIMIT,
@@ -39,7 +40,7 @@ from cops.solver.methods import solve_checked
 from cops.solver.multilevel.algorithm import without_infinity
 from cops.solver.multilevel.build import find_scale
 from cops.solver.parallel import call_beside
-from cops.solver.problem import Problem, check_labels, survey_problem
+from cops.solver.problem import Problem, Survey, check_labels, survey_problem
 
 Array = npt.NDArray[Any]
 
@@ -149,11 +150,35 @@ def dual_bound(
     return call_beside(ascend)
 
 
+def costs_after_cycles(
+    problem: Problem, survey: Survey, classes: Array, clusters: Array
+) -> tuple[Array, Array]:
+    """Pack cycles around what a labelling pays, and return what they leave of the edge costs.
+
+    An edge on which cycles disagree costs little afterwards, so that contraction sees first what
+    they agree on. The same problem with these costs has no labelling that costs more.
+
+    Args:
+        problem: without infinity.
+        survey: of it.
+        classes: (V,) of a good labelling.
+        clusters: (V,) of the same.
+
+    Returns:
+        Edges (E', 2) int32 without parallel ones, smaller ends first, and costs (E',) float32.
+    """
+    scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
+    ascent = _Ascent(problem, scale, classes, clusters)
+    ascent.pack_cycles(0)
+    return ascent.edges, (ascent.costs / scale).astype(np.float32)
+
+
 class _Ascent:
     """The state of one ascent."""
 
     def __init__(self, problem: Problem, scale: float, classes: Array, clusters: Array) -> None:
         self.begin = time.perf_counter()
+        announce_compiling(make_packing)
         self.scale = scale
         self.node_costs = problem.node_costs.astype(np.float64) * scale
         self.partitionable = problem.partitionable
@@ -204,18 +229,23 @@ class _Ascent:
 
     def _pass(self, number: int) -> None:
         """Make a pass: cycles in the first, or in each where there are no messages."""
-        graph = (self.edges, self.links)
         if number == 0 or len(self.passing.messages) == 0:
-            self.packing.sizes[LIMIT] += VISITS_PER_EDGE * len(self.edges) + VISITS_AT_LEAST
-            if number == 0:
-                pack_short(*graph, self.wanted, self.packing, self.room)
-            self.room.stamp[:] = -1
-            pack_long(*graph, self.wanted, self._longest(number), self.packing, self.room)
-            self._subtract_cycles()
+            self.pack_cycles(number)
         if len(self.passing.messages):
+            graph = (self.edges, self.links)
             costs = self.costs.astype(np.float32)
             for forward in (True, False):
                 pass_messages(forward, *graph, costs, self.partitionable, self.passing)
+
+    def pack_cycles(self, number: int) -> None:
+        """Pack what a pass finds, short cycles in the first and longer ones in each."""
+        graph = (self.edges, self.links)
+        self.packing.sizes[LIMIT] += VISITS_PER_EDGE * len(self.edges) + VISITS_AT_LEAST
+        if number == 0:
+            pack_short(*graph, self.wanted, self.packing, self.room)
+        self.room.stamp[:] = -1
+        pack_long(*graph, self.wanted, self._longest(number), self.packing, self.room)
+        self._subtract_cycles()
 
     def _longest(self, number: int) -> int:
         """Return the number of edges of the longest cycles that a pass looks for."""

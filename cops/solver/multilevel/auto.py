@@ -9,6 +9,8 @@ Greedy contraction can still end below, on graphs without structure above all. T
 in most clusters, and no move of a few nodes leads from one to the other. Where it is cheap, it is
 run as well. Rounds follow on its result if that is the better one, or if the graph is small. So
 there the result costs no more than greedy contraction's. `_greedy_pays` says where that is.
+There a noisy multicut has a third start: greedy contraction of what cycles leave of its costs. That
+is the primal-dual step of RAMA (Abbas and Swoboda, CVPR 2022).
 Elsewhere fragments of clusters move (fragments.py), unless class costs show where segments end.
 
 Shapes: V nodes, K classes, E edges.
@@ -55,6 +57,8 @@ CYCLE_GAIN = 2e-5
 DEPARTURE_SHARE = 0.08
 # Where edges pay less than this share of the energy for what does not suit them, fragments rest.
 LEAST_DISAGREEMENT = 1e-3
+# A start that costs so much more, as a share, stays behind: of graphs without structure.
+MOST_BEHIND = 0.015
 # Greedy contraction of so many edges takes 10 ms, and of so many 0.1 s.
 FEW_EDGES = 1 << 15
 MANY_EDGES = 1 << 18
@@ -91,6 +95,8 @@ def solve_auto(
             other = draft._replace(clusters=clusters, class_of=class_of)
             again, _ = _go_on(problem, survey, other, greedy, MAX_ROUNDS, workers)
             best = min(best, again, key=attrgetter("energy"))
+        if not settled and _is_small_multicut(problem):
+            best = _contract_after_cycles(problem, survey, draft, best, workers)
     return best
 
 
@@ -104,6 +110,28 @@ def _greedy_pays(problem: Problem, survey: Survey, settled: bool) -> bool:
     if num_edges <= max(FEW_EDGES, SPARSE * num_nodes) or not len(survey.stencil.offsets):
         return True
     return num_edges <= MANY_EDGES and not settled
+
+
+def _is_small_multicut(problem: Problem) -> bool:
+    return problem.partitionable.tolist() == [True] and len(problem.edges) <= MANY_EDGES
+
+
+def _contract_after_cycles(
+    problem: Problem, survey: Survey, draft: Draft, best: Result, workers: Workers
+) -> Result:
+    """Begin anew with a multicut's costs after cycles; return `best` if nothing is better."""
+    # Its kernels are compiled when they are first needed.
+    from cops.solver.dual.bound import costs_after_cycles
+
+    edges, costs = costs_after_cycles(problem, survey, *best[:2])
+    left = problem._replace(edges=edges, edge_costs=costs)
+    begin = finish(problem, *contract_greedily(left), survey.stencil, workers)
+    if begin.energy > best.energy + MOST_BEHIND * abs(best.energy):
+        return best
+    clusters, class_of = number_start(*begin[:2], problem.partitionable)
+    other = draft._replace(clusters=clusters, class_of=class_of)
+    found, _ = _go_on(problem, survey, other, begin, MAX_ROUNDS, workers)
+    return min(best, found, key=attrgetter("energy"))
 
 
 def _edges_disagree(problem: Problem, draft: Draft, result: Result, workers: Workers) -> bool:

@@ -12,8 +12,11 @@ from solver_instances import random_batch
 
 from cops.solver import solve_amwc, solve_multicut
 from cops.solver.bounds import dual_bound, find_bound
+from cops.solver.dual.bound import costs_after_cycles
 from cops.solver.dual.evaluation import evaluate
+from cops.solver.dual.links import merge_parallel
 from cops.solver.planted import planted_problem
+from cops.solver.problem import survey_problem
 
 FEW = {"num_classes": 6, "distances": (1, 3), "num_things": 4}
 
@@ -196,6 +199,25 @@ def test_a_long_cycle_needs_a_second_pass():
     costs = [-2.0] + [3.0] * 99
     assert multicut_bound(edges, costs, 1) == pytest.approx(-2.0)
     assert multicut_bound(edges, costs, 5) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_costs_after_cycles_have_no_labelling_that_costs_more():
+    """Each labelling of small multicuts, with costs that are multiples of 1/8: exact in float32."""
+    changed = 0
+    for seed in range(60):
+        _, edges, costs, _ = random_problem(seed)
+        problem, survey = survey_problem(np.zeros((6, 1), np.float32), edges, costs, [True])
+        guide = solve_multicut(edges, costs, num_nodes=6).labels
+        left_edges, left = costs_after_cycles(problem, survey, np.zeros(6, np.int32), guide)
+        changed += abs(left).sum() < abs(merge_parallel(problem)[1]).sum()
+        for _, labels in all_labellings(6, [True]):
+            clusters = np.array(labels)
+            before, after = (
+                float(np.sum(c[clusters[e[:, 0]] != clusters[e[:, 1]]]))
+                for e, c in ((problem.edges, problem.edge_costs), (left_edges, left))
+            )
+            assert after <= before
+    assert changed >= 20
 
 
 def test_of_stuff_and_of_things():
