@@ -25,7 +25,6 @@ import numpy as np
 from scipy.spatial import Delaunay, cKDTree
 
 from cops.solver import solve_multicut
-from cops.solver.dual import bound
 from cops.solver.multilevel import auto
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem
@@ -109,7 +108,7 @@ def compare(problems: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
         with mock.patch.object(auto, "_contract_after_cycles", no_start):
             without.append(solve(*problem))
         with_it.append(solve(*problem))
-        with mock.patch.object(bound, "costs_after_cycles", jittered):
+        with mock.patch.object(auto, "costs_after_cycles", jittered):
             control.append(solve(*problem))
     columns = [f"{1e3 * statistics.median(seconds for _, seconds in without):.0f}"]
     for found in (with_it, control):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver.dual.ascent import costs_after_cycles
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.labelling import Result, energy, finish, total_chosen, total_cut
 from cops.solver.multilevel.algorithm import (
@@ -120,9 +121,6 @@ def _contract_after_cycles(
     problem: Problem, survey: Survey, draft: Draft, best: Result, workers: Workers
 ) -> Result:
     """Begin anew with a multicut's costs after cycles; return `best` if nothing is better."""
-    # Its kernels are compiled when they are first needed.
-    from cops.solver.dual.bound import costs_after_cycles
-
     edges, costs = costs_after_cycles(problem, survey, *best[:2])
     left = problem._replace(edges=edges, edge_costs=costs)
     begin = finish(problem, *contract_greedily(left), survey.stencil, workers)

@@ -12,7 +12,7 @@ from solver_instances import random_batch
 
 from cops.solver import solve_amwc, solve_multicut
 from cops.solver.bounds import dual_bound, find_bound
-from cops.solver.dual.bound import costs_after_cycles
+from cops.solver.dual.ascent import costs_after_cycles
 from cops.solver.dual.evaluation import evaluate
 from cops.solver.dual.links import merge_parallel
 from cops.solver.planted import planted_problem
