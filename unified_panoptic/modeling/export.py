@@ -17,8 +17,8 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from panoptic_common.inference.exporting import Export, Normalised, Part
+from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.meta_arch import UnifiedPanoptic
-from unified_panoptic.modeling.semantic_head import STRIDE
 
 EXAMPLE_SIZE = (256, 320)
 

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
+from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.instance_affinity import FactoredResidual, pixel_affinity
 from unified_panoptic.modeling.panoptic_submodule import PanopticSubmodule
 from unified_panoptic.modeling.postprocess import (
@@ -27,7 +28,6 @@ from unified_panoptic.modeling.postprocess import (
     uncovered_detections,
 )
 from unified_panoptic.modeling.roi_heads import Detections
-from unified_panoptic.modeling.semantic_head import STRIDE
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
 # Of a residual that is formed whole: 256 MB. 153 channels of 200 x 325 cells, as on COCO, have 10

@@ -33,6 +33,7 @@ from panoptic_common.modeling.network_input import (
     require_targets,
 )
 from panoptic_common.modeling.resampling import resample
+from unified_panoptic.modeling.grid import PIXELS, STRIDE, LossPixel
 from unified_panoptic.modeling.inference import (
     VARIANTS,
     InferenceOptions,
@@ -42,7 +43,7 @@ from unified_panoptic.modeling.inference import (
 from unified_panoptic.modeling.instance_affinity import InstanceAffinityHead
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
 from unified_panoptic.modeling.roi_heads import Detections
-from unified_panoptic.modeling.semantic_head import STRIDE, SemanticHead
+from unified_panoptic.modeling.semantic_head import SemanticHead
 
 detectron2_entries.apply()
 
@@ -64,6 +65,7 @@ class UnifiedPanoptic(nn.Module):
         panoptic_loss: bool,
         detection_loss_weight: float,
         train_with_truth: bool,
+        loss_pixels: str,
         is_thing: tuple[bool, ...],
         options: InferenceOptions,
         variants: tuple[str, ...],
@@ -82,6 +84,7 @@ class UnifiedPanoptic(nn.Module):
             panoptic_loss: False trains the parts jointly but without the panoptic matching loss.
             detection_loss_weight: factor of all RPN and ROI losses.
             train_with_truth: feed true boxes with score 1 to the panoptic loss (Table H).
+            loss_pixels: one of `PIXELS`: which pixels losses at stride 4 look at.
             is_thing: K flags.
             options: how panoptic maps are made.
             variants: further outputs, keys of `VARIANTS`.
@@ -95,6 +98,8 @@ class UnifiedPanoptic(nn.Module):
         unknown = [name for name in variants if name not in VARIANTS]
         if unknown:
             raise ValueError(f"unknown variants {unknown}: use some of {sorted(VARIANTS)}")
+        if loss_pixels not in PIXELS:
+            raise ValueError(f"loss_pixels is {loss_pixels!r}: use one of {PIXELS}")
         if affinity_head is not None and not panoptic_loss:
             raise ValueError(
                 "affinity_head learns from panoptic_loss alone: enable the loss, or build the "
@@ -111,6 +116,7 @@ class UnifiedPanoptic(nn.Module):
         self.panoptic_loss = panoptic_loss
         self.detection_loss_weight = detection_loss_weight
         self.train_with_truth = train_with_truth
+        self.loss_pixels = loss_pixels
         self.is_thing = is_thing
         self.options = options
         self.variants = variants
@@ -138,6 +144,7 @@ class UnifiedPanoptic(nn.Module):
             "panoptic_loss": node.PANOPTIC.ENABLED,
             "detection_loss_weight": node.DETECTION.LOSS_WEIGHT,
             "train_with_truth": node.DETECTION.TRAIN_WITH_TRUTH,
+            "loss_pixels": node.LOSS_PIXELS,
             "is_thing": tuple(bool(flag) for flag in cfg.MODEL.PANOPTIC.IS_THING),
             "options": InferenceOptions.from_config(cfg),
             "variants": tuple(cfg.TEST.PANOPTIC_VARIANTS),
@@ -182,10 +189,11 @@ class UnifiedPanoptic(nn.Module):
         losses.update(roi_losses)
         losses = {name: loss * self.detection_loss_weight for name, loss in losses.items()}
         logits = self.sem_seg_head(features)
-        losses.update(self.sem_seg_head.losses(logits, semantic_truth))
+        pixel = LossPixel.draw(self.loss_pixels)
+        losses.update(self.sem_seg_head.losses(logits, semantic_truth, pixel))
         if self.panoptic_loss:
             losses["loss_panoptic"] = self._panoptic_loss(
-                images, features, logits, proposals, truth, batched_inputs
+                images, features, logits, proposals, truth, batched_inputs, pixel
             )
         return losses
 
@@ -208,6 +216,7 @@ class UnifiedPanoptic(nn.Module):
         proposals: list[Instances],
         truth: list[Instances],
         batched_inputs: list[dict],
+        pixel: LossPixel,
     ) -> torch.Tensor:
         """Average over the batch's counting pixels of the panoptic matching loss (3.5)."""
         if self.train_with_truth:
@@ -229,6 +238,7 @@ class UnifiedPanoptic(nn.Module):
                 found,
                 self._factors(query, index, size),
                 batched_inputs[index]["panoptic_target"].to(self.device),
+                pixel,
             )
             total = total + loss
             logs.append(log)

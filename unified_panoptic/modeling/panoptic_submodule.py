@@ -27,9 +27,9 @@ from unified_panoptic.matching import (
     panoptic_target,
 )
 from unified_panoptic.modeling.dynamic_potential import DynamicPotential
+from unified_panoptic.modeling.grid import CENTRE, STRIDE, LossPixel
 from unified_panoptic.modeling.instance_affinity import apply_affinity
 from unified_panoptic.modeling.roi_heads import Detections
-from unified_panoptic.modeling.semantic_head import STRIDE, subsample
 from unified_panoptic.targets import PanopticTarget
 
 # What `PanopticSubmodule.loss_of_image` tells of an image; "pixels" are those that count.
@@ -111,6 +111,7 @@ class PanopticSubmodule(nn.Module):
         semantic: torch.Tensor,
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
+        pixel: LossPixel = CENTRE,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Form Psi and the residual of one image at stride 4; their sum is P (Eq. 4).
 
@@ -118,18 +119,21 @@ class PanopticSubmodule(nn.Module):
             semantic: (K, h, w) probabilities V.
             detections: boxes in pixels of the network's input.
             factors: phi_0(Q), phi_1(Q), each (C, h, w), or None without the affinity.
+            pixel: of each cell at which they are formed.
 
         Returns:
             (S, h, w), and (S, h, w) or None.
         """
         psi = self.potential(
-            semantic.float(),
-            detections.boxes / STRIDE,
+            pixel.of_maps(semantic.float()),
+            pixel.of_boxes(detections.boxes / STRIDE),
             self.thing_ids[detections.classes],
             detections.scores.float(),
             detections.masks,
         )
-        return psi, None if factors is None else apply_affinity(psi, *factors)
+        if factors is None:
+            return psi, None
+        return psi, apply_affinity(psi, *(pixel.of_maps(phi) for phi in factors))
 
     def loss_of_image(
         self,
@@ -137,6 +141,7 @@ class PanopticSubmodule(nn.Module):
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
         truth: PanopticTarget,
+        pixel: LossPixel = CENTRE,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Match detections with the truth of one training image, and sum the cross entropy (3.5).
 
@@ -145,6 +150,7 @@ class PanopticSubmodule(nn.Module):
             detections: boxes in pixels of the network's input.
             factors: as in `forward`.
             truth: on the same device.
+            pixel: of each cell that is compared.
 
         Returns:
             The scalar sum over the pixels that count, and the numbers that `LOGGED` names, in
@@ -162,13 +168,13 @@ class PanopticSubmodule(nn.Module):
         )
         kept = matching.keep.nonzero()[:, 0]
         truth_of_detection = matching.truth_of_detection[kept]
-        psi, residual = self(semantic, detections[kept], factors)
+        psi, residual = self(semantic, detections[kept], factors, pixel)
 
         matched = (truth_of_detection != IGNORE).nonzero()[:, 0]
         detection_of_segment = torch.full_like(truth.classes, IGNORE)
         detection_of_segment[things[truth_of_detection[matched]]] = matched
         target = panoptic_target(
-            subsample(truth.segment_map, semantic.shape[-2:]),
+            pixel.of_truth(truth.segment_map, semantic.shape[-2:]),
             truth.classes,
             detection_of_segment,
             len(kept),

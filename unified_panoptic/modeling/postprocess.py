@@ -21,8 +21,8 @@ from unified_panoptic.modeling.dynamic_potential import (
     paste_mask_crops,
     paste_masks,
 )
+from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.instance_affinity import FactoredResidual, spread, summarise
-from unified_panoptic.modeling.semantic_head import STRIDE
 from unified_panoptic.runtime.merger import LEAST_FREE_SHARE
 
 # Values of P that are formed at a time. A CPU takes few, to stay near its cache: 21 rows of 153

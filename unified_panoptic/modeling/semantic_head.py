@@ -23,8 +23,7 @@ from torch import nn
 from panoptic_common.data.segment_truth import IGNORE_CLASS
 from unified_panoptic.losses.lovasz import lovasz_softmax
 from unified_panoptic.modeling.deformable import DeformableConv3x3
-
-STRIDE = 4  # of the features, and of all maps made from them
+from unified_panoptic.modeling.grid import CENTRE, STRIDE, LossPixel
 
 
 def _conv_block(in_channels: int, out_channels: int, deformable: bool, norm: str) -> nn.Module:
@@ -225,12 +224,15 @@ class SemanticHead(nn.Module):
         """Compute (N, K, h, w) logits from the FPN levels; their softmax over K is V."""
         return self.predictor(self.decoder(features))
 
-    def losses(self, logits: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(
+        self, logits: torch.Tensor, truth: torch.Tensor, pixel: LossPixel = CENTRE
+    ) -> dict[str, torch.Tensor]:
         """Compute the semantic loss over the batch.
 
         Args:
             logits: (N, K, h, w).
             truth: (N, H, W) int64 classes of the padded images, 255 = ignore.
+            pixel: of each cell that is compared at stride 4.
 
         Returns:
             {"loss_sem_seg": scalar}; zero with a graph if every pixel is ignored.
@@ -241,28 +243,11 @@ class SemanticHead(nn.Module):
                 logits, size=truth.shape[-2:], mode="bilinear", align_corners=False
             )
         else:
-            truth = subsample(truth, logits.shape[-2:])
+            logits = pixel.of_maps(logits)
+            truth = pixel.of_truth(truth, logits.shape[-2:])
         if self.loss == "lovasz_softmax":
             loss = lovasz_softmax(logits.softmax(dim=1), truth, IGNORE_CLASS)
         else:
             total = F.cross_entropy(logits, truth, ignore_index=IGNORE_CLASS, reduction="sum")
             loss = total / (truth != IGNORE_CLASS).sum().clamp(min=1)
         return {"loss_sem_seg": loss * self.loss_weight}
-
-
-def subsample(truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
-    """Take every 4th pixel of a truth map: the one next to the centre of each cell of the grid.
-
-    A cell of the grid at stride 4 covers pixels 4 i .. 4 i + 3, its centre lies between pixels 4 i
-    + 1 and 4 i + 2. Index 4 i + 2 is taken, or the last pixel where the image ends before it.
-
-    Args:
-        truth: (..., H, W).
-        size: (h, w) of the grid, at most (ceil(H / 4), ceil(W / 4)).
-
-    Returns:
-        (..., h, w).
-    """
-    rows = (torch.arange(size[0], device=truth.device) * 4 + 2).clamp(max=truth.shape[-2] - 1)
-    columns = (torch.arange(size[1], device=truth.device) * 4 + 2).clamp(max=truth.shape[-1] - 1)
-    return truth[..., rows[:, None], columns[None, :]]

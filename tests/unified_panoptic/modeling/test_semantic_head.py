@@ -14,12 +14,7 @@ from placing import placed
 from torch import nn
 
 from unified_panoptic.losses.lovasz import lovasz_softmax
-from unified_panoptic.modeling.semantic_head import (
-    FeatureDecoder,
-    PerLevelDecoder,
-    SemanticHead,
-    subsample,
-)
+from unified_panoptic.modeling.semantic_head import FeatureDecoder, PerLevelDecoder, SemanticHead
 
 LEVELS = ("p2", "p3", "p4", "p5")
 
@@ -202,23 +197,6 @@ def test_head_predicts_all_classes_at_stride_4_with_the_configured_widths():
     assert tuple(made(pyramid()).shape) == (2, 5, 16, 24)
     assert made.predictor.bias.abs().sum() == 0
     assert made.decoder.subnet[0][0].weight.shape == (8, 16, 3, 3)
-
-
-@pytest.mark.parametrize(
-    "length,expected",
-    [
-        (8, [2, 6]),
-        (9, [2, 6, 8]),  # index 10 would lie outside: the last pixel
-        (10, [2, 6, 9]),
-        (11, [2, 6, 10]),
-        (1, [0]),
-    ],
-)
-def test_subsample_takes_the_pixel_at_the_centre_of_each_cell(length, expected):
-    count = -(-length // 4)
-    row = torch.arange(length)
-    assert subsample(row.expand(3, length), (1, count))[0].tolist() == expected
-    assert subsample(row[:, None].expand(length, 3), (count, 1))[:, 0].tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ from panoptic_common.external.numbering import Numbering
 from panoptic_common.external.targets import TargetFunction
 from panoptic_common.modeling.network_input import normalised_batch
 from panoptic_tools.studies.library.paths import ROOT
-from unified_panoptic.modeling.semantic_head import FeatureDecoder, SemanticHead, subsample
+from unified_panoptic.modeling.grid import CENTRE
+from unified_panoptic.modeling.semantic_head import FeatureDecoder, SemanticHead
 
 CONFIG = ROOT / "configs/unified/scenes/D2.yaml"
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -121,7 +122,7 @@ class SemanticBranch(nn.Module):
         logits = self.logits(batch)
         truth = torch.stack([sample["sem_seg"] for sample in batch])
         if self.loss_stride == 4:
-            truth = subsample(truth, logits.shape[-2:])
+            truth = CENTRE.of_truth(truth, logits.shape[-2:])
         else:
             logits = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear")
         return F.cross_entropy(logits, truth, ignore_index=IGNORE_CLASS)
