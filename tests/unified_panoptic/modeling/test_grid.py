@@ -1,4 +1,4 @@
-"""Pixels of the grid's cells: what is compared there, and that the mean of all is the whole image."""
+"""Pixels of the cells: what is compared there, and that the mean of all is the whole image."""
 
 from __future__ import annotations
 

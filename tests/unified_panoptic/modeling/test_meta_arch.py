@@ -185,14 +185,35 @@ def test_training_feeds_predictions_without_the_truth(monkeypatch):
         assert distance.min() > 1e-3
 
 
+def test_one_random_pixel_of_each_cell_serves_both_losses(monkeypatch):
+    model = tiny_model({U + "LOSS_PIXELS": "random", U + "SEMANTIC.LOSS_STRIDE": 4})
+    seen = []
+    for part, name in ((model.sem_seg_head, "losses"), (model.panoptic, "loss_of_image")):
+        original = getattr(part, name)
+
+        def spy(*arguments, original=original):
+            seen.append(arguments[-1])
+            return original(*arguments)
+
+        monkeypatch.setattr(part, name, spy)
+    steps = []
+    for seed in range(4):
+        seen.clear()
+        losses = training_step(model, half_empty(), seed)
+        assert len(seen) == 3 and len(set(seen)) == 1 and seen[0].exact
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        steps.append(seen[0])
+    assert len(set(steps)) > 1
+
+
 def test_training_can_feed_the_truth_with_score_one(monkeypatch):
     model = tiny_model({U + "DETECTION.TRAIN_WITH_TRUTH": True})
     seen = []
     original = model.panoptic.loss_of_image
 
-    def spy(semantic, detections, factors, truth):
+    def spy(semantic, detections, *others):
         seen.append(detections)
-        return original(semantic, detections, factors, truth)
+        return original(semantic, detections, *others)
 
     monkeypatch.setattr(model.panoptic, "loss_of_image", spy)
     batch = half_empty()
@@ -210,8 +231,8 @@ def test_mixed_precision_keeps_the_panoptic_submodule_in_single(monkeypatch, nam
     dtypes = set()
     original = model.panoptic.forward
 
-    def spy(semantic, detections, factors):
-        psi, residual = original(semantic, detections, factors)
+    def spy(semantic, detections, factors, *others):
+        psi, residual = original(semantic, detections, factors, *others)
         dtypes.update(x.dtype for x in (semantic, *factors, psi, residual))
         return psi, residual
 
@@ -309,6 +330,7 @@ def test_names_are_those_of_mask_rcnn():
         ({U + "AFFINITY.ACTIVATION": "tanh"}, "activation is 'tanh'"),
         ({U + "SEMANTIC.LOSS": "dice"}, "loss is 'dice'"),
         ({U + "SEMANTIC.LOSS_STRIDE": 2}, "loss_stride is 2"),
+        ({U + "LOSS_PIXELS": "all"}, "loss_pixels is 'all': use one of"),
         ({U + "DECODER.NORM": "BN"}, "norm is 'BN'"),
         ({U + "PANOPTIC.LOGIT_SCALE": 0.0}, "logit_scale is 0.0"),
     ],
