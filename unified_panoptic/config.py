@@ -66,7 +66,7 @@ def _add_network_config(node: CN) -> None:
     # Stride at which the loss is taken: 4 compares with every 4th truth pixel, 1 upsamples first.
     node.SEMANTIC.LOSS_STRIDE = 4
     # Which of the 4 x 4 pixels of a cell the losses at stride 4 look at: "centre", the one next to
-    # its centre, or "random", another one in each step, at which maps are interpolated.
+    # its centre, or "random", another one in each step. Maps are interpolated there.
     node.LOSS_PIXELS = "centre"
 
     # ---- detection submodule (3.3, A.2, A.4) -----------------------------------------------------
