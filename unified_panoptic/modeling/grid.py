@@ -1,13 +1,13 @@
 """The grid at stride 4, and at which pixels of its cells the losses compare it with the truth.
 
-A cell of the grid covers pixels 4 i .. 4 i + 3. Its centre lies between two of them, so the one
-next to it is half a pixel off. A network that learns it at the centre has all borders half a pixel
-off in the maps of images, which are enlarged bilinearly. Nor does it learn where within a cell a
-border runs. The paper says nothing of this (3.4 forms P at stride 4 in training).
+A cell of the grid covers pixels 4 i .. 4 i + 3, and its centre lies between two of them. The truth
+has no value there, so a pixel of each cell is compared. Maps are interpolated at that pixel, as
+enlarging them does, and boxes move by as much. Compared with the cell's own value, the pixel next
+to the centre would have all borders learnt half a pixel off.
 
-`LossPixel` is one of the 16 pixels of each cell, the same for all cells. Maps are interpolated
-there, as enlarging them does, and boxes move by as much. With another pixel in each step the mean
-is the loss at the size of the image, for a sixteenth of its cost.
+`LossPixel` is one of the 16 pixels, the same for all cells. With another one in each step the mean
+is the loss at the size of the image, for a sixteenth of its cost. The paper says nothing of this
+(3.4 forms P at stride 4 in training).
 
 Shapes: h, w the grid; H, W pixels; C channels.
 """
@@ -29,24 +29,23 @@ class LossPixel:
     Attributes:
         row: 0 to 3.
         column: 0 to 3.
-        exact: maps are taken at the pixel; else at the centre of its cell, wherever it is.
     """
 
     row: int
     column: int
-    exact: bool
 
     @classmethod
     def draw(cls, pixels: str) -> LossPixel:
         """Return the pixel of a training step.
 
         Args:
-            pixels: one of `PIXELS`; "random" takes it of torch's generator on the CPU.
+            pixels: "centre" for the one next to the centre, the same in each step; or "random",
+                which takes it of torch's generator on the CPU.
         """
         if pixels == "centre":
             return CENTRE
         row, column = torch.randint(STRIDE, (2,)).tolist()
-        return cls(row, column, True)
+        return cls(row, column)
 
     def of_truth(self, truth: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
         """Take this pixel of each cell, or the last one where the image ends before it.
@@ -64,19 +63,15 @@ class LossPixel:
 
     def of_maps(self, maps: torch.Tensor) -> torch.Tensor:
         """Interpolate maps (..., h, w) there: every 4th value of the maps enlarged bilinearly."""
-        if not self.exact:
-            return maps
         return _shift(_shift(maps, self.row, -2), self.column, -1)
 
     def of_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Move boxes (D, 4), XYXY in cells, so that centres of cells lie in them as pixels did."""
-        if not self.exact:
-            return boxes
+        """Move boxes (D, 4), XYXY in cells: centres of cells lie in them if the pixels did."""
         moves = [-_distance(self.column), -_distance(self.row)] * 2
         return boxes + boxes.new_tensor(moves)
 
 
-CENTRE = LossPixel(2, 2, False)
+CENTRE = LossPixel(2, 2)
 
 
 def _indices(cells: int, pixel: int, length: int, device: torch.device) -> torch.Tensor:

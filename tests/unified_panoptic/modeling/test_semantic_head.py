@@ -155,11 +155,9 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels(stride, size, device):
     truth[:, : size[0], : size[1]] = torch.randint(0, 5, (2, *size))
     truth[1, 20:40] = 255
     logits, truth = placed(device, logits, truth)
-    if stride == 4:
-        pairs, compared = logits, truth[:, 2::4, 2::4]
-    else:
-        pairs = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-        compared = truth
+    pairs = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    first = 2 if stride == 4 else 0
+    pairs, compared = (x[..., first::stride, first::stride] for x in (pairs, truth))
     labelled = compared != 255
     chosen = pairs.log_softmax(1).gather(1, compared.clamp(max=4)[:, None])[:, 0]
     expected = -chosen[labelled].mean() * 0.2
@@ -174,11 +172,10 @@ def test_lovasz_softmax_by_config(stride):
     logits, truth = torch.randn(2, 5, 16, 24), torch.randint(0, 5, (2, 64, 96))
     truth[:, 30:] = 255
     loss = head(loss="lovasz_softmax", loss_stride=stride, loss_weight=3.0).losses(logits, truth)
+    fine = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
     if stride == 4:
-        expected = lovasz_softmax(logits.softmax(1), truth[:, 2::4, 2::4])
-    else:
-        fine = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-        expected = lovasz_softmax(fine.softmax(1), truth)
+        fine, truth = fine[:, :, 2::4, 2::4], truth[:, 2::4, 2::4]
+    expected = lovasz_softmax(fine.softmax(1), truth)
     torch.testing.assert_close(loss["loss_sem_seg"], 3 * expected)
 
 

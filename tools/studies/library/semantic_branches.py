@@ -123,6 +123,7 @@ class SemanticBranch(nn.Module):
         truth = torch.stack([sample["sem_seg"] for sample in batch])
         if self.loss_stride == 4:
             truth = CENTRE.of_truth(truth, logits.shape[-2:])
+            logits = CENTRE.of_maps(logits)
         else:
             logits = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear")
         return F.cross_entropy(logits, truth, ignore_index=IGNORE_CLASS)
