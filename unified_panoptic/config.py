@@ -65,8 +65,8 @@ def _add_network_config(node: CN) -> None:
     node.SEMANTIC.LOSS_WEIGHT = 1.0
     # Stride at which the loss is taken: 4 compares with every 4th truth pixel, 1 upsamples first.
     node.SEMANTIC.LOSS_STRIDE = 4
-    # Which of the 4 x 4 pixels of a cell the losses at stride 4 look at: "centre", the one next to
-    # its centre, or "random", another one in each step. Maps are interpolated there.
+    # Which of the 4 x 4 pixels of a cell the losses at stride 4 compare. "centre": the one next to
+    # the centre. "random": another one in each step. Maps are interpolated there.
     node.LOSS_PIXELS = "centre"
 
     # ---- detection submodule (3.3, A.2, A.4) -----------------------------------------------------
