@@ -111,7 +111,7 @@ class PanopticSubmodule(nn.Module):
         semantic: torch.Tensor,
         detections: Detections,
         factors: tuple[torch.Tensor, torch.Tensor] | None,
-        pixel: LossPixel = CENTRE,
+        pixel: LossPixel | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Form Psi and the residual of one image at stride 4; their sum is P (Eq. 4).
 
@@ -119,21 +119,24 @@ class PanopticSubmodule(nn.Module):
             semantic: (K, h, w) probabilities V.
             detections: boxes in pixels of the network's input.
             factors: phi_0(Q), phi_1(Q), each (C, h, w), or None without the affinity.
-            pixel: of each cell at which they are formed.
+            pixel: of each cell, at which they are formed in training; None: at the centres of
+                the cells, from which maps are enlarged at inference.
 
         Returns:
             (S, h, w), and (S, h, w) or None.
         """
+        semantic, boxes = semantic.float(), detections.boxes / STRIDE
+        if pixel is not None:
+            semantic, boxes = pixel.of_maps(semantic), pixel.of_boxes(boxes)
+            factors = factors and (pixel.of_maps(factors[0]), pixel.of_maps(factors[1]))
         psi = self.potential(
-            pixel.of_maps(semantic.float()),
-            pixel.of_boxes(detections.boxes / STRIDE),
+            semantic,
+            boxes,
             self.thing_ids[detections.classes],
             detections.scores.float(),
             detections.masks,
         )
-        if factors is None:
-            return psi, None
-        return psi, apply_affinity(psi, *(pixel.of_maps(phi) for phi in factors))
+        return psi, None if factors is None else apply_affinity(psi, *factors)
 
     def loss_of_image(
         self,
