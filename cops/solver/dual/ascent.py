@@ -98,7 +98,8 @@ def costs_after_cycles(
     """Pack cycles around what a labelling pays, and return what they leave of the edge costs.
 
     An edge on which cycles disagree costs little afterwards, so that contraction sees first what
-    they agree on. The same problem with these costs has no labelling that costs more.
+    they agree on. The same problem with these costs has no labelling that costs more. It is what
+    RAMA contracts (Abbas and Swoboda, CVPR 2022), with the cycles of Lange et al. (ICML 2018).
 
     Args:
         problem: without infinity.
@@ -116,7 +117,14 @@ def costs_after_cycles(
 
 
 class Ascent:
-    """The state of one ascent."""
+    """The state of one ascent.
+
+    Args:
+        problem: checked and without infinity.
+        scale: a power of two by which all costs are multiplied.
+        classes: (V,) of a good labelling, near which cycles are looked for.
+        clusters: (V,) of the same.
+    """
 
     def __init__(self, problem: Problem, scale: float, classes: Array, clusters: Array) -> None:
         self.begin = time.perf_counter()
