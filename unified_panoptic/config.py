@@ -82,6 +82,8 @@ def _add_network_config(node: CN) -> None:
     node.DETECTION.TRAIN_WITH_TRUTH = False
     node.DETECTION.TRAIN_SCORE_THRESH = 0.05  # open in the paper
     node.DETECTION.TRAIN_TOPK = 100  # D at most (3.4.2 names 100)
+    # How many of an image's proposals, the best of the RPN, they are predicted from; 0: all.
+    node.DETECTION.TRAIN_PROPOSALS = 0
 
 
 def _add_panoptic_config(node: CN) -> None:
@@ -105,6 +107,8 @@ def _add_panoptic_config(node: CN) -> None:
     node.PANOPTIC = CN()
     node.PANOPTIC.ENABLED = True
     node.PANOPTIC.LOSS_WEIGHT = 1.0
+    # How many images of a process's batch the loss looks at, for less time; 0: all.
+    node.PANOPTIC.IMAGES = 0
     node.PANOPTIC.MATCHER = "hungarian"  # Eq. 5; or "greedy" by descending score
     node.PANOPTIC.MATCH_IOU = 0.5  # t
     # "softmax": cross entropy of softmax(tau P). "normalised": of P / sum of P, without tau.

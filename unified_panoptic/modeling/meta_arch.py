@@ -8,7 +8,7 @@ Shapes: N images; K = N_st + N_th classes; H, W pixels of the padded batch; h = 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,7 @@ class UnifiedPanoptic(nn.Module):
         affinity_head: InstanceAffinityHead | None,
         panoptic: PanopticSubmodule,
         panoptic_loss: bool,
+        panoptic_images: int = 0,
         detection_loss_weight: float,
         train_with_truth: bool,
         loss_pixels: str,
@@ -82,6 +83,7 @@ class UnifiedPanoptic(nn.Module):
             affinity_head: None builds the models without the affinity (A, C of Table 1).
             panoptic: panoptic submodule.
             panoptic_loss: False trains the parts jointly but without the panoptic matching loss.
+            panoptic_images: how many of a batch's images that loss looks at; 0: all.
             detection_loss_weight: factor of all RPN and ROI losses.
             train_with_truth: feed true boxes with score 1 to the panoptic loss (Table H).
             loss_pixels: one of `PIXELS`: which pixels losses at stride 4 look at.
@@ -92,7 +94,8 @@ class UnifiedPanoptic(nn.Module):
             pixel_std: per channel of the input.
 
         Raises:
-            ValueError: an unknown variant, or parts that do not fit together.
+            ValueError: an unknown variant, a negative number of images, or parts that do not fit
+                together.
         """
         super().__init__()
         unknown = [name for name in variants if name not in VARIANTS]
@@ -100,6 +103,8 @@ class UnifiedPanoptic(nn.Module):
             raise ValueError(f"unknown variants {unknown}: use some of {sorted(VARIANTS)}")
         if loss_pixels not in PIXELS:
             raise ValueError(f"loss_pixels is {loss_pixels!r}: use one of {PIXELS}")
+        if panoptic_images < 0:
+            raise ValueError(f"panoptic_images is {panoptic_images}: use 0 for all, or more")
         if affinity_head is not None and not panoptic_loss:
             raise ValueError(
                 "affinity_head learns from panoptic_loss alone: enable the loss, or build the "
@@ -114,6 +119,7 @@ class UnifiedPanoptic(nn.Module):
         self.affinity_head = affinity_head
         self.panoptic = panoptic
         self.panoptic_loss = panoptic_loss
+        self.panoptic_images = panoptic_images or None
         self.detection_loss_weight = detection_loss_weight
         self.train_with_truth = train_with_truth
         self.loss_pixels = loss_pixels
@@ -142,6 +148,7 @@ class UnifiedPanoptic(nn.Module):
             "affinity_head": InstanceAffinityHead(cfg, shape) if node.AFFINITY.ENABLED else None,
             "panoptic": PanopticSubmodule(cfg),
             "panoptic_loss": node.PANOPTIC.ENABLED,
+            "panoptic_images": node.PANOPTIC.IMAGES,
             "detection_loss_weight": node.DETECTION.LOSS_WEIGHT,
             "train_with_truth": node.DETECTION.TRAIN_WITH_TRUTH,
             "loss_pixels": node.LOSS_PIXELS,
@@ -218,7 +225,14 @@ class UnifiedPanoptic(nn.Module):
         batched_inputs: list[dict],
         pixel: LossPixel,
     ) -> torch.Tensor:
-        """Average over the batch's counting pixels of the panoptic matching loss (3.5)."""
+        """Average the panoptic matching loss (3.5) over the counting pixels of the batch.
+
+        With `panoptic_images` it is the batch's first images that are looked at. Which these are
+        is up to the order of images, which is random.
+        """
+        chosen = slice(self.panoptic_images)
+        features = {name: level[chosen] for name, level in features.items()}
+        logits, proposals, truth = logits[chosen], proposals[chosen], truth[chosen]
         if self.train_with_truth:
             boxes = [t.gt_boxes.tensor for t in truth]
             classes = [t.gt_classes for t in truth]
@@ -229,15 +243,17 @@ class UnifiedPanoptic(nn.Module):
             ]
         else:
             detections = self.roi_heads.predict_detections(features, proposals)
-        query = self.affinity_head(features) if self.affinity_head is not None else None
+        # Taken apart at once: indexing would have each image send back a gradient of the batch.
+        maps = zip(logits.unbind(), self._queries(features, len(logits)), strict=True)
         total, logs = logits.new_zeros(()), []
-        for index, (size, found) in enumerate(zip(images.image_sizes, detections, strict=True)):
-            semantic = _valid(logits[index], size).float().softmax(dim=0)
+        for size, found, (image_logits, query), inputs in zip(
+            images.image_sizes[chosen], detections, maps, batched_inputs[chosen], strict=True
+        ):
             loss, log = self.panoptic.loss_of_image(
-                semantic,
+                _valid(image_logits, size).float().softmax(dim=0),
                 found,
-                self._factors(query, index, size),
-                batched_inputs[index]["panoptic_target"].to(self.device),
+                self._factors(query, size),
+                inputs["panoptic_target"].to(self.device),
                 pixel,
             )
             total = total + loss
@@ -250,10 +266,18 @@ class UnifiedPanoptic(nn.Module):
                 get_event_storage().put_scalar(f"panoptic/{name}", value)
         return total / pixels * self.panoptic.loss_weight
 
+    def _queries(
+        self, features: dict[str, torch.Tensor], images: int
+    ) -> Sequence[torch.Tensor] | Sequence[None]:
+        """Compute Q of each image, (C, h, w) of the padded batch; None without the affinity."""
+        if self.affinity_head is None:
+            return [None] * images
+        return self.affinity_head(features).unbind()
+
     def _factors(
-        self, query: torch.Tensor | None, index: int, size: tuple[int, int]
+        self, query: torch.Tensor | None, size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        return None if query is None else self.affinity_head.factors(_valid(query[index], size))
+        return None if query is None else self.affinity_head.factors(_valid(query, size))
 
     def inference(
         self, images: ImageList, features: dict[str, torch.Tensor], batched_inputs: list[dict]
@@ -269,20 +293,20 @@ class UnifiedPanoptic(nn.Module):
         proposals, _ = self.proposal_generator(images, features, None)
         instances, _ = self.roi_heads(images, features, proposals, None)
         logits = self.sem_seg_head(features)
-        query = self.affinity_head(features) if self.affinity_head is not None else None
-        for index, (inputs, size, found) in enumerate(
-            zip(batched_inputs, images.image_sizes, instances, strict=True)
+        queries = self._queries(features, len(logits))
+        for inputs, size, found, image_logits, query in zip(
+            batched_inputs, images.image_sizes, instances, logits, queries, strict=True
         ):
             output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
-            require_numbers(logits[index], inputs)
-            probabilities = _valid(logits[index], size).float().softmax(dim=0)
+            require_numbers(image_logits, inputs)
+            probabilities = _valid(image_logits, size).float().softmax(dim=0)
             semantic = resample(probabilities, size, output_size, STRIDE)
             yield PredictedImage(
                 self.panoptic,
                 probabilities,
                 semantic,
                 found,
-                self._factors(query, index, size),
+                self._factors(query, size),
                 is_thing=self.is_thing,
                 input_size=size,
             )
@@ -308,8 +332,8 @@ class UnifiedPanoptic(nn.Module):
         images = self.preprocess([inputs])
         size = images.image_sizes[0]
         output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
-        query = self.affinity_head(self.backbone(images.tensor))
-        return affinity_at(self._factors(query, 0, size), size, output_size, x, y)
+        [query] = self._queries(self.backbone(images.tensor), 1)
+        return affinity_at(self._factors(query, size), size, output_size, x, y)
 
 
 def _valid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -66,6 +66,7 @@ class UnifiedROIHeads(StandardROIHeads):
         train_score_thresh: float,
         train_nms_thresh: float,
         train_topk: int,
+        train_proposals: int = 0,
         mask_probability: str = "sigmoid",
         **kwargs: Any,
     ) -> None:
@@ -75,14 +76,19 @@ class UnifiedROIHeads(StandardROIHeads):
             train_score_thresh: least score of a detection fed to the panoptic loss.
             train_nms_thresh: box IoU above which the lower-scored of two detections is dropped.
             train_topk: most detections per image.
+            train_proposals: how many of an image's proposals, the best of the RPN, detections are
+                predicted from; 0: all.
             mask_probability: one of `MASK_PROBABILITIES`.
             **kwargs: of `StandardROIHeads`.
 
         Raises:
-            ValueError: an unknown way to make probabilities of mask logits.
+            ValueError: an unknown way to make probabilities of mask logits, or fewer than no
+                proposals.
         """
         super().__init__(**kwargs)
         use_precise_roi_align(self)
+        if train_proposals < 0:
+            raise ValueError(f"train_proposals is {train_proposals}: use 0 for all, or more")
         if mask_probability not in MASK_PROBABILITIES:
             raise ValueError(
                 f"mask_probability is {mask_probability!r}: use one of {MASK_PROBABILITIES}"
@@ -91,6 +97,7 @@ class UnifiedROIHeads(StandardROIHeads):
         self.train_score_thresh = train_score_thresh
         self.train_nms_thresh = train_nms_thresh
         self.train_topk = train_topk
+        self.train_proposals = train_proposals
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -100,6 +107,7 @@ class UnifiedROIHeads(StandardROIHeads):
         arguments["train_score_thresh"] = node.TRAIN_SCORE_THRESH
         arguments["train_nms_thresh"] = cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST
         arguments["train_topk"] = node.TRAIN_TOPK
+        arguments["train_proposals"] = node.TRAIN_PROPOSALS
         arguments["mask_probability"] = node.MASK_PROBABILITY
         return arguments
 
@@ -119,6 +127,8 @@ class UnifiedROIHeads(StandardROIHeads):
         Returns:
             One `Detections` per image; D = 0 is fine.
         """
+        if self.train_proposals:  # the RPN's come best first
+            proposals = [found[: self.train_proposals] for found in proposals]
         with torch.no_grad():
             survivors, classes, boxes = self._select(features, proposals)
         kept = []

@@ -63,12 +63,12 @@ def test_images_of_a_batch_are_predicted_as_alone(device):
 
 def test_padding_neither_sends_nor_counts_in_the_affinity():
     model = lively_model()
-    query = torch.randn(1, 8, 32, 40)
+    query = torch.randn(8, 32, 40)
     changed = query.clone()
-    changed[:, :, 16:] = 1e3
-    changed[:, :, :, 23:] = -1e3
+    changed[:, 16:] = 1e3
+    changed[:, :, 23:] = -1e3
     size = (61, 90)  # 16 x 23 cells
-    for a, b in zip(model._factors(query, 0, size), model._factors(changed, 0, size), strict=True):
+    for a, b in zip(model._factors(query, size), model._factors(changed, size), strict=True):
         assert tuple(a.shape) == (8, 16, 23)
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
@@ -209,7 +209,7 @@ def test_affinity_of_a_pixel_is_a_row_of_the_implied_matrix():
     with torch.no_grad():
         images = model.preprocess([image])
         query = model.affinity_head(model.backbone(images.tensor))
-        phi_0, phi_1 = model._factors(query, 0, (61, 94))
+        phi_0, phi_1 = model._factors(query[0], (61, 94))
     # Pixel (x, y) = (100, 41) of the result is (50, 20) of the input: column 12, row 5.
     row = model.affinity_of_pixel(image, 100, 41)
     assert tuple(row.shape) == (16, 24)

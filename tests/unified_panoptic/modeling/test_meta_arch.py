@@ -165,6 +165,20 @@ def test_panoptic_loss_of_a_batch_is_the_mean_over_its_pixels():
     assert sums[2] == pytest.approx(sums[0] + sums[1], rel=1e-4)
 
 
+def test_the_panoptic_loss_may_look_at_the_first_images_alone():
+    changes = {"MODEL.RESNETS.NORM": "FrozenBN"}
+    images = [make_image(0, (64, 96)), make_image(1, (64, 96)), make_image(2, (64, 96))]
+    all_losses = training_step(tiny_model(changes), images)
+    losses = training_step(tiny_model({**changes, U + "PANOPTIC.IMAGES": 1}), images)
+    alone = training_step(tiny_model(changes), images[:1])
+    assert losses["loss_panoptic"].item() == pytest.approx(alone["loss_panoptic"].item(), rel=1e-5)
+    assert losses["loss_panoptic"].item() != all_losses["loss_panoptic"].item()
+    assert losses["loss_sem_seg"].item() == all_losses["loss_sem_seg"].item()
+    # More than there are is all of them.
+    losses = training_step(tiny_model({**changes, U + "PANOPTIC.IMAGES": 9}), images)
+    assert losses["loss_panoptic"].item() == all_losses["loss_panoptic"].item()
+
+
 def test_training_feeds_predictions_without_the_truth(monkeypatch):
     model = tiny_model()
     seen = []
@@ -333,6 +347,7 @@ def test_names_are_those_of_mask_rcnn():
         ({U + "LOSS_PIXELS": "all"}, "loss_pixels is 'all': use one of"),
         ({U + "DECODER.NORM": "BN"}, "norm is 'BN'"),
         ({U + "PANOPTIC.LOGIT_SCALE": 0.0}, "logit_scale is 0.0"),
+        ({U + "PANOPTIC.IMAGES": -1}, "panoptic_images is -1: use 0 for all"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

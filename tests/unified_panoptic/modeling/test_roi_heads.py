@@ -9,7 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_factory import IS_THING, tiny_config
+from model_factory import IS_THING, lively_model, make_image, tiny_config
 from placing import placed
 
 from unified_panoptic.losses.lovasz import lovasz_hinge
@@ -89,6 +89,37 @@ def test_predictions_in_training_are_detectron2s_at_inference(changes, device):
             torch.testing.assert_close(ours.masks.detach(), theirs.pred_masks[:, 0])
         else:
             assert ours.masks is None
+
+
+def test_the_best_proposals_alone_may_be_looked_at():
+    features, proposals = make_features(), make_proposals(40, 25)
+    heads = make_heads({"MODEL.UNIFIED.DETECTION.TRAIN_PROPOSALS": 30})
+    found = heads.predict_detections(features, proposals)
+    expected = make_heads().predict_detections(features, [proposals[0][:30], proposals[1]])
+    for got, wanted in zip(found, expected, strict=True):
+        assert len(got) > 3
+        for name in ("boxes", "classes", "scores", "masks"):
+            torch.testing.assert_close(getattr(got, name), getattr(wanted, name), rtol=0, atol=0)
+    everything = make_heads().predict_detections(features, proposals)
+    assert not torch.equal(everything[0].boxes, found[0].boxes)
+
+
+def test_a_negative_number_of_proposals_is_refused():
+    with pytest.raises(ValueError, match="train_proposals is -1: use 0 for all, or more"):
+        make_heads({"MODEL.UNIFIED.DETECTION.TRAIN_PROPOSALS": -1})
+
+
+def test_the_rpn_gives_its_proposals_best_first():
+    # What TRAIN_PROPOSALS relies on.
+    model = lively_model().train()
+    images = model.preprocess([make_image(0), make_image(1)])
+    with EventStorage():
+        truth = [make_image(index)["instances"] for index in (0, 1)]
+        proposals, _ = model.proposal_generator(images, model.backbone(images.tensor), truth)
+    for found in proposals:
+        scores = found.objectness_logits
+        assert len(scores) > 20
+        assert (scores[:-1] >= scores[1:]).all()
 
 
 def test_gradients_of_the_survivors_are_those_of_a_full_pass():
