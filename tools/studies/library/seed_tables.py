@@ -108,21 +108,28 @@ def panoptic_outputs(finished: Finished) -> dict[str, list[str]]:
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:
-    """Return mean, sample standard deviation, least and greatest; None without a number."""
+    """Return mean, sample standard deviation, least and greatest; None without a number.
+
+    One number has no deviation ("std").
+    """
     numbers = [v for v in values if v is not None and not math.isnan(v)]
     if not numbers:
         return None
+    deviation = {"std": statistics.stdev(numbers)} if len(numbers) > 1 else {}
     return {
         "mean": statistics.fmean(numbers),
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
+        **deviation,
         "min": min(numbers),
         "max": max(numbers),
     }
 
 
 def plus_minus(value: Mapping[str, float] | None) -> str:
-    """Return a spread as "mean ± standard deviation"."""
-    return "-" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
+    """Return a spread as "mean ± standard deviation", or the mean if it is of one number."""
+    if value is None:
+        return "-"
+    deviation = f" ± {value['std']:.1f}" if "std" in value else ""
+    return f"{value['mean']:.1f}{deviation}"
 
 
 def seed_gaps(entry: Mapping[str, Any]) -> str:
