@@ -107,7 +107,7 @@ def _add_panoptic_config(node: CN) -> None:
     node.PANOPTIC = CN()
     node.PANOPTIC.ENABLED = True
     node.PANOPTIC.LOSS_WEIGHT = 1.0
-    # How many images of a process's batch the loss looks at, for less time; 0: all.
+    # How many of the images that a process takes at once the loss looks at, for less time; 0: all.
     node.PANOPTIC.IMAGES = 0
     node.PANOPTIC.MATCHER = "hungarian"  # Eq. 5; or "greedy" by descending score
     node.PANOPTIC.MATCH_IOU = 0.5  # t
