@@ -128,6 +128,9 @@ def _add_inference_config(node: CN) -> None:
     # A detection that better ones of any class cover to more than this share of its mask does not
     # enter Psi. It is a duplicate (open in the paper; UPSNet does it too). 1: all enter.
     node.INFERENCE.COVERED_THRESH = 1.0
+    # What a pixel becomes that no detection takes though its best class of V is a thing. "stuff":
+    # what is best of P, as in the paper. "void", as in the merger: a thing was missed there.
+    node.INFERENCE.MISSED_THINGS = "stuff"
     # Where P is formed: "output" pastes Psi at the size of the result and upsamples the residual;
     # "stride4" upsamples P.
     node.INFERENCE.RESOLUTION = "output"

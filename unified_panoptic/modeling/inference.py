@@ -26,6 +26,7 @@ from unified_panoptic.modeling.postprocess import (
     segments_from_channels,
     trim_small_stuff,
     uncovered_detections,
+    void_missed_things,
 )
 from unified_panoptic.modeling.roi_heads import Detections
 
@@ -44,6 +45,7 @@ class InferenceOptions:
         resolution: "output" forms P at the size of the result, "stride4" enlarges it.
         residual: whether P has the second term of Eq. 4.
         score_thresh: detections above this score enter Psi.
+        missed_things: what pixels of V's things become that no detection takes: "stuff" or "void".
         covered_thresh: share of a mask, 0 to 1, that better ones may cover; 1 keeps all.
         stuff_area_limit: stuff below this area, in pixels of the result, becomes void.
         heuristic_score_thresh: least score in the heuristic merger.
@@ -54,6 +56,7 @@ class InferenceOptions:
     residual: bool = True
     score_thresh: float = 0.5
     covered_thresh: float = 1.0
+    missed_things: str = "stuff"
     stuff_area_limit: int = 2048
     heuristic_score_thresh: float = 0.5
 
@@ -62,6 +65,8 @@ class InferenceOptions:
             raise ValueError(f"method is {self.method!r}: use 'argmax' or 'heuristic'")
         if self.resolution not in ("output", "stride4"):
             raise ValueError(f"resolution is {self.resolution!r}: use 'output' or 'stride4'")
+        if self.missed_things not in ("stuff", "void"):
+            raise ValueError(f"missed_things is {self.missed_things!r}: use 'stuff' or 'void'")
         if not 0 <= self.covered_thresh <= 1:
             raise ValueError(f"covered_thresh is {self.covered_thresh}: use 0 to 1")
 
@@ -75,6 +80,7 @@ class InferenceOptions:
             residual=node.RESIDUAL,
             score_thresh=node.SCORE_THRESH,
             covered_thresh=node.COVERED_THRESH,
+            missed_things=node.MISSED_THINGS,
             stuff_area_limit=node.STUFF_AREA_LIMIT,
             heuristic_score_thresh=node.HEURISTIC_SCORE_THRESH,
         )
@@ -89,6 +95,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stride4": {"method": "argmax", "resolution": "stride4"},
     "output": {"method": "argmax", "resolution": "output"},
     "untrimmed": {"stuff_area_limit": 0},
+    "missed_stuff": {"method": "argmax", "missed_things": "stuff"},
+    "missed_void": {"method": "argmax", "missed_things": "void"},
     "duplicates_kept": {"method": "argmax", "covered_thresh": 1.0},
 }
 
@@ -276,6 +284,8 @@ class PredictedImage:
             potential = psi if residual is None else psi + residual
             size = (self.semantic.shape[-2], self.semantic.shape[-1])
             channels = argmax_of_resampled(potential, self.input_size, size)
+        if options.missed_things == "void":
+            channels = void_missed_things(channels, self.semantic, len(detections), self.is_thing)
         return segments_from_channels(
             channels, classes, detections.scores, self.submodule.stuff_ids
         )

@@ -25,6 +25,7 @@ from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.instance_affinity import FactoredResidual, spread, summarise
 from unified_panoptic.runtime.merger import LEAST_FREE_SHARE
 
+VOID = -1  # the channel of a pixel that belongs to none
 # Values of P that are formed at a time. A CPU takes few, to stay near its cache: 21 rows of 153
 # channels at a width of 1300, 16 MB. A GPU wants few and large kernels: 337 such rows, 256 MB. All
 # of 800 rows would take 640 MB.
@@ -190,6 +191,31 @@ def uncovered_detections(
     return torch.tensor(sorted(kept), device=boxes.device)
 
 
+def void_missed_things(
+    channels: torch.Tensor,
+    semantic: torch.Tensor,
+    num_detections: int,
+    is_thing: Sequence[bool],
+) -> torch.Tensor:
+    """Take the pixels of things that were not detected away from stuff.
+
+    The paper has no channel for them, so the argmax gives them to the stuff next in line, which is
+    seldom there. The merger of Panoptic FPN leaves them void, and UPSNet has a class for them.
+
+    Args:
+        channels: (H, W) int64 channel numbers, detections first.
+        semantic: (K, H, W) class scores.
+        num_detections: D.
+        is_thing: K flags.
+
+    Returns:
+        (H, W): `VOID` where stuff has won although the best class is a thing.
+    """
+    things = torch.tensor(is_thing, device=channels.device)
+    missed = (channels >= num_detections) & things[semantic.max(dim=0).indices]
+    return channels.masked_fill(missed, VOID)
+
+
 def segments_from_channels(
     channels: torch.Tensor,
     thing_classes: torch.Tensor,
@@ -199,18 +225,20 @@ def segments_from_channels(
     """Make a panoptic map in Detectron2's format from the channel of each pixel.
 
     Args:
-        channels: (H, W) int64 channel numbers, detections first.
+        channels: (H, W) int64 channel numbers, detections first; `VOID` for none.
         thing_classes: (D,) contiguous classes of the detections.
         scores: (D,) their scores.
         stuff_ids: contiguous classes of the stuff channels.
 
     Returns:
-        (H, W) int32 ids from 1 on, and the segments_info of the channels that own a pixel.
+        (H, W) int32 ids from 1 on, 0 = void, and the segments_info of the channels that own a
+        pixel.
     """
     num_channels = len(thing_classes) + len(stuff_ids)
-    owned = torch.bincount(channels.flatten(), minlength=num_channels)
+    owned = torch.bincount(channels.flatten() - VOID, minlength=num_channels + 1)[1:]
     present = owned.nonzero()[:, 0]
-    number = torch.zeros(num_channels, dtype=torch.int32, device=channels.device)
+    # The extra last entry serves `VOID`.
+    number = torch.zeros(num_channels + 1, dtype=torch.int32, device=channels.device)
     number[present] = torch.arange(1, len(present) + 1, dtype=torch.int32, device=channels.device)
     categories, certainties = thing_classes.tolist(), scores.tolist()
     segments_info = []

@@ -56,6 +56,7 @@ OPTIONS: Form = {
         "variant": TEXT,
         "residual": TRUTH,
         "score_threshold": NUMBER,
+        "missed_things": choice("stuff", "void"),
         "covered_threshold": NUMBER,
         "heuristic_score_threshold": NUMBER,
         "stuff_area_limit": NOT_NEGATIVE,
@@ -188,4 +189,8 @@ def _argmax(
         output_size,
         stride,
     )
+    if options["missed_things"] == "void":
+        best = best_classes(probabilities, input_size, output_size, stride)
+        is_thing = np.array([bool(entry["isthing"]) for entry in model.classes])
+        channels[(channels >= len(at_output.boxes)) & is_thing[best]] = potential.VOID
     return potential.channel_segments(channels, at_output, stuff_ids, options["stuff_area_limit"])

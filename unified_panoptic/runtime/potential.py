@@ -20,6 +20,7 @@ import numpy.typing as npt
 from panoptic_common.runtime.resampling import resample
 
 FloatArray = npt.NDArray[np.float32]
+VOID = -1  # the channel of a pixel that belongs to none
 VALUES_AT_A_TIME = 2**22  # of P: 16 MB
 
 
@@ -214,15 +215,16 @@ def channel_segments(
     stuff_ids: Sequence[int],
     stuff_area_limit: int,
 ) -> tuple[npt.NDArray[np.int32], list[dict[str, Any]]]:
-    """Make the panoptic map from the channel of each pixel; small stuff becomes void.
+    """Make the panoptic map from the channel of each pixel, or `VOID`; small stuff becomes void.
 
     Returns:
         (H, W) int32 ids, 0 = void, and segments_info. Ids count all channels that own a pixel, so
         trimmed ones leave gaps.
     """
     num_things = len(detections.classes)
-    areas = np.bincount(channels.ravel(), minlength=num_things + len(stuff_ids))
-    number = np.zeros(len(areas), dtype=np.int32)
+    num_channels = num_things + len(stuff_ids)
+    areas = np.bincount(channels.ravel() - VOID, minlength=num_channels + 1)[1:]
+    number = np.zeros(num_channels + 1, dtype=np.int32)  # the extra last entry serves `VOID`
     segments_info: list[dict[str, Any]] = []
     for count, channel in enumerate(np.flatnonzero(areas).tolist(), start=1):
         is_thing = channel < num_things

@@ -29,6 +29,8 @@ EVERY_VARIANT = (
     "stride4",
     "output",
     "untrimmed",
+    "missed_stuff",
+    "missed_void",
 )
 
 

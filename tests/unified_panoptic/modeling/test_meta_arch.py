@@ -335,6 +335,7 @@ def test_names_are_those_of_mask_rcnn():
         ({"TEST.PANOPTIC_VARIANTS": ("heuristics",)}, r"unknown variants \['heuristics'\]"),
         ({U + "INFERENCE.METHOD": "vote"}, "method is 'vote'"),
         ({U + "INFERENCE.RESOLUTION": "stride2"}, "resolution is 'stride2'"),
+        ({U + "INFERENCE.MISSED_THINGS": "thing"}, "missed_things is 'thing'"),
         (
             {U + "INFERENCE.METHOD": "heuristic", "MODEL.MASK_ON": False},
             "needs roi_heads with masks",

@@ -23,6 +23,7 @@ from unified_panoptic.modeling.postprocess import (
     segments_from_channels,
     trim_small_stuff,
     uncovered_detections,
+    void_missed_things,
 )
 
 SIZES = [
@@ -213,6 +214,28 @@ def test_segments_from_channels_by_hand():
         {"id": 2, "area": 2, "isthing": False, "category_id": 0},
         {"id": 3, "area": 2, "isthing": False, "category_id": 4},
     ]
+
+
+def test_pixels_without_a_channel_are_void():
+    id_map, infos = segments_from_channels(
+        torch.tensor([[-1, 1, -1], [-1, 2, 2]]), torch.tensor([1]), torch.tensor([0.5]), [0, 2]
+    )
+    assert id_map.tolist() == [[0, 1, 0], [0, 2, 2]]
+    assert [segment["area"] for segment in infos] == [1, 2]
+    nothing, infos = segments_from_channels(
+        torch.full((2, 2), -1), torch.tensor([1]), torch.tensor([0.5]), [0, 2]
+    )
+    assert not nothing.any() and infos == []
+
+
+def test_missed_things_are_taken_from_stuff_alone():
+    # Class 1 is a thing. Channel 0 is a detection of it, channels 1 and 2 are stuff 0 and 2.
+    channels = torch.tensor([[0, 1, 1, 2]])
+    best = torch.tensor([[1, 1, 0, 2]])
+    semantic = torch.nn.functional.one_hot(best, 3).permute(2, 0, 1).float()
+    found = void_missed_things(channels, semantic, 1, (False, True, False))
+    assert found.tolist() == [[0, -1, 1, 2]]
+    assert channels.tolist() == [[0, 1, 1, 2]]  # left as it was
 
 
 def test_segments_without_detections():

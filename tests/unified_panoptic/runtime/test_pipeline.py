@@ -19,6 +19,7 @@ from unified_panoptic.runtime.potential import Detections, uncovered
 CHANGES = [
     {},
     {U + "POTENTIAL.VARIANT": "B", U + "INFERENCE.COVERED_THRESH": 0.5},
+    {U + "INFERENCE.MISSED_THINGS": "void"},
     {U + "POTENTIAL.VARIANT": "A", U + "INFERENCE.STUFF_AREA_LIMIT": 900},
     {"MODEL.MASK_ON": False},
     {U + "INFERENCE.RESIDUAL": False},
@@ -39,7 +40,7 @@ def test_the_map_is_the_models(changes):
         model = lively_model(changes)
         predictor = predictor_of(cfg, model, IS_THING)
         exported = TorchExport(export_model(model), cfg, predictor.class_table)
-        things = 0
+        things = void = 0
         for seed in range(3):
             image = noise_image(seed, size)
             expected = predictor(image)
@@ -50,6 +51,8 @@ def test_the_map_is_the_models(changes):
                 s["category_id"] for s in expected.segments_info
             ]
             things += sum(s["isthing"] for s in segments)
+            void += int((id_map == 0).sum())
+        assert void or U + "INFERENCE.MISSED_THINGS" not in changes
     assert things  # what is compared is not stuff alone
 
 
