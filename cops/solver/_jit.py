@@ -103,20 +103,25 @@ def _compile(function: Kernel, options: dict[str, Any]) -> Kernel:
 
 
 @cache
-def announce_compiling(kernel: Kernel) -> None:
+def announce_compiling(kernel: Kernel) -> bool:
     """Say in one line of the log that kernels are about to be compiled, if none is cached.
 
     Nobody shall wait in silence. It is a warning so that it is seen without any set-up of the log.
 
     Args:
         kernel: any one of the folder whose kernels are needed now.
+
+    Returns:
+        Whether so it is. They will be kept then.
     """
     path = kernel.stats.cache_path if hasattr(kernel, "stats") else None
-    if path is not None and not any(Path(path).glob("*.nbi")):
+    cold = path is not None and not any(Path(path).glob("*.nbi"))
+    if cold:
         logging.getLogger(__name__).warning(
             "compiling the kernels of %s for this machine, once: that takes up to a minute",
             kernel.__module__.rpartition(".")[0],
         )
+    return cold
 
 
 @cache

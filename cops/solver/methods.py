@@ -14,6 +14,7 @@ from cops.solver.greedy.contraction import rebuild_table
 from cops.solver.labelling import Result, finish
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
+from cops.solver.second_compiler import start_second_compiler
 
 METHODS = ("greedy", "multilevel", "auto")
 
@@ -56,9 +57,12 @@ def solve_checked(
     from cops.solver.multilevel.algorithm import solve_multilevel
     from cops.solver.multilevel.parts import renumber
 
-    announce_compiling(renumber)
+    cold = announce_compiling(renumber)
     if method == "auto":
         from cops.solver.multilevel.auto import solve_auto
+
+        if cold:
+            start_second_compiler(problem)
 
         return solve_auto(problem, survey, start=start, workers=workers)
     return solve_multilevel(problem, survey, start=start, refine=refine, workers=workers)
