@@ -130,12 +130,12 @@ def changed_share(first: Prediction, second: Prediction, num_classes: int) -> fl
 
 
 def largest_change(options: argparse.Namespace, packed: Path) -> float:
-    """Return the greatest `changed_share` of the images."""
+    """Return the greatest `changed_share` of the images; both models have the packed settings."""
     models = [
-        Predictor.from_checkpoint(str(path), device="cpu", allow_unsafe=unsafe)
-        for path, unsafe in (
-            (options.checkpoint, options.allow_unsafe_checkpoint),
-            (packed, False),
+        Predictor.from_checkpoint(str(path), device="cpu", opts=opts, allow_unsafe=unsafe)
+        for path, opts, unsafe in (
+            (options.checkpoint, options.opts, options.allow_unsafe_checkpoint),
+            (packed, (), False),
         )
     ]
     num_classes, shares = len(models[0].class_table), []

@@ -15,10 +15,13 @@ from tiny_system import UNIFIED_OPTIONS
 from panoptic_common import load
 from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import read_checkpoint_metadata, read_weights_file
+from panoptic_common.coco.image_reading import read_image
 from panoptic_common.config import load_config, stored_config
-from panoptic_common.inference.predictor import Prediction
+from panoptic_common.inference.predictor import Prediction, Predictor
 from panoptic_common.scenes.storage import CLASSES, SceneConfig, make_scene
 from panoptic_tools import pack_model
+
+NO_STUFF = ("MODEL.UNIFIED.INFERENCE.STUFF_AREA_LIMIT", "1000000")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,18 @@ def test_the_file_alone_is_a_model(made, tmp_path: Path, capsys) -> None:
     assert card.startswith("# Tiny | scenes\n") and "| licence | CC0 |" in card
     assert "panoptic-demo --model tiny" in card and "PQ 3.0" in card and "% of the pixels" in card
     assert "Images compared with the checkpoint: 1;" in card
+
+
+def test_the_checkpoint_is_compared_with_the_settings_of_the_file(made, tmp_path: Path) -> None:
+    """Or what a setting changes would count as a change by the fewer bits."""
+    ours, theirs = (
+        Predictor.from_checkpoint(made[0], opts=opts)(read_image(Path(made[1]))).id_map
+        for opts in ((), NO_STUFF)
+    )
+    assert (ours != theirs).mean() > 0.5
+    path = tmp_path / "tiny.safetensors"
+    assert pack_model.main(words(made, tmp_path, "--opts", *NO_STUFF)) == 0
+    assert "at most 0.000 %" in path.with_suffix(".md").read_text()
 
 
 def test_a_file_that_is_too_large_is_not_written(made, tmp_path: Path, capsys) -> None:
