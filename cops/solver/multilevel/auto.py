@@ -28,6 +28,7 @@ from cops.solver.dual.ascent import costs_after_cycles
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.labelling import Result, energy, finish, total_chosen, total_cut
 from cops.solver.multilevel.algorithm import (
+    CHAIN_PATIENCE,
     Draft,
     Labels,
     draft_labelling,
@@ -38,12 +39,13 @@ from cops.solver.multilevel.algorithm import (
     without_infinity,
 )
 from cops.solver.multilevel.certificate import finish_best
-from cops.solver.multilevel.chain import chain_budget
+from cops.solver.multilevel.chain import chain_budget, move_chains
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.departures import move_departures
 from cops.solver.multilevel.force import force_moves
 from cops.solver.multilevel.fragments import move_fragments
 from cops.solver.multilevel.parts import contract_labelled
+from cops.solver.multilevel.refine import find_restless
 from cops.solver.multilevel.rows import Graph
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
@@ -56,6 +58,10 @@ LEAST_GAIN = 1e-4
 CYCLE_GAIN = 2e-5
 # Departures may visit this share of the links that chains may.
 DEPARTURE_SHARE = 0.08
+# The last chains may visit so many times the links that others may, and begin also at nodes that
+# would stay alone, with a reach (refine.py) of this.
+LAST_SHARE = 2.0
+LAST_REACH = 2.0
 # Where edges pay less than this share of the energy for what does not suit them, fragments rest.
 LEAST_DISAGREEMENT = 1e-3
 # A start that costs so much more, as a share, stays behind: of graphs without structure.
@@ -88,6 +94,7 @@ def solve_auto(
     if not _greedy_pays(problem, survey, settled):
         if not settled or _edges_disagree(problem, draft, best, workers):
             best = _move_fragments(problem, survey, draft, best, workers)
+        best = _finish_by_chains(problem, survey, draft, best, workers)
     elif start is None:
         greedy = finish(problem, *contract_greedily(problem), survey.stencil, workers)
         # A second start is worth its time where that is short.
@@ -146,6 +153,33 @@ def _edges_disagree(problem: Problem, draft: Draft, result: Result, workers: Wor
         return False
     lowest = total_chosen(problem.node_costs, draft.graph.best, workers)
     return of_edges > result.energy - cut - lowest
+
+
+def _finish_by_chains(
+    problem: Problem, survey: Survey, draft: Draft, best: Result, workers: Workers
+) -> Result:
+    """Move chains of nodes where all else has come to rest; return `best` if nothing is better.
+
+    First nodes leave for their best class. A faint thing may still lie within a stuff segment: none
+    of its nodes leaves alone, and not all of those that would rather be a thing ought to. Then
+    chains begin with every seed.
+    """
+    graph, partitionable = draft.graph, problem.partitionable
+    clusters, class_of = number_start(*best[:2], partitionable)
+    budget = chain_budget(graph)
+    links = int(DEPARTURE_SHARE * budget)
+    gain = move_departures(graph, partitionable, clusters, class_of, links)
+    if gain > 0.0:
+        improve(graph, partitionable, clusters, class_of, workers)  # what has left may join others
+    waiting = find_restless(graph, clusters, class_of, workers, LAST_REACH)
+    options = (CHAIN_PATIENCE, int(LAST_SHARE * budget), True)
+    gain += move_chains(
+        graph, clusters, class_of, waiting, *options, workers=workers, every_seed=True
+    )
+    if gain <= 0.0:
+        return best
+    moved = finish(problem, class_of[clusters], clusters, survey.stencil, workers)
+    return min(best, moved, key=attrgetter("energy"))
 
 
 def _move_fragments(

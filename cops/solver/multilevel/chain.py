@@ -87,6 +87,7 @@ def move_chains(
     one_source: bool,
     workers: Workers = ALONE,
     share: float = SEED_SHARE,
+    every_seed: bool = False,
 ) -> float:
     """Move chains of nodes from cluster to cluster where that lowers the cost.
 
@@ -101,6 +102,8 @@ def move_chains(
         one_source: whether all nodes of a chain come from the cluster of its seed.
         workers: threads, which do not change the result.
         share: of all its edges, in absolute terms, that the move of a seed may cost.
+        every_seed: whether a chain also begins with seeds that an earlier one has taken and moved
+            back. Such a one may have gone uphill for too long before it came to them.
 
     Returns:
         What the chains have gained in sum; 0 if there was none.
@@ -109,12 +112,14 @@ def move_chains(
     if len(seeds) == 0:
         return 0.0
     orders = np.argsort(lacks, axis=1, kind="stable")
-    options = (patience, budget, one_source)
+    options = (patience, budget, one_source, every_seed)
     return float(_move_from(graph, clusters, class_of, seeds, lacks, orders, *options))
 
 
 @jit
-def _move_from(graph, clusters, class_of, seeds, lacks, orders, patience, budget, one_source):
+def _move_from(
+    graph, clusters, class_of, seeds, lacks, orders, patience, budget, one_source, every_seed
+):
     """Do `move_chains` from seeds, in the order of each of the two stages."""
     chain = make_chain(graph)
     room = make_room(graph, class_of)
@@ -128,7 +133,7 @@ def _move_from(graph, clusters, class_of, seeds, lacks, orders, patience, budget
             if visits >= limit or lacks[stage, place] == np.inf:
                 break
             seed = seeds[place]
-            if chain.visited[seed]:
+            if chain.visited[seed] and not every_seed:
                 continue
             # The chains before may have changed what is next to the seed.
             wish, links = find_targets(graph, clusters, class_of, seed, room)
