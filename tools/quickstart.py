@@ -77,9 +77,10 @@ STEPS = (
     Step(
         "unified",
         "Unified",
-        "unified/scenes/D2.yaml",
+        "unified/scenes/one_image.yaml",
         {
             "": "argmax of P (the system)",
+            "missed_stuff": "missed things become stuff, as in the paper",
             "residual_off": "residual off: argmax of the potential",
             "heuristic": "heuristic merger",
             "stride4": "P at stride 4, then enlarged",
