@@ -12,6 +12,7 @@ there the result costs no more than greedy contraction's. `_greedy_pays` says wh
 There a noisy multicut has a third start: greedy contraction of what cycles leave of its costs. That
 is the primal-dual step of RAMA (Abbas and Swoboda, CVPR 2022).
 Elsewhere fragments of clusters move (fragments.py), unless class costs show where segments end.
+Chains of nodes, from every seed, are the last there.
 
 Shapes: V nodes, K classes, E edges.
 """
@@ -58,8 +59,8 @@ LEAST_GAIN = 1e-4
 CYCLE_GAIN = 2e-5
 # Departures may visit this share of the links that chains may.
 DEPARTURE_SHARE = 0.08
-# The last chains may visit so many times the links that others may, and begin also at nodes that
-# would stay alone, with a reach (refine.py) of this.
+# The last chains may visit so many times the links that others may.
+# They begin at more nodes: restless ones with a reach (refine.py) of this.
 LAST_SHARE = 2.0
 LAST_REACH = 2.0
 # Where edges pay less than this share of the energy for what does not suit them, fragments rest.
@@ -160,9 +161,9 @@ def _finish_by_chains(
 ) -> Result:
     """Move chains of nodes where all else has come to rest; return `best` if nothing is better.
 
-    First nodes leave for their best class. A faint thing may still lie within a stuff segment: none
-    of its nodes leaves alone, and not all of those that would rather be a thing ought to. Then
-    chains begin with every seed.
+    First nodes leave for their best class, as a faint thing may still lie within a stuff segment.
+    None of its nodes leaves alone, and not all that would rather be a thing ought to. Then chains
+    begin with every seed.
     """
     graph, partitionable = draft.graph, problem.partitionable
     clusters, class_of = number_start(*best[:2], partitionable)
