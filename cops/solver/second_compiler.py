@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem, survey_problem
 
+FOLDER = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; from cops.solver.second_compiler import main; main(sys.argv[1:])"
 
 
@@ -43,11 +45,15 @@ def _processors() -> int:
 @cache
 def _start(*types: str) -> subprocess.Popen[bytes] | None:
     command = [sys.executable, "-c", PROGRAM, str(os.getpid()), *types]
-    # The project may be on this process's path only.
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    silent: Any = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
+    environment = dict(os.environ)
+    if folder := environment.get("NUMBA_CACHE_DIR"):
+        environment["NUMBA_CACHE_DIR"] = str(Path(folder).absolute())
+    nowhere = subprocess.DEVNULL
+    options: Any = {"env": environment, "stdin": nowhere, "stdout": nowhere, "stderr": nowhere}
     try:
-        process = subprocess.Popen(command, env=env, **silent)
+        # With -c Python imports from the folder that it runs in. So it finds this package, and
+        # nothing of the user's.
+        process = subprocess.Popen(command, cwd=FOLDER, **options)
     except OSError:  # then this process compiles all
         return None
     atexit.register(_end, process)

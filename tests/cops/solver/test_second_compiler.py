@@ -110,18 +110,21 @@ def _first_solve(folder: Path, how: str) -> list:
     return json.loads(run.stdout)
 
 
-def test_it_imports_what_the_first_process_does(started, monkeypatch):
-    """Also where the project is on its path only, and not installed."""
-    monkeypatch.setattr(second_compiler, "_processors", lambda: 2)
-    environments = []
-    popen = second_compiler.subprocess.Popen
-    monkeypatch.setattr(
-        second_compiler.subprocess,
-        "Popen",
-        lambda command, **words: environments.append(words["env"]) or popen(command),
-    )
-    second_compiler.start_second_compiler(PROBLEM)
-    assert environments[0]["PYTHONPATH"].split(os.pathsep) == sys.path
+def test_it_runs_in_the_folder_of_the_package(tmp_path, monkeypatch):
+    """There it finds the package, and no module of the folder that the user is in."""
+    told = []
+
+    def run(command, cwd, env, **_):
+        told.append((cwd, env["NUMBA_CACHE_DIR"]))
+        raise OSError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "kernels")
+    monkeypatch.setattr(second_compiler.subprocess, "Popen", run)
+    second_compiler._start.cache_clear()
+    assert second_compiler._start("float32", "int32", "float32") is None
+    second_compiler._start.cache_clear()
+    assert told == [(ROOT, str(tmp_path / "kernels"))]
 
 
 def test_it_ends_when_the_first_process_is_gone(monkeypatch):
