@@ -9,7 +9,6 @@ Shapes: N images; K classes; D distances; h, w cells of the grid.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from cops.layers.cost_dropout import drop_costs
 from cops.layers.perturbation import SolverSettings
 from cops.losses.panoptic_quality import AREA_SLOPE, PanopticQualityLoss, true_statistics
 from cops.losses.separate import SeparateLosses
+from cops.solver.parallel import count_processors
 from cops.targets import GRID_STRIDE, CopsTarget
 
 logger = logging.getLogger(__name__)
@@ -209,8 +209,7 @@ def threads_per_process() -> int:
 
     The processes that train together on one machine divide its cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // comm.get_local_size())
+    return max(1, count_processors() // comm.get_local_size())
 
 
 def area_unit(

@@ -30,6 +30,12 @@ MAX_BLOCKS = 16
 LEAST_BLOCK = 1 << 13
 
 
+def count_processors() -> int:
+    """Return how many processors this process may use, at least one."""
+    known = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(known(0)) if known else os.cpu_count() or 1
+
+
 def cut_into_blocks(size: int, least: int = LEAST_BLOCK) -> list[tuple[int, int]]:
     """Cut 0 .. size - 1 into blocks of about one length; return begin and end of each."""
     if size < 2 * least:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cops.solver.parallel import count_processors
 from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem, survey_problem
 
@@ -32,14 +33,9 @@ def start_second_compiler(problem: Problem) -> None:
     Args:
         problem: checked.
     """
-    if _processors() >= 2 and sys.executable:
+    if count_processors() >= 2 and sys.executable:
         arrays = (problem.node_costs, problem.edges, problem.edge_costs)
         _start(*(array.dtype.name for array in arrays))
-
-
-def _processors() -> int:
-    known = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return len(known(0)) if known else os.cpu_count() or 1
 
 
 @cache

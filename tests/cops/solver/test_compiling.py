@@ -27,7 +27,7 @@ class Listener(event.Listener):
         pass
 from cops.solver import second_compiler, solve_amwc
 from cops.solver.planted import planted_problem
-second_compiler._processors = lambda: 1  # this process compiles all
+second_compiler.count_processors = lambda: 1  # this process compiles all
 event.register("numba:compile", Listener())
 solve_amwc(*planted_problem(0, 10, 10, 19, noise=3.0))
 print(json.dumps([compiled, gc.isenabled()]))

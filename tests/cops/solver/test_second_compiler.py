@@ -23,7 +23,7 @@ import json, sys
 from numba.core import event
 from cops.solver import second_compiler, solve_amwc
 from cops.solver.planted import planted_problem
-second_compiler._processors = lambda: 1
+second_compiler.count_processors = lambda: 1
 if sys.argv[1] == "helped":
     second_compiler._start("float32", "int32", "float32").wait()
 compiled = []
@@ -59,7 +59,7 @@ def started(monkeypatch) -> list[list[str]]:
 
 
 def test_one_is_started_per_combination_of_types(started, monkeypatch):
-    monkeypatch.setattr(second_compiler, "_processors", lambda: 2)
+    monkeypatch.setattr(second_compiler, "count_processors", lambda: 2)
     for problem in (PROBLEM, PROBLEM, PROBLEM._replace(edge_costs=np.zeros(1, np.float64))):
         second_compiler.start_second_compiler(problem)
     assert [command[-3:] for command in started] == [
@@ -70,9 +70,9 @@ def test_one_is_started_per_combination_of_types(started, monkeypatch):
 
 
 def test_none_is_started_without_a_second_processor(started, monkeypatch):
-    monkeypatch.setattr(second_compiler, "_processors", lambda: 1)
+    monkeypatch.setattr(second_compiler, "count_processors", lambda: 1)
     second_compiler.start_second_compiler(PROBLEM)
-    monkeypatch.setattr(second_compiler, "_processors", lambda: 2)
+    monkeypatch.setattr(second_compiler, "count_processors", lambda: 2)
     monkeypatch.setattr(sys, "executable", "")  # of an interpreter within another program
     second_compiler.start_second_compiler(PROBLEM)
     assert started == []
@@ -82,7 +82,7 @@ def test_a_process_that_cannot_be_started_is_no_error(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("no processes here")
 
-    monkeypatch.setattr(second_compiler, "_processors", lambda: 2)
+    monkeypatch.setattr(second_compiler, "count_processors", lambda: 2)
     monkeypatch.setattr(second_compiler.subprocess, "Popen", refuse)
     second_compiler._start.cache_clear()
     second_compiler.start_second_compiler(PROBLEM)
