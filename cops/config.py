@@ -166,7 +166,7 @@ def _add_inference_config(node: CN) -> None:
     # True: AP looks at the trimmed map, as the authors' does. Small things then count nowhere.
     node.INFERENCE.TRIM_INSTANCES = False
     # Added to every edge cost; above 0 joins more. A control of one number: pre-training may leave
-    # the affinities biased, and docs/results.md shows what that costs.
+    # the affinities biased, and docs/results/cops.md shows what that costs.
     node.INFERENCE.EDGE_OFFSET = 0.0
     # Replaces the class costs by the truth (Table 9); needs the truth at test time.
     node.INFERENCE.SEMANTIC_ORACLE = False

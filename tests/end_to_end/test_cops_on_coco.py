@@ -1,7 +1,7 @@
 """COPS on two real COCO images, one with a crowd: pre-train, go on through the solver, predict.
 
 A few iterations at a small size show that both stages work from the official files to the official
-files. Learning the images by heart takes minutes: see docs/results.md.
+files. Learning the images by heart takes minutes: see docs/results/cops.md.
 """
 
 from __future__ import annotations

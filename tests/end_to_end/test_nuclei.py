@@ -1,7 +1,7 @@
 """Both systems on eight real microscope images: three iterations, evaluation, calibration, figures.
 
 The images stay where they are; nothing of them is copied or committed. What longer trainings reach
-stands in docs/results.md.
+stands in docs/results/nuclei.md.
 """
 
 from __future__ import annotations

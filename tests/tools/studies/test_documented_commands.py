@@ -1,4 +1,4 @@
-"""The commands and files that docs/results.md and docs/benchmark.md name are there as named."""
+"""The commands and files that the results and docs/benchmark.md name are there as named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from project import ROOT
 from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.data import catalog
 
-PAGES = ("docs/results.md", "docs/benchmark.md")
+PAGES = (
+    "docs/results.md",
+    "docs/benchmark.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/results").glob("*.md")),
+)
 # The name of the function that reads a program's command line.
 READERS = ("parse_arguments", "parse_args")
 # What commands write, which a fresh clone has not.
@@ -89,5 +93,6 @@ def test_no_command_hides_outside_a_fence(page):
 def test_named_files_exist(page):
     text = (ROOT / page).read_text()
     names = set(re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|yaml|md))`", text))
-    names |= {f"docs/{name}" for name in re.findall(r"\]\((images/[^)]+)\)", text)}
+    folder = (ROOT / page).parent
+    names |= {str(folder / name) for name in re.findall(r"\]\(([\w./]*images/[^)]+)\)", text)}
     assert names and [name for name in sorted(names) if not (ROOT / name).is_file()] == []
