@@ -2,7 +2,7 @@
 
 The result is that of `solve_amwc(..., method="multilevel")` for the lists that the maps stand for,
 with the edges in the order of `GridGraph.edges`. A convenience more than a gain: the edges are not
-checked anew for each image, which is the smallest part of the time (docs/benchmark.md).
+checked anew for each image, which is the smallest part of the time (docs/benchmark/solver.md).
 
 Shapes: K classes, h, w cells, V = h w nodes in raster order, D distances, E edges.
 """

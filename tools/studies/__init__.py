@@ -1,1 +1,1 @@
-"""What produced docs/results/ and docs/benchmark.md; nothing else imports these programs."""
+"""What produced docs/results and docs/benchmark; nothing else imports these programs."""

@@ -1,4 +1,4 @@
-"""The commands and files that the results and docs/benchmark.md name are there as named."""
+"""The commands and files that the pages of results and benchmarks name are there as named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from panoptic_common.data import catalog
 PAGES = (
     "docs/results.md",
     "docs/benchmark.md",
-    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs/results").glob("*.md")),
+    *sorted(
+        page.relative_to(ROOT).as_posix()
+        for folder in ("results", "benchmark")
+        for page in (ROOT / "docs" / folder).glob("*.md")
+    ),
 )
 # The name of the function that reads a program's command line.
 READERS = ("parse_arguments", "parse_args")
