@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 
-def choose_records(name: str, num_images: int, max_pixels: int, seed: int = 0) -> list[Record]:
+def sample_records(name: str, num_images: int, max_pixels: int, seed: int = 0) -> list[Record]:
     """Choose images of a data set to calibrate on.
 
     Args:
@@ -133,7 +133,7 @@ def build_finish_function(cfg: CfgNode) -> Callable[[Any], None] | None:
         )
     name = cfg.DATASETS.TRAIN[0]
     try:
-        records = choose_records(name, options.IMAGES, options.MAX_PIXELS)
+        records = sample_records(name, options.IMAGES, options.MAX_PIXELS)
     except ValueError as error:
         raise ValueError(f"{error}: raise MODEL.COPS.CALIBRATION.MAX_PIXELS") from error
 

@@ -111,7 +111,7 @@ def _add_training_config(node: CN) -> None:
     node.FREEZE = False
 
     node.SOLVER = CN()
-    node.SOLVER.METHOD = "greedy"  # Algorithm 2
+    node.SOLVER.METHOD = "greedy"  # Algorithm 2; or "multilevel", "auto": docs/solver.md
     # Solves that run side by side; 0: one per core, shared with the processes of this machine.
     node.SOLVER.THREADS = 0
 

@@ -110,6 +110,14 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             trial.unlink(missing_ok=True)
 
 
+def first_free(path: Path) -> Path:
+    """Return the first of "path.1", "path.2" and so on that is not there."""
+    number = 1
+    while (place := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return place
+
+
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = None) -> None:
     """Write a JSON file by `write_atomically`, in UTF-8.
 

@@ -34,7 +34,8 @@ class Row(NamedTuple):
 TABLE = (
     Row(
         1,
-        "panoptic_common.{files,mappings,plain_yaml,systems,drawing,processes} cops.grid_graph",
+        "panoptic_common.{files,mappings,plain_yaml,systems,value_kinds,drawing,processes} "
+        "cops.grid_graph",
         NUMPY_ONLY,
     ),
     Row(2, "panoptic_common.{coco,runtime} cops.solver", NUMPY_ONLY),

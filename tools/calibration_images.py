@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cops.calibrate import choose_records, run_network
+from cops.calibrate import run_network, sample_records
 from cops.modeling.calibration import CalibrationImage
 from panoptic_common.checkpoint.files import CheckpointMetadata, read_checkpoint_metadata
 from panoptic_common.config import load_config, stored_config
@@ -83,7 +83,7 @@ def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
         raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
     if not has_truth(name):
         raise ValueError(f"{name} has images only, and no truth: name a training set")
-    return choose_records(name, options.images, options.max_pixels, options.seed)
+    return sample_records(name, options.images, options.max_pixels, options.seed)
 
 
 def seen_images(options: argparse.Namespace) -> SeenImages:

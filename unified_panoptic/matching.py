@@ -30,9 +30,8 @@ class Matching:
 
     Attributes:
         truth_of_detection: (D,) int64, the matched truth segment, or -1.
-        keep: (D,) bool; False for a duplicate. That is a detection that overlaps a truth segment of
-        its
-            class by at least t while another detection is that segment's match.
+        keep: (D,) bool; False for a duplicate. That is a detection that overlaps a truth segment
+            of its class by at least t while another detection is that segment's match.
     """
 
     truth_of_detection: torch.Tensor
@@ -112,8 +111,8 @@ def panoptic_target(
 
     Args:
         segment_map: (h, w) index of each pixel's truth segment, -1 where void or crowd.
-        segment_classes: (S,) contiguous classes of the segments.
-        detection_of_segment: (S,) channel of the detection matched to a thing segment, else -1.
+        segment_classes: (M,) contiguous classes of all M segments, stuff included.
+        detection_of_segment: (M,) channel of the detection matched to a thing segment, else -1.
         num_detections: D, how many detections were kept as channels.
         stuff_ids: the N_st contiguous classes that are stuff, in the order of their channels.
 

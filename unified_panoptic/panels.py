@@ -19,9 +19,8 @@ from panoptic_common.inference.explorer import PixelView, Slider
 from panoptic_common.inference.panels import BOXES, PANOPTIC, SEMANTIC, Panel, View
 from panoptic_common.inference.predictor import Prediction, Predictor
 from panoptic_common.inference.record_sheets import Column
+from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.inference import InferenceOptions
-
-_STRIDE = 4  # of the map that the model's `affinity_of_pixel` returns
 
 
 def set_score_threshold(cfg: CfgNode, value: float) -> None:
@@ -69,7 +68,7 @@ def _over_image(
     values = grid.float().cpu().numpy()
     # The grid reaches up to 3 pixels beyond the network's input: cut before the last resize, or
     # the map would be shifted against the image.
-    full = cv2.resize(values, (values.shape[1] * _STRIDE, values.shape[0] * _STRIDE))
+    full = cv2.resize(values, (values.shape[1] * STRIDE, values.shape[0] * STRIDE))
     return cv2.resize(full[: input_size[0], : input_size[1]], (size[1], size[0]))
 
 

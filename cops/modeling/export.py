@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from cops.modeling.decoder import AtrousPyramid
-from cops.modeling.inference import STRIDE
 from cops.modeling.meta_arch import COPS
 from panoptic_common.inference.exporting import Export, Normalised, Part
+from panoptic_common.modeling.network_input import coarsest_stride
 
 EXAMPLE_SIZE = (512, 640)  # any will do that exceeds the greatest distance and pooling window
 
@@ -64,7 +64,7 @@ def export_model(model: COPS) -> Export:
             "thing_area_limit": options.thing_area_limit,
             "stuff_area_limit": options.stuff_area_limit,
         },
-        divisibility=max(model.backbone.size_divisibility, STRIDE),
+        divisibility=model.divisibility,
         smallest=_smallest(model),
     )
 
@@ -76,7 +76,7 @@ def _smallest(model: COPS) -> tuple[int, int]:
         for module in model.modules()
         if isinstance(module, AtrousPyramid) and module.pool_window is not None
     ]
-    stride = max(shape.stride for shape in model.backbone.output_shape().values())
+    stride = coarsest_stride(model.backbone)
     rows = max((window[0] for window in windows), default=1)
     columns = max((window[1] for window in windows), default=1)
     return rows * stride, columns * stride

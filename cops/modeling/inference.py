@@ -40,7 +40,7 @@ class InferenceOptions:
     """How a panoptic map is made.
 
     Attributes:
-        method: of `cops.solver.solve_amwc`, "greedy" or "multilevel".
+        method: of `cops.solver.solve_amwc`, one of its METHODS.
         stride: of the grid that is solved: 4, 2 or 1 (A.7).
         thing_area_limit: things below this area, in pixels of the result, become void (4.1).
         stuff_area_limit: stuff likewise.

@@ -227,7 +227,7 @@ class COPS(nn.Module):
             "affinity_map", (h, w) each.
         """
         if self.training:
-            require_targets(batched_inputs, ("cops_target",))
+            require_targets(batched_inputs, ("cops_target", *self._needed()))
         watch = Stopwatch(self.device)
         images = self.preprocess(batched_inputs)
         if not self.training:
@@ -280,19 +280,23 @@ class COPS(nn.Module):
         edge_logits = self.affinity_head(features, class_logits)  # detaches them (3.1)
         return Maps(class_logits, edge_logits, class_costs, self.cost_scale.edge_costs(edge_logits))
 
+    def _needed(self) -> tuple[str, ...]:
+        """Name what the pre-training losses read of the batched inputs, where they are trained."""
+        return self.pretraining.needed if self.solver_training is None or self.mix else ()
+
     def _losses(self, maps: Maps, batched_inputs: list[dict]) -> dict[str, torch.Tensor]:
         """Compute the losses that are trained, by name."""
         truths = [x["cops_target"].to(self.device) for x in batched_inputs]
         if self.solver_training is None:
             return self.pretraining(maps.class_logits, maps.edge_logits, truths, batched_inputs)
-        losses = {}
-        # Neither the solver nor a norm of gradients may see a factor of the loss.
-        scale = LossScale()
-        costs = scale.enter((maps.class_costs, maps.edge_costs))
         if self.ramp is not None:
             return self._ramped_losses(
                 maps, truths, batched_inputs, self.ramp, self.solver_training
             )
+        losses = {}
+        # Neither the solver nor a norm of gradients may see a factor of the loss.
+        scale = LossScale()
+        costs = scale.enter((maps.class_costs, maps.edge_costs))
         if self.mix:
             # Each loss sees the maps through its own copy, whose gradient is scaled on the way
             # back.

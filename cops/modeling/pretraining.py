@@ -51,6 +51,8 @@ class PretrainingLosses(nn.Module):
         self.affinity_top_k = affinity_top_k
         self.loss_stride = loss_stride
         self.affinity_factor = affinity_factor
+        # Of each of the batched inputs, beside its target on the grid.
+        self.needed = ("sem_seg", "pixel_weights") if loss_stride == 1 else ()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

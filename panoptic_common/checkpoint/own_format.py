@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from panoptic_common.plain_yaml import parse_yaml
+from panoptic_common.value_kinds import is_colour, is_integer, is_number
 
 OWN_KEYS = ("model", "class_table", "config", "iteration", "seed")
 
@@ -42,16 +42,8 @@ def _is_class_table(value: Any) -> bool:
         and isinstance(entry.get("name"), str)
         and isinstance(entry.get("isthing"), int)
         and entry["isthing"] in (0, 1)
-        and _is_colour(entry.get("color", [0, 0, 0]))
+        and is_colour(entry.get("color", [0, 0, 0]))
         for entry in value
-    )
-
-
-def _is_colour(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 3
-        and all(type(channel) is int and 0 <= channel <= 255 for channel in value)
     )
 
 
@@ -66,13 +58,9 @@ def _is_config(value: Any) -> bool:
 
 def _is_whole(least: int) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+        return is_integer(value) and least <= value < 2**63
 
     return check
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _is_state(value: Any) -> bool:
@@ -85,7 +73,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "config": (_is_config, "no config in YAML"),
     "iteration": (_is_whole(-1), "no number of an iteration"),
     "seed": (_is_whole(0), "no whole number"),
-    "value": (_is_finite, "no finite number"),  # of the metric by which the best model was chosen
+    "value": (is_number, "no finite number"),  # of the metric by which the best model was chosen
     "optimizer": (_is_state, "no state of an optimizer"),
     "scheduler": (_is_state, "no state of a schedule"),
     "grad_scaler": (_is_state, "no state of a loss scale"),

@@ -6,13 +6,13 @@ where a rate belongs is a traceback deep inside the training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from panoptic_common.checkpoint.safe_load import odd_kind
+from panoptic_common.value_kinds import is_integer, is_number
 
 
 def state_problem(state: Any, item: Any) -> str | None:
@@ -55,7 +55,7 @@ def _moments_problem(moments: Any, parameters: Sequence[torch.Tensor]) -> str | 
         return f"its moments are {_shown(moments)}, not a dict"
     kept = {name for entries in moments.values() if isinstance(entries, dict) for name in entries}
     for index, entries in moments.items():
-        if not _is_integer(index) or not 0 <= index < len(parameters):
+        if not is_integer(index) or not 0 <= index < len(parameters):
             return f"it holds moments of parameter {_shown(index)}, which there is not"
         if not isinstance(entries, dict):
             return f"its moments of parameter {index} are {_shown(entries)}, not a dict"
@@ -71,7 +71,7 @@ def _moments_problem(moments: Any, parameters: Sequence[torch.Tensor]) -> str | 
 def _moment_fits(name: Any, value: Any, parameter: torch.Tensor) -> bool:
     """Tell whether an optimizer can go on with one of its values for a parameter."""
     if not isinstance(value, torch.Tensor):
-        return value is None or _is_number(value)
+        return value is None or is_number(value)
     if odd_kind(value) or not value.is_floating_point():
         return False
     if name == "step":  # of what our optimizers keep, the only one for all values
@@ -103,20 +103,12 @@ def _difference(theirs: Any, ours: Any, place: str) -> str | None:
 def _same_kind(theirs: Any, ours: Any) -> bool:
     """Tell whether two single values are of one kind; None stands for a choice left to torch."""
     if ours is None or isinstance(ours, bool):
-        return theirs is None or isinstance(theirs, bool) or (ours is None and _is_number(theirs))
-    if _is_integer(ours):
-        return _is_integer(theirs)
+        return theirs is None or isinstance(theirs, bool) or (ours is None and is_number(theirs))
+    if is_integer(ours):
+        return is_integer(theirs)
     if isinstance(ours, float):
-        return _is_number(theirs)
+        return is_number(theirs)
     return type(theirs) is type(ours)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _kind(value: Any) -> str:

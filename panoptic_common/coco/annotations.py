@@ -14,14 +14,14 @@ Source of the format: https://cocodataset.org/#format-data, "Panoptic Segmentati
 from __future__ import annotations
 
 import colorsys
-import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
+from panoptic_common.value_kinds import is_colour, is_integer, is_number
 
 _NO_IMAGE_ID = "neither an integer nor a text"
 MAX_CLASSES = 255  # training numbers the classes from 0, and void has the number 255
@@ -142,7 +142,7 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
             seen_names.add(category["name"])
         if category.get("isthing") not in (0, 1):  # True and False are 1 and 0
             problems.append(f"{name}: 'isthing' is missing or neither 0 nor 1")
-        if category.get("color") is not None and not _is_colour(category["color"]):
+        if category.get("color") is not None and not is_colour(category["color"]):
             problems.append(f"{name}: 'color' is not three integers from 0 to 255")
     return problems
 
@@ -156,11 +156,6 @@ def palette_colour(position: int) -> list[int]:
     hue = (position * 0.6180339887498949) % 1.0
     value = (0.95, 0.75, 0.55)[position % 3]
     return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
-
-
-def is_integer(value: object) -> TypeGuard[int]:
-    """Tell whether a value is a whole number; true and false, which Python counts, are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_image_id(value: Any) -> bool:
@@ -179,14 +174,6 @@ def _unprintable(name: str) -> str:
     if not name.strip():
         return "nothing but spaces"
     return "" if name.isprintable() else "which has characters that cannot be printed"
-
-
-def _is_colour(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 3
-        and all(is_integer(channel) and 0 <= channel <= 255 for channel in value)
-    )
 
 
 # -------------------------------------------------------------------------------- annotations
@@ -295,7 +282,7 @@ def _segment_problem(
         return f"'iscrowd' is {segment['iscrowd']}, neither 0 nor 1"
     # Area and box follow from the PNG, so they may be left out.
     area, box = segment.get("area"), segment.get("bbox")
-    if area is not None and not _is_finite(area):
+    if area is not None and not is_number(area):
         return f"'area' is {area!r}, no number of pixels"
     if box is not None and box != [] and not _is_box(box):
         return "'bbox' is not [x, y, width, height] of four numbers"
@@ -303,11 +290,7 @@ def _segment_problem(
 
 
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value))
-
-
-def _is_finite(value: Any) -> bool:
-    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def _other_kind(value: Any, ids: Collection[int | str]) -> str:

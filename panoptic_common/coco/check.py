@@ -24,7 +24,6 @@ from panoptic_common.coco.annotations import (
     category_problems,
     image_problems,
     is_image_id,
-    is_integer,
     known_ids,
     read_panoptic_json,
 )
@@ -42,6 +41,7 @@ from panoptic_common.coco.segment_ids import (
     segment_problems,
 )
 from panoptic_common.processes.worker_pool import map_in_processes
+from panoptic_common.value_kinds import is_integer
 
 _CHUNK = 16  # images that a worker process gets at a time
 

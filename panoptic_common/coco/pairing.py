@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panoptic_common.coco.annotations import build_class_table, is_image_id, is_integer
+from panoptic_common.coco.annotations import build_class_table, is_image_id
 from panoptic_common.coco.user_files import read_json
+from panoptic_common.value_kinds import is_integer
 
 
 class AnnotatedPair(NamedTuple):

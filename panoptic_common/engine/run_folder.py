@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from panoptic_common.engine.resuming import cut_metrics
-from panoptic_common.files import require_writable
+from panoptic_common.files import first_free, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,7 @@ def put_earlier_run_aside(folder: str | os.PathLike[str], again: bool = False) -
     if not files and (again or not told):
         cut_metrics(str(metrics), 0)
         return None
-    number = 1
-    while (place := folder / f"earlier.{number}").exists():
-        number += 1
+    place = first_free(folder / "earlier")
     place.mkdir()
     # The pointer goes first: a kill in between must not leave it to name a file that moved.
     for path in sorted(files, key=lambda path: path.name != "last_checkpoint"):

@@ -237,7 +237,7 @@ class PanopticTrainer(DefaultTrainer):
             ),
         )
         *hooks, writer = hooks  # the writer comes last: it writes what the others measured
-        if metric := cfg.TEST.get("BEST_METRIC"):
+        if metric := cfg.TEST.BEST_METRIC:
             hooks.append(BestCheckpoint(self.checkpointer, metric, cfg.TEST.EVAL_PERIOD))
         if cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST:
             hooks.append(PredictionImages.from_config(cfg, self.checkpointer.model))
@@ -354,7 +354,7 @@ class PanopticTrainer(DefaultTrainer):
         """Count the checkpoints that the rest of the run will leave."""
         period, keep = self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.SOLVER.CHECKPOINT_KEEP
         numbered = (self.max_iter - self.start_iter) // period if period > 0 else 0
-        best = bool(self.cfg.TEST.get("BEST_METRIC")) and self.cfg.TEST.EVAL_PERIOD > 0
+        best = bool(self.cfg.TEST.BEST_METRIC) and self.cfg.TEST.EVAL_PERIOD > 0
         unfinished = any(isinstance(hook, FinishModel) for hook in self._hooks)
         return (min(numbered, keep) if keep > 0 else numbered) + best + unfinished + 1
 

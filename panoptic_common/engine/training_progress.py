@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from panoptic_common.engine.training_run import TrainingRun
+from panoptic_common.files import first_free
 
 PERIOD = 10.0  # seconds between two reports; a training that is over sooner shows none
 
@@ -76,8 +77,6 @@ def make_room(run: TrainingRun, restart: bool = False) -> str:
     folder = run.output_dir
     if not reason or not folder.exists():
         return ""
-    number = 1
-    while (place := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
+    place = first_free(folder)
     shutil.move(folder, place)
     return f"{reason}: the training that was in {folder} is now in {place}"

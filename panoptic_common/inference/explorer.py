@@ -214,12 +214,7 @@ class Shown:
 
     def drawings(self) -> list[tuple[str, ImageArray]]:
         """Draw all other panels of the system that need no pixel, each with its title."""
-        predictor = self.view.predictor
-        return [
-            (panel.title, panel.draw(self.view))
-            for name, panel in panels_of(predictor).items()
-            if not panel.needs_pixel and name != PANOPTIC.name and panel.available(predictor.model)
-        ]
+        return [(panel.title, panel.draw(self.view)) for panel in other_panels(self.view.predictor)]
 
     def table(self) -> list[tuple[int, str, float | None, int, float]]:
         """List the segments, the largest first, in the columns of `TABLE_HEAD`."""

@@ -144,9 +144,8 @@ def choose_panels(
         The panels in the order of their names, none twice.
 
     Raises:
-        ValueError: a name is no panel of the system, or the model lacks what a panel shows. Also if
-        a panel
-            needs a pixel and there is none, or the other way round.
+        ValueError: a name is no panel of the system, or the model lacks what a panel shows. Also
+            if a panel needs a pixel and there is none, or the other way round.
     """
     known = panels_of(predictor)
     asked = [_OLD_NAMES.get(name, name) for name in names] or [PANOPTIC.name, BOXES.name]

@@ -6,9 +6,10 @@ of any length. All else is one of the kinds below.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
+
+from panoptic_common.value_kinds import is_integer, is_number
 
 
 class Kind(NamedTuple):
@@ -27,11 +28,11 @@ Form: TypeAlias = Kind | dict[str, Any] | list[Any]
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+    return is_integer(value) and abs(value) < 2**31
 
 
 def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    return is_number(value) and (isinstance(value, float) or _is_whole(value))
 
 
 WHOLE = Kind(_is_whole, "a whole number")

@@ -12,7 +12,7 @@ from process_group import run_processes
 from two_things import NAME, forget_two_things, two_things_options, write_two_things
 
 from cops import calibrate
-from cops.calibrate import build_finish_function, choose_records, make_set, run_network
+from cops.calibrate import build_finish_function, make_set, run_network, sample_records
 from cops.modeling.calibration import Balance, apply_balance, find_balance
 from panoptic_common.data.catalog import class_table, register_panoptic
 from panoptic_common.inference.predictor import Predictor
@@ -44,7 +44,7 @@ def test_a_model_that_leans_towards_cutting_is_put_right(
     assert "cost_scale.edge_offset" in changed
     assert changed <= {"cost_scale.edge_offset", "cost_scale.edge_scale"}
     predictor = Predictor(biased_config(), model, class_table(NAME))
-    images = [run_network(predictor, record) for record in choose_records(NAME, 2, 10**6)]
+    images = [run_network(predictor, record) for record in sample_records(NAME, 2, 10**6)]
     after = make_set(model, images).quality(Balance())
     assert seen[Balance()] < 0.7 and after > 0.95
 
@@ -55,7 +55,7 @@ def test_it_is_the_balance_that_the_program_finds(root: Path) -> None:
     assert finish is not None
     finish(finished)
     predictor = Predictor(biased_config(), by_hand, class_table(NAME))
-    images = [run_network(predictor, record) for record in choose_records(NAME, 2, 10**6)]
+    images = [run_network(predictor, record) for record in sample_records(NAME, 2, 10**6)]
     best, _ = find_balance(make_set(by_hand, images).quality)
     apply_balance(by_hand.cost_scale, best, by_hand.distances)
     for name, value in by_hand.cost_scale.named_parameters():
@@ -101,6 +101,6 @@ def test_models_that_were_not_calibrated_do_not_compete(root: Path) -> None:
 
 
 def test_the_choice_is_that_of_the_seed(root: Path) -> None:
-    names = [[r["file_name"] for r in choose_records(NAME, 1, 10**6, seed)] for seed in range(8)]
-    assert names == [[r["file_name"] for r in choose_records(NAME, 1, 10**6, s)] for s in range(8)]
+    names = [[r["file_name"] for r in sample_records(NAME, 1, 10**6, seed)] for seed in range(8)]
+    assert names == [[r["file_name"] for r in sample_records(NAME, 1, 10**6, s)] for s in range(8)]
     assert len({name for (name,) in names}) == 2

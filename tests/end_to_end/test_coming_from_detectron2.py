@@ -141,6 +141,12 @@ def test_a_batch_without_targets_says_which_mapper_makes_them(tiny_root: Path) -
     model = build_model(load_config(D2, OPTIONS)).train()
     with pytest.raises(ValueError, match="no 'instances'.*PanopticDatasetMapper"):
         model([{"image": torch.zeros(3, 48, 64)}])
+    # What Detectron2's own mapper makes for a network with a semantic branch.
+    empty = Instances((48, 64), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0).long())
+    inputs = {"image": torch.zeros(3, 48, 64), "instances": empty}
+    inputs["sem_seg"] = torch.zeros(48, 64, dtype=torch.int64)
+    with pytest.raises(ValueError, match="no 'panoptic_target'.*PanopticDatasetMapper"):
+        model([inputs])
 
 
 def detections(classes: list[int], masks: np.ndarray) -> Instances:

@@ -1,7 +1,8 @@
 """The Unified system on two real COCO images, one with a crowd: train, evaluate, predict.
 
 A few iterations at a small size show that everything from the official files to the official files
-works and that the losses fall. Learning the images by heart takes minutes: see docs/results/unified.md.
+works and that the losses fall. Learning the images by heart takes minutes: see
+docs/results/unified.md.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from programs import read_strictly
 
 from panoptic_common.files import (
+    first_free,
     remove_temporary_files,
     require_writable,
     write_atomically,
@@ -99,6 +100,13 @@ def test_a_kill_leaves_the_old_file_and_a_part_that_can_be_removed(tmp_path: Pat
     assert part.exists()
     remove_temporary_files(tmp_path, "*.json", "*.pth")
     assert sorted(os.listdir(tmp_path)) == ["mine.pth", "other.pth"]
+
+
+def test_the_first_free_number_is_found(tmp_path: Path) -> None:
+    for name in ("run", "run.1", "run.3"):
+        (tmp_path / name).mkdir()
+    assert first_free(tmp_path / "run") == tmp_path / "run.2"
+    assert first_free(tmp_path / "other") == tmp_path / "other.1"
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:

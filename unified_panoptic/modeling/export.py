@@ -19,6 +19,7 @@ from torchvision.ops import roi_align
 from panoptic_common.inference.exporting import Export, Normalised, Part
 from unified_panoptic.modeling.grid import STRIDE
 from unified_panoptic.modeling.meta_arch import UnifiedPanoptic
+from unified_panoptic.modeling.roi_heads import hinge_probability
 
 EXAMPLE_SIZE = (256, 320)
 
@@ -103,10 +104,12 @@ class MaskHead(nn.Module):
         super().__init__()
         self.pooled = _Pooled(model.roi_heads.mask_pooler)
         self.head = model.roi_heads.mask_head
+        self.hinge = model.roi_heads.mask_probability == "hinge"
 
     def forward(self, *levels_and_boxes: torch.Tensor) -> torch.Tensor:
         """Compute (R, N_th or 1, m, m) probabilities."""
-        return self.head.layers(self.pooled(*levels_and_boxes)).sigmoid()
+        logits = self.head.layers(self.pooled(*levels_and_boxes))
+        return hinge_probability(logits) if self.hinge else logits.sigmoid()
 
 
 class Factors(nn.Module):

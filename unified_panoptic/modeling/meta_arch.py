@@ -178,7 +178,8 @@ class UnifiedPanoptic(nn.Module):
             "panoptic_seg" (ids, segments_info) and "panoptic_variants" {name: the same form}.
         """
         if self.training:
-            require_targets(batched_inputs, ("instances", "sem_seg"))
+            needed = ("instances", "sem_seg", "panoptic_target")
+            require_targets(batched_inputs, needed if self.panoptic_loss else needed[:2])
         images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
         if not self.training:

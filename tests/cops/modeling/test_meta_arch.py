@@ -287,6 +287,24 @@ def test_wrong_settings_are_refused_by_name(changes, message):
         build_model(tiny_config(changes))
 
 
+@pytest.mark.parametrize(
+    "changes, names",
+    [
+        ({C + "PRETRAIN.LOSS_STRIDE": 1}, ("cops_target", "sem_seg", "pixel_weights")),
+        ({C + "PRETRAIN.LOSS_STRIDE": 4}, ("cops_target",)),
+        ({**SURROGATE, C + "PRETRAIN.LOSS_STRIDE": 1}, ("cops_target",)),
+        ({**SURROGATE, C + "MIX": 1.0, C + "PRETRAIN.LOSS_STRIDE": 1}, ("sem_seg",)),
+    ],
+)
+def test_a_missing_target_is_named(changes, names):
+    model = tiny_model(changes).train()
+    for name in names:
+        image = make_image(0)
+        del image[name]
+        with pytest.raises(ValueError, match=f"no '{name}'.*PanopticDatasetMapper"):
+            model([image])
+
+
 def test_images_can_be_padded_to_one_size():
     """As the authors do on COCO; the results keep the size of the image."""
     model = tiny_model({"MODEL.COPS.SIZE_DIVISIBILITY": 96}).eval()

@@ -18,6 +18,7 @@ CHANGES = [
     {},
     {C + "INFERENCE.EDGE_OFFSET": 0.5, C + "SOLVER.METHOD": "multilevel"},
     {C + "INFERENCE.THING_AREA_LIMIT": 40, C + "INFERENCE.STUFF_AREA_LIMIT": 400},
+    {C + "SIZE_DIVISIBILITY": 160},
 ]
 
 

@@ -111,6 +111,7 @@ def test_by_hand():
         {U + "INFERENCE.HEURISTIC_SCORE_THRESH": 0.36},
         {U + "INFERENCE.HEURISTIC_SCORE_THRESH": 1.0},  # no detection
         {U + "INFERENCE.RESOLUTION": "stride4"},  # of the argmax alone
+        {U + "DETECTION.MASK_PROBABILITY": "hinge"},
     ],
 )
 def test_an_exported_model_is_the_model(changes):
