@@ -158,6 +158,7 @@ def _add_training_config(node: CN) -> None:
 
 
 def _add_inference_config(node: CN) -> None:
+    # ---- inference -------------------------------------------------------------------------------
     node.INFERENCE = CN()
     node.INFERENCE.STRIDE = 4  # of the grid that is solved: that of the network or finer (A.7)
     # Segments below these areas, in pixels of the result, become void (4.1). Soft in training.

@@ -13,7 +13,8 @@ What a package `name` must offer to be a system (the names may be loaded lazily,
 ``__getattr__``):
 
 ``add_<name>_config(cfg)``
-    adds its keys to a config, in place, and registers its meta-architecture with Detectron2.
+    adds its keys to a config, in place, below one key of its own in MODEL, and registers its
+    meta-architecture with Detectron2. Calling it twice does no harm.
 ``build_target_function(cfg)``
     returns the function ``(id_map, segments_info) -> dict`` that makes training targets.
 ``build_test_target_function(cfg)``, optional
@@ -39,6 +40,12 @@ too:
         returns the `panoptic_common.inference.explorer.Slider` whose values that understands.
     ``DEMO_COLUMNS``
         a tuple of `panoptic_common.inference.record_sheets.Column` for sheets beside the truth.
+``name.modeling.export.export_model(model)``, optional
+    returns a `panoptic_common.inference.exporting.Export`, for tools/export.py.
+``name.runtime.pipeline.predict(exported, image)``, which goes with it
+    returns id map and segments of a `panoptic_common.runtime.folder.ExportedModel`, without torch.
+``name/zoo``, an optional folder
+    trained models, ``NAME.safetensors`` with a card ``NAME.md``; no two systems use one name.
 """
 
 from __future__ import annotations
@@ -53,8 +60,6 @@ from typing import Any
 SYSTEMS: dict[str, str] = {"UnifiedPanoptic": "unified_panoptic", "COPS": "cops"}
 # The package of every other meta-architecture that is registered with Detectron2.
 OTHERS = "panoptic_common.external"
-# The folder of each system's package that holds trained models, `NAME.safetensors` with its card
-# `NAME.md`; no two systems use one name.
 ZOO = "zoo"
 
 

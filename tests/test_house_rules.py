@@ -47,6 +47,18 @@ def test_no_program_edits_the_path() -> None:
     assert found == []
 
 
+def test_commands_in_docstrings_keep_their_lines() -> None:
+    """In a docstring that is not raw, a backslash at the end of a line joins it with the next."""
+    joined = []
+    for path in python_files(*PACKAGES, "tools", "tests"):
+        text = path.read_text(encoding="utf-8")
+        first = ast.parse(text).body[:1]  # the docstring of the module
+        written = ast.get_source_segment(text, first[0]) if first else ""
+        if written and written.startswith('"""') and "\\\n" in written:
+            joined.append(name_of(path))
+    assert joined == []
+
+
 def test_no_module_is_called_utils() -> None:
     names = ("utils", "util", "helpers", "misc")
     files = python_files(*PACKAGES, "tools", "tests")
@@ -65,6 +77,17 @@ def test_files_and_functions_are_short_enough_to_read() -> None:
                 length = node.end_lineno - node.lineno + 1
                 if length > LONGEST_FUNCTION:
                     long.append(f"{name_of(path)}: {node.name} has {length} lines")
+    assert long == []
+
+
+def test_configs_have_lines_of_100_columns() -> None:
+    """As ruff sees to it in Python."""
+    long = [
+        f"{name_of(path)}:{number}"
+        for path in sorted((ROOT / "configs").rglob("*.yaml"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
     assert long == []
 
 

@@ -64,7 +64,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--examples", type=input_folder, metavar="FOLDER", help=text)
     text = "reduce larger images to this side, which bounds the memory; 0: never (default 2048)"
     add("--max-side", type=int, default=2048, metavar="PIXELS", help=text)
-    add("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    add(
+        "--device",
+        default="",
+        help="cpu, cuda, cuda:1 ... (default: the config's; cpu for models that come along)",
+    )
     add("--config-file", default="", help="instead of the config inside the checkpoint")
     add_register_option(parser)
     add_unsafe_option(parser)

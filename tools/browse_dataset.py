@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at a data set: annotations, what a network is fed, counts and sizes of classes.
+r"""Look at a data set: annotations, what a network is fed, counts and sizes of classes.
 
     python tools/browse_dataset.py coco_2017_val_panoptic --output look
     python tools/browse_dataset.py mine --register mine IMAGES JSON PNGS --output look \

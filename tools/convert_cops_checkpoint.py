@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn a network of the COPS authors (https://github.com/aabbas90/COPS) into a checkpoint of ours.
+r"""Turn a network of the COPS authors (https://github.com/aabbas90/COPS) into a checkpoint of ours.
 
     python tools/convert_cops_checkpoint.py theirs.pth output/cityscapes.pth \
         --config-file configs/cops/cityscapes/full.yaml

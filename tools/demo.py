@@ -74,7 +74,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--json", action="store_true", help="write the results in COCO's panoptic format too")
     text = "reduce larger images to this side, which bounds the memory; 0: never (default 2048)"
     add("--max-side", type=int, default=2048, metavar="PIXELS", help=text)
-    add("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    add(
+        "--device",
+        default="",
+        help="cpu, cuda, cuda:1 ... (default: the config's; cpu for --model)",
+    )
     add("--config-file", default="", help="instead of the config inside the checkpoint")
     add_register_option(parser)
     add_unsafe_option(parser)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exchange a panoptic data set of one thing class with programs that use label images.
+r"""Exchange a panoptic data set of one thing class with programs that use label images.
 
     python tools/label_images.py write datasets/nuclei/panoptic_train.json cellpose/train \
         --images datasets/nuclei/train

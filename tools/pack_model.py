@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a model that can be handed on: one small .safetensors file, and its card.
+r"""Make a model that can be handed on: one small .safetensors file, and its card.
 
     python tools/pack_model.py output/unified/nuclei/D2/model_final.pth --name nuclei \
         --out unified_panoptic/zoo --storage bytes --images val/a.png val/b.png \

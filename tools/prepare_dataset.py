@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a panoptic data set of annotations that other programs have written.
+r"""Make a panoptic data set of annotations that other programs have written.
 
     python tools/prepare_dataset.py coco instances.json --images images --out datasets/mine
     python tools/prepare_dataset.py coco instances.json --images images --out datasets/mine \

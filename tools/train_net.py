@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a panoptic segmentation system.
+r"""Train or evaluate a panoptic segmentation system.
 
     python tools/train_net.py --config-file configs/unified/scenes/D2.yaml
     python tools/train_net.py --config-file ... --resume
@@ -37,7 +37,6 @@ from panoptic_common.compat.devices import require_device
 from panoptic_common.compat.launch import count_workers, launch, leads
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
@@ -58,7 +57,6 @@ from panoptic_common.engine.scaling import (
 from panoptic_common.external.modules import import_modules
 from panoptic_common.systems import OTHERS, SYSTEMS
 from panoptic_tools.arguments import (
-    Parser,
     add_images_option,
     add_import_options,
     add_register_option,
@@ -67,6 +65,7 @@ from panoptic_tools.arguments import (
     orderly,
     refuse,
 )
+from panoptic_tools.detectron2_arguments import make_training_parser
 from panoptic_tools.system_trainer import Trainer
 
 logger = logging.getLogger("panoptic_common.train_net")
@@ -74,15 +73,7 @@ logger = logging.getLogger("panoptic_common.train_net")
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line: Detectron2's arguments and ours."""
-    inherited = default_argument_parser(epilog=__doc__)
-    parser = Parser(
-        parents=[inherited],
-        add_help=False,
-        epilog=inherited.epilog,
-        formatter_class=inherited.formatter_class,
-    )
-    # Detectron2's is one port per user: the second run on a machine would die.
-    parser.set_defaults(dist_url="auto")
+    parser = make_training_parser(__doc__)
     add = parser.add_argument
     add(
         "--num-processes",

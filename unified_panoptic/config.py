@@ -121,6 +121,7 @@ def _add_panoptic_config(node: CN) -> None:
 
 
 def _add_inference_config(node: CN) -> None:
+    # ---- inference -------------------------------------------------------------------------------
     node.INFERENCE = CN()
     node.INFERENCE.METHOD = "argmax"  # of P; or "heuristic" (the merger of Panoptic FPN)
     # Detections above this score enter Psi (appendix B: 0.5 Cityscapes, 0.75 COCO).

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Table 1 of the Unified paper on the synthetic scenes, or on any data set: which part brings what.
+r"""Table 1 of the Unified paper on synthetic scenes or any data set: which part brings what.
 
     python tools/studies/ablation.py --seeds 0 1 2 --iterations 1500 --jobs 2
     python tools/studies/ablation.py --configs configs/unified/cityscapes --jobs 1 \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What training through the solver brings, on the synthetic scenes: the whole pipeline, by seed.
+r"""What training through the solver brings, on the synthetic scenes: the whole pipeline, by seed.
 
     python tools/studies/ablation_cops.py --seeds 0 1 2 --jobs 2
     python tools/studies/ablation_cops.py --configs configs/cops/cityscapes --jobs 1 \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a warm start, or another solver, does to the gradient through the solver (Algorithm 1).
+r"""What a warm start, or another solver, does to the gradient through the solver (Algorithm 1).
 
     python tools/studies/compare_backward.py --config-file FILE \
         MODEL.WEIGHTS output/cops/scenes/pretrain/model_final.pth

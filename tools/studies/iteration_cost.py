@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Processor time of a training iteration of several configs, by turns in one process.
+r"""Processor time of a training iteration of several configs, by turns in one process.
 
     python tools/studies/iteration_cost.py configs/peers/scenes/panoptic_fpn.yaml \
         configs/unified/scenes/D2.yaml configs/unified/scenes/semantic_per_level.yaml

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Figures of a prediction of cell nuclei, by kind of microscopy and by size, and three sheets.
+r"""Figures of a prediction of cell nuclei, by kind of microscopy and by size, and three sheets.
 
     python tools/studies/nuclei_figures.py --truth datasets/nuclei/panoptic_val.json \
         --images datasets/nuclei/val \
-        --predictions output/cops/nuclei/pretrain/inference/panoptic_nuclei_val.json --sheets sheets
+        --predictions output/cops/nuclei/pretrain/inference/nuclei_val/predictions.json \
+        --sheets sheets
 
 The prediction is what `train_net.py --eval-only` leaves. Measures and the rule that tells the kinds
 apart stand in tools/studies/library/nuclei_measures.py. --sheets draws the best, the median and the

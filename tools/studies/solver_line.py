@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the gradient through the solver says along a line of weights, beside what happens there.
+r"""What the gradient through the solver says along a line of weights, beside what happens there.
 
     python tools/studies/solver_line.py --config-file configs/cops/nuclei/full.yaml \
         --end output/cops/nuclei/full/model_final.pth -- \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which way the gradient through the solver leads, and how far it can be followed.
+r"""Which way the gradient through the solver leads, and how far it can be followed.
 
     python tools/studies/solver_steps.py --config-file configs/cops/nuclei/full.yaml -- \
         MODEL.WEIGHTS cops/zoo/cops-nuclei.safetensors

@@ -1,4 +1,4 @@
-"""Mask2Former on our images, for a comparison at equal time.
+r"""Mask2Former on our images, for a comparison at equal time.
 
     PYTHONPATH=MASK2FORMER python tools/train_net.py \
         --import panoptic_tools.studies.peers.mask2former \

@@ -1,4 +1,4 @@
-"""Panoptic-DeepLab on our images, for a comparison at equal time.
+r"""Panoptic-DeepLab on our images, for a comparison at equal time.
 
     python tools/train_net.py --import panoptic_tools.studies.peers.panoptic_deeplab \
         --config-file tools/studies/peers/panoptic_deeplab_nuclei.yaml

@@ -1,4 +1,4 @@
-"""StarDist on our nuclei, for a comparison at equal time. This file runs in its environment.
+r"""StarDist on our nuclei, for a comparison at equal time. This file runs in its environment.
 
     python tools/label_images.py write datasets/nuclei/panoptic_train.json others/train \
         --images datasets/nuclei/train
