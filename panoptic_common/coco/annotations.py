@@ -203,6 +203,13 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
             whole = isinstance(value, float) and value.is_integer()  # 96.0, as pandas writes
             if not (is_integer(value) or whole) or value < 1:
                 problems.append(f"{name}: {key!r} is {value!r}, no positive integer")
+    texts = [key for key in seen if isinstance(key, str)]
+    if 0 < len(texts) < len(seen):
+        number = next(key for key in seen if not isinstance(key, str))
+        problems.append(
+            f"images[] has ids that are numbers, such as {number}, and ids that are texts, such as "
+            f"{texts[0]!r}: give one kind"
+        )
     return problems
 
 

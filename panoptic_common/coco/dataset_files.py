@@ -51,7 +51,7 @@ class DatasetFiles:
         return os.path.join(self._paths.images, image["file_name"])
 
     def sharing_problems(self, image_id: Any, *files: str | None) -> list[str]:
-        """Note whose files these are; return a sentence per file that another image has already.
+        """Note whose files these are; return a sentence per file that serves twice.
 
         Args:
             image_id: of the image.
@@ -62,6 +62,13 @@ class DatasetFiles:
             owner = self._owners.setdefault(os.path.normpath(path), image_id)
             if owner != image_id:
                 problems.append(f"image {image_id}: its file {path} is that of image {owner} too")
+        # Mostly a folder of PNGs that was named where images belong. Photographs are no PNGs.
+        there = [path for path in files if path and path.lower().endswith(".png")]
+        if len(there) == 2 and os.path.samefile(*there):
+            problems.append(
+                f"image {image_id}: the image and its panoptic PNG are one file, {there[0]}; name "
+                "the folder of the images"
+            )
         return problems
 
 

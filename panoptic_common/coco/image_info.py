@@ -9,6 +9,7 @@ only.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from panoptic_common.coco.annotations import build_class_table, image_problems
@@ -43,7 +44,7 @@ def read_image_records(images: str, info_json: str) -> list[dict[str, Any]]:
         if path is None:
             missing.append(f"{images.rstrip('/')}/{image['file_name']}")
             continue
-        owner = owners.setdefault(path, image["id"])
+        owner = owners.setdefault(os.path.normpath(path), image["id"])
         if owner != image["id"]:
             raise ValueError(
                 f"{info_json}: image {image['id']}: its file {path} is that of image {owner} too"

@@ -15,8 +15,9 @@ A model must see in training what it sees later. So every mode of Pillow has one
     F                     values up to 1 are fractions of white, others numbers of 0..255; clipped
                           and rounded, what is not finite is black
 
-The EXIF orientation is applied; one that is damaged is ignored. An animation gives its first frame.
-The pixels of 8-bit RGB files are those that Pillow decodes.
+The EXIF orientation is applied; one that is damaged is ignored. So is one behind the pixels of a
+PNG or in the XMP of a TIFF, since the size of an image must be known from its header. An animation
+gives its first frame. The pixels of 8-bit RGB files are those that Pillow decodes.
 
 A file is refused before it is decoded if it is no regular file. The same holds if its header does
 not have the size that is expected, or if it has more than `pixel_limit()` pixels. No torch, no
@@ -122,9 +123,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
 
     def measure(image: Image.Image) -> tuple[int, int]:
-        # Pillow would decode a PNG to look for EXIF data behind the pixels; a TIFF it turns itself.
-        known = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
-        sideways = known and _orientation(image) in _SIDEWAYS
+        sideways = _orientation(image) in _SIDEWAYS
         return image.size if sideways else (image.height, image.width)
 
     return open_image(path, measure)
@@ -196,18 +195,19 @@ def open_unlimited(file: BinaryIO) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 is upright, and stands for damaged data too."""
+    """Return the orientation that the header states, 1 to 8, before the image is decoded.
+
+    1 is upright, and stands for damaged data too.
+    """
+    # Pillow would decode a PNG to look for EXIF data behind the pixels. It turns a TIFF itself, and
+    # tells of an orientation in EXIF when it opens one.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # cameras and editors write EXIF blocks that Pillow cannot parse
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF data says."""
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
 
 
 def upright_rgb(image: Image.Image) -> RGBImage:
@@ -216,8 +216,11 @@ def upright_rgb(image: Image.Image) -> RGBImage:
     Returns:
         (H, W, 3) uint8, contiguous and writable.
     """
+    turn = _TURNS.get(_orientation(image))
+    if image.format == "TIFF":
+        image.info.pop("xmp", None)  # an orientation in it would turn pixels, and no header
     image.load()
-    return np.array(to_rgb(_upright(image)))
+    return np.array(to_rgb(image if turn is None else image.transpose(turn)))
 
 
 def to_rgb(image: Image.Image) -> RGBImage:

@@ -59,8 +59,8 @@ def load_instances(cfg: CfgNode, name: str) -> dict[Any, list[dict[str, Any]]] |
     path = instances_file(cfg, name)
     if path is None:
         return None
-    image_ids = [record["image_id"] for record in load_panoptic(name)]
-    return read_instance_annotations(path, class_table(name), image_ids)
+    sizes = {r["image_id"]: (r["height"], r["width"]) for r in load_panoptic(name)}
+    return read_instance_annotations(path, class_table(name), sizes)
 
 
 def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -125,6 +125,7 @@ def _augmented_mask(
         polygons = [
             transforms.apply_coords(np.asarray(corners, dtype=np.float64).reshape(-1, 2)).ravel()
             for corners in segmentation
+            if len(corners) >= 6
         ]
         return detection_utils.polygons_to_bitmask(polygons, *size)
     if isinstance(segmentation["counts"], list):

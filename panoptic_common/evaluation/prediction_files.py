@@ -143,10 +143,12 @@ def _png_names(truth: PanopticTruth) -> dict[Any, str]:
     """Choose the name of the PNG of each image, below the folder of predictions; all differ.
 
     It is that of the true PNG below its root. Without truth it is the image's, below the folder of
-    images only if two would be called alike.
+    images only if two would be called alike. Of those that are alike even so, such as x.jpg and
+    x.png, the later ones get a number.
     """
     metadata = MetadataCatalog.get(truth.dataset_name)
-    names = {}
+    names: dict[Any, str] = {}
+    taken: set[str] = set()
     stems = Counter(Path(record["file_name"]).stem for record in truth.records.values())
     for image_id, record in truth.records.items():
         if "pan_seg_file_name" in record:
@@ -159,5 +161,11 @@ def _png_names(truth: PanopticTruth) -> dict[Any, str]:
                 name = os.path.basename(path)
         if name.startswith(".."):
             name = os.path.basename(path)
-        names[image_id] = Path(name).as_posix()
+        wanted = chosen = Path(name)
+        number = 1
+        while chosen.as_posix().casefold() in taken:  # as file systems are that know no case
+            number += 1
+            chosen = wanted.with_stem(f"{wanted.stem}_{number}")
+        taken.add(chosen.as_posix().casefold())
+        names[image_id] = chosen.as_posix()
     return names

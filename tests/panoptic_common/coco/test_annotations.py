@@ -140,6 +140,7 @@ def test_no_categories_are_a_problem() -> None:
         ({"id": None}, "'id' is missing"),
         ({"id": [1]}, "'id' is [1], neither an integer nor a text"),
         ({"id": 2}, "image 2: the id occurs more than once"),
+        ({"id": "1"}, "ids that are numbers, such as 2, and ids that are texts, such as '1'"),
         ({"file_name": None}, "image 1: 'file_name'"),
         ({"height": 0}, "image 1: 'height'"),
         ({"width": 2.5}, "image 1: 'width' is 2.5"),

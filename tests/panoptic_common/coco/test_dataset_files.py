@@ -107,6 +107,22 @@ def test_a_file_of_two_images_is_named_with_both(tmp_path: Path) -> None:
     assert problem == "image 2: its file pngs/./a.png is that of image 1 too"
 
 
+def test_an_image_is_not_its_own_truth(tmp_path: Path) -> None:
+    """The folder of the PNGs was named as that of the images, by its name or through a link."""
+    (tmp_path / "pngs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pngs")
+    for name in ("a.png", "b.PNG"):
+        (tmp_path / "pngs" / name).touch()
+    files = DatasetFiles(PanopticPaths("images", "a.json", "pngs"))
+    for image_id, folder in enumerate(("pngs", "link")):
+        own = str(tmp_path / folder / "a.png"), str(tmp_path / "pngs" / "a.png")
+        problems = files.sharing_problems(image_id, *own)
+        assert f"image {image_id}: the image and its panoptic PNG are one file" in problems[-1]
+    other = str(tmp_path / "pngs" / "b.PNG"), str(tmp_path / "link" / "c.png")
+    (tmp_path / "pngs" / "c.png").touch()
+    assert files.sharing_problems(7, *other) == []
+
+
 def test_a_link_to_itself_hides_no_other_file(tmp_path: Path) -> None:
     _touch(tmp_path, "a.png", "b.png")
     (tmp_path / "loop.png").symlink_to("loop.png")

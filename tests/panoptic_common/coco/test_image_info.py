@@ -46,6 +46,7 @@ def test_records_are_those_of_the_annotated_set_without_their_truth(tmp_path):
         (lambda images: images[1].pop("height"), "image 101: 'height' is None"),
         (lambda images: images[1].update(id=100), "image 100: the id occurs more than once"),
         (lambda images: images[1].update(file_name="000000000100.jpg"), "that of image 100 too"),
+        (lambda images: images[1].update(file_name="./000000000100.jpg"), "that of image 100 too"),
         (lambda images: images[2].update(file_name="gone.jpg"), "1 images .* missing.*gone.jpg"),
         (lambda images: images.append(3), "no list 'images' of objects"),
     ],

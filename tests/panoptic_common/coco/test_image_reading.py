@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from panoptic_common.coco import image_reading
 from panoptic_common.coco.check import CheckTask, check_image
@@ -119,6 +121,30 @@ def test_every_orientation_is_turned_upright(tmp_path: Path, orientation: int) -
     if orientation > 4:
         with pytest.raises(ImageSizeError, match="5 x 3 .*expected are 3 x 5"):
             read_image(tmp_path / "a.png", (3, 5))  # Pillow 9.5 writes no EXIF into a TIFF
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"), [("png", "EXIF behind the pixels"), ("png", "XMP"), ("tif", "XMP")]
+)
+def test_header_and_pixels_agree_on_what_is_upright(tmp_path: Path, ending: str, kind: str) -> None:
+    """What only the decoder sees does not turn an image: checks read headers alone."""
+    path, image = tmp_path / f"a.{ending}", Image.new("RGB", (5, 3))
+    xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    if ending == "tif":
+        image.save(path, tiffinfo={700: xmp})
+    elif kind == "XMP":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(path, pnginfo=text)
+    else:
+        exif = Image.Exif()
+        exif[274] = 6
+        chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        image.save(path)
+        content = path.read_bytes()
+        late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(content[:-12] + late + content[-12:])  # before IEND
+    assert read_image_size(path) == read_image(path).shape[:2] == (3, 5)
 
 
 def test_the_transparent_colour_of_deep_grey_is_white() -> None:

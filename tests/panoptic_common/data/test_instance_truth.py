@@ -160,6 +160,31 @@ def spoil_kind(content):
     content["annotations"][3]["category_id"] = 4
 
 
+def in_one(key, value):
+    return lambda content: content["annotations"][3].update({key: value})
+
+
+# What an annotation cannot have, and what is said of it; its image has 48 x 64 pixels.
+SPOILT = [
+    ("bbox", None, "'bbox' of None"),
+    ("bbox", ["1", 2, 3, 4], "give \\[x, y, width, height\\]"),
+    ("area", None, "'area' of None"),
+    ("area", float("nan"), "give a number of pixels"),
+    ("iscrowd", "0", "'iscrowd' of '0': give 0 or 1"),
+    ("category_id", [1], "which is no thing"),
+    ("image_id", "100", "'image_id' is '100', which is not in images"),
+    ("image_id", [100], "which is not in images"),
+    ("segmentation", None, "neither a list of polygons nor a run-length mask"),
+    ("segmentation", [], "neither a list of polygons"),
+    ("segmentation", [[1, 2, 3, 4, 5]], "x and y by turns"),
+    ("segmentation", [[1, 2, 3, None]], "x and y by turns"),
+    ("segmentation", [1, 2, 3, 4, 5, 6], "x and y by turns"),
+    ("segmentation", {"size": [64, 48], "counts": "abc"}, "its image has \\[48, 64\\]"),
+    ("segmentation", {"size": [48, 64], "counts": [5, 6]}, "no run lengths of its image"),
+    ("segmentation", {"counts": "abc"}, "mask of size None"),
+]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -168,6 +193,7 @@ def spoil_kind(content):
         (spoil_box, "annotation 4 has no 'bbox'"),
         (spoil_kind, "annotation 4 is of category 4, which is no thing"),
         (lambda content: content.pop("annotations"), "there is no list 'annotations'"),
+        *((in_one(key, value), f"annotation 4:? .*{message}") for key, value, message in SPOILT),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(data, spoil, message):
@@ -176,6 +202,20 @@ def test_a_file_that_does_not_fit_is_named(data, spoil, message):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"instances.json.*{message}"):
         load_instances(cfg, NAME)
+
+
+def test_polygons_of_two_corners_cover_nothing(data):
+    """Files of others hold them; pycocotools would take them for boxes."""
+    cfg, file, content = data
+    sound, line = content["annotations"][3]["segmentation"], [0, 0, 40, 40]
+    content["annotations"][3]["segmentation"] = [line, *sound]
+    content["annotations"][4]["segmentation"] = [line]
+    file.write_text(json.dumps(content))
+    found = [a for image in load_instances(cfg, NAME).values() for a in image]
+    by_id = {annotation["id"]: annotation["segmentation"] for annotation in found}
+    assert by_id[4] == sound
+    drawn = {"segmentation": by_id[5], "category_id": 0}
+    assert len(augmented_instances([drawn], T.TransformList([]), (48, 64))) == 0
 
 
 def test_places_of_the_file(data, tmp_path, monkeypatch):
