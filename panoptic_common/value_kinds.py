@@ -11,6 +11,11 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_whole(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a whole number, or one as pandas writes it: 96.0."""
+    return is_integer(value) or (isinstance(value, float) and value.is_integer())
+
+
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value is a finite number, whole or not; true and false are none."""
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))

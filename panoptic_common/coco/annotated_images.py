@@ -10,18 +10,22 @@ Shape shorthand: H, W image size in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from panoptic_common.coco.annotations import palette_colour
+from panoptic_common.coco.annotations import build_class_table, palette_colour
 from panoptic_common.coco.image_reading import read_image, size_text
 from panoptic_common.coco.segment_ids import update_segments
 from panoptic_common.coco.shapes import BoolMap, Size
 from panoptic_common.coco.splits import IntMap, PreparedSample
+from panoptic_common.coco.user_files import error_text
+from panoptic_common.value_kinds import is_whole
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class AnnotatedImage:
         size: (H, W) of the image as the annotations have it; None: they do not say.
         regions: drawn on it.
         problems: one sentence per shape that is no region.
+        source: where its annotations are, a file or an entry in it.
+        faults: one sentence per thing that is wrong with all of it; it is left out then.
     """
 
     name: str
@@ -58,6 +64,8 @@ class AnnotatedImage:
     size: Size | None
     regions: list[Region] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    source: str = ""
+    faults: list[str] = field(default_factory=list)
 
 
 def name_of(file_name: object) -> str:
@@ -75,6 +83,57 @@ def name_of(file_name: object) -> str:
     return "_".join(part for part in path.with_suffix("").parts if part != path.anchor)
 
 
+def stated_size(entry: Mapping[str, Any], height: str, width: str) -> Size | None:
+    """Return the size that an entry states; 60.0 is 60.
+
+    A size that cannot be read is no size that is not stated: who resized the images relies on it.
+
+    Args:
+        entry: of a file of annotations.
+        height: its key.
+        width: its key.
+
+    Returns:
+        (H, W), or None if it has neither key.
+
+    Raises:
+        ValueError: naming the key whose value is no positive whole number.
+    """
+    if height not in entry and width not in entry:
+        return None
+    for key in (height, width):
+        value = entry.get(key)
+        if key not in entry:
+            raise ValueError(f"{key!r} is missing")
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{key!r} is {repr(value)[:60]}, no positive whole number")
+    return int(entry[height]), int(entry[width])
+
+
+def mark_shared_files(
+    images: Iterable[AnnotatedImage], owns: Callable[[AnnotatedImage], bool] = lambda _: False
+) -> None:
+    """Give a fault to each image whose file is that of another one, too, by whatever path.
+
+    Its pixels would be in the data set twice, with other annotations.
+
+    Args:
+        images: of a data set.
+        owns: tells which image keeps the file nevertheless, if it is one alone.
+    """
+    groups: dict[str, list[AnnotatedImage]] = defaultdict(list)
+    for image in images:
+        groups[os.path.realpath(image.image)].append(image)
+    for group in groups.values():
+        owners = [image for image in group if owns(image)]
+        for image in group if len(group) > 1 else ():
+            if owners != [image]:
+                other = next(other for other in [*owners, *group] if other is not image)
+                image.faults.append(
+                    f"{image.source}: its image {image.image} is that of {other.source}, too"
+                )
+
+
 @dataclass
 class FoundImages:
     """What a reader of annotations found.
@@ -88,6 +147,25 @@ class FoundImages:
     images: list[AnnotatedImage]
     labels: list[str]
     problems: list[str] = field(default_factory=list)
+
+
+def require_usable(found: FoundImages) -> None:
+    """Refuse annotations without any class because of faults, and two images of one name.
+
+    Raises:
+        ValueError: naming the first fault, or both images.
+    """
+    faults = [fault for image in found.images for fault in [*image.faults, *image.problems]]
+    if faults and not found.labels:
+        raise ValueError(f"no region can be used, of {len(faults)} faults the first: {faults[0]}")
+    first: dict[str, AnnotatedImage] = {}
+    for image in found.images:
+        other = first.setdefault(image.name, image)
+        if other is not image:
+            raise ValueError(
+                f"two images are called {image.name}: rename one of them ({other.source},"
+                f" {other.image}; {image.source}, {image.image})"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,7 +200,8 @@ def make_classes(
         ignored: names that become void.
 
     Raises:
-        ValueError: a name occurs nowhere, is of two kinds, or of none.
+        ValueError: a name occurs nowhere, is of two kinds, or of none, or training would refuse
+            it; or there are too many.
     """
     known = list(dict.fromkeys(labels))
     wanted = [*stuff, *things, *ignored]
@@ -140,18 +219,16 @@ def make_classes(
     names = [*things, *stuff] if things else [name for name in known if name not in ignored]
     if not names:
         raise ValueError("no class is left: there is no region, or all labels are ignored")
-    return Classes(
-        [
-            {
-                "id": number,
-                "name": name,
-                "isthing": int(name not in stuff),
-                "color": palette_colour(number - 1),
-            }
-            for number, name in enumerate(names, start=1)
-        ],
-        frozenset(ignored),
-    )
+    categories = [
+        {
+            "id": number,
+            "name": name,
+            "isthing": int(name not in stuff),
+            "color": palette_colour(number - 1),
+        }
+        for number, name in enumerate(names, start=1)
+    ]
+    return Classes(build_class_table(categories, "the classes"), frozenset(ignored))
 
 
 def prepare_image(annotated: AnnotatedImage, image_id: int, classes: Classes) -> PreparedSample:
@@ -162,14 +239,17 @@ def prepare_image(annotated: AnnotatedImage, image_id: int, classes: Classes) ->
         image_id: its id in the JSON.
         classes: all labels of it are among them.
     """
-    result = PreparedSample(annotated.name, annotated.image, problems=list(annotated.problems))
+    problems = [*annotated.faults, *annotated.problems]
+    result = PreparedSample(annotated.name, annotated.image, problems=problems)
+    if annotated.faults:
+        return result
     try:
         size = read_image(annotated.image).shape[:2]  # decoded: damage inside shows now
     except FileNotFoundError:
         result.problems.append(f"there is no image {annotated.image}")
         return result
     except (OSError, ValueError) as error:
-        result.problems.append(str(error))
+        result.problems.append(error_text(error))
         return result
     if annotated.size is not None and annotated.size != size:
         result.problems.append(

@@ -21,7 +21,7 @@ from typing import Any
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
-from panoptic_common.value_kinds import is_colour, is_integer, is_number
+from panoptic_common.value_kinds import is_colour, is_integer, is_number, is_whole
 
 _NO_IMAGE_ID = "neither an integer nor a text"
 MAX_CLASSES = 255  # training numbers the classes from 0, and void has the number 255
@@ -132,10 +132,8 @@ def category_problems(categories: Sequence[Mapping[str, Any]]) -> list[str]:
             problems.append(f"{name}: the id occurs more than once")
         else:
             seen_ids.add(category["id"])
-        if not isinstance(category.get("name"), str) or not category["name"]:
-            problems.append(f"{name}: 'name' is missing")
-        elif unprintable := _unprintable(category["name"]):
-            problems.append(f"{name}: 'name' is {category['name']!r}, {unprintable}")
+        if fault := class_name_fault(category.get("name")):
+            problems.append(f"{name}: 'name' is {fault}")
         elif category["name"] in seen_names:
             problems.append(f"{name}: the name {category['name']!r} occurs more than once")
         else:
@@ -169,11 +167,13 @@ def _shown(value: Any, wrong: str) -> str:
     return "missing" if value is None else f"{text if len(text) < 60 else text[:60]}, {wrong}"
 
 
-def _unprintable(name: str) -> str:
-    """Return why a name would spoil a table or a terminal, "" if it would not."""
+def class_name_fault(name: Any) -> str:
+    """Return why a value can be no name of a class, as it would spoil a table; "" if it can."""
+    if not isinstance(name, str) or not name:
+        return "missing"
     if not name.strip():
-        return "nothing but spaces"
-    return "" if name.isprintable() else "which has characters that cannot be printed"
+        return f"{name!r}, nothing but spaces"
+    return "" if name.isprintable() else f"{name!r}, which has characters that cannot be printed"
 
 
 # -------------------------------------------------------------------------------- annotations
@@ -200,8 +200,7 @@ def image_problems(images: Iterable[Mapping[str, Any]]) -> list[str]:
             problems.append(f"{name}: 'file_name' is missing")
         for key in ("height", "width"):
             value: Any = image.get(key)
-            whole = isinstance(value, float) and value.is_integer()  # 96.0, as pandas writes
-            if not (is_integer(value) or whole) or value < 1:
+            if not is_whole(value) or value < 1:
                 problems.append(f"{name}: {key!r} is {value!r}, no positive integer")
     texts = [key for key in seen if isinstance(key, str)]
     if 0 < len(texts) < len(seen):

@@ -9,14 +9,24 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from panoptic_common.coco.annotated_images import AnnotatedImage, FoundImages, Region, name_of
+from panoptic_common.coco.annotated_images import (
+    AnnotatedImage,
+    FoundImages,
+    Region,
+    mark_shared_files,
+    name_of,
+    stated_size,
+)
+from panoptic_common.coco.annotations import class_name_fault
 from panoptic_common.coco.instance_masks import IntMap, read_label_image
-from panoptic_common.coco.shapes import BoolMap, Size, box_mask, coco_mask
+from panoptic_common.coco.shapes import BoolMap, Size, as_points, box_mask, coco_mask
 from panoptic_common.coco.user_files import read_json
+from panoptic_common.value_kinds import is_integer, is_number
 
 _LARGEST = 1e15  # of areas and sides, in pixels; NaN is not below it either
 _Entry = TypeVar("_Entry")
@@ -58,13 +68,13 @@ def read_coco(
         try:
             if entry.get("id") in (None, *found) or not _can_be_id(entry["id"]):
                 raise ValueError(f"an image has the id {entry.get('id')!r}, no id of its own")
-            found[entry["id"]] = _image(entry, Path(images))
+            found[entry["id"]] = _image(entry, Path(images), f"{path}: images[{position}]")
         except ValueError as error:
             problems.append(f"{path}: images[{position}]: {error}")
     stuff = list((values or {}).keys())
+    mark_shared_files(found.values())
     if semantic is not None:
-        for image in found.values():
-            image.regions += _stuff_of(Path(semantic), image, values or {})
+        _add_stuff(found.values(), Path(images), Path(semantic), values or {})
     # From the largest to the smallest, so that a small one lies on a large one.
     for entry in sorted(data["annotations"], key=_area, reverse=True):
         owner = _known(found, entry.get("image_id"))
@@ -75,11 +85,8 @@ def read_coco(
                 f"{path}: annotation {entry.get('id')} has an unknown {what} {entry.get(what)!r}"
             )
             continue
-        if entry.get("iscrowd") not in (None, 0, 1):
-            owner.problems.append(
-                f"{path}: annotation {entry.get('id')} has iscrowd {entry['iscrowd']!r}, neither 0 "
-                "nor 1"
-            )
+        if fault := _fault_of(entry):
+            owner.problems.append(f"{path}: annotation {entry.get('id')} has {fault}")
             continue
         draw = functools.partial(_draw, entry)
         owner.regions.append(Region(label, draw, crowd=bool(entry.get("iscrowd"))))
@@ -98,7 +105,7 @@ def _names_by_id(categories: Sequence[Mapping[str, Any]], path: object) -> dict[
         where = f"{path}: categories[{position}]"
         if not _can_be_id(number) or number in names:
             raise ValueError(f"{where} has the id {number!r}, no id of its own")
-        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        if not isinstance(name, str) or class_name_fault(name):
             raise ValueError(f"{where} has the name {name!r}, no text that can be printed")
         names[number] = name
     return names
@@ -114,12 +121,25 @@ def _known(entries: Mapping[Any, _Entry], key: Any) -> _Entry | None:
     return entries.get(key) if _can_be_id(key) else None
 
 
-def _image(entry: Mapping[str, Any], folder: Path) -> AnnotatedImage:
+def _image(entry: Mapping[str, Any], folder: Path, source: str) -> AnnotatedImage:
     """Start an image without regions; a folder in its name becomes a part of its name."""
     name = name_of(entry.get("file_name"))
-    height, width = entry.get("height"), entry.get("width")
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return AnnotatedImage(name, folder / entry["file_name"], size)
+    image = AnnotatedImage(name, folder / entry["file_name"], None, source=source)
+    try:
+        image.size = stated_size(entry, "height", "width")
+    except ValueError as error:
+        image.faults.append(f"{source} ({entry['file_name']}): {error}")
+    return image
+
+
+def _fault_of(annotation: Mapping[str, Any]) -> str | None:
+    """Return what an annotation has in place of a number, of what is read before it is drawn."""
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        return f"iscrowd {annotation['iscrowd']!r}, neither 0 nor 1"
+    area = annotation.get("area")
+    if area is not None and not is_integer(area) and not isinstance(area, float):
+        return f"the area {area!r}, no number"  # it decides which of two lies on top
+    return None
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
@@ -127,7 +147,7 @@ def _area(annotation: Mapping[str, Any]) -> float:
     area, box = annotation.get("area"), annotation.get("bbox")
     sides = box[2:] if isinstance(box, list) and len(box) == 4 else []
     for factors in ([area], sides):
-        numbers = [x for x in factors if isinstance(x, (int, float)) and abs(x) < _LARGEST]
+        numbers = [x for x in factors if is_number(x) and abs(x) < _LARGEST]
         if numbers and len(numbers) == len(factors):
             return float(math.prod(numbers))
     return 0.0
@@ -135,26 +155,54 @@ def _area(annotation: Mapping[str, Any]) -> float:
 
 def _draw(annotation: Mapping[str, Any], size: Size) -> BoolMap:
     """Draw an annotation: its segmentation, or its box where it has none."""
-    if annotation.get("segmentation"):
+    if annotation.get("segmentation") not in (None, []):
         return coco_mask(annotation["segmentation"], size)
     box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
+    if box in (None, []):
         raise ValueError("it has neither segmentation nor box")
-    left, top, width, height = box
+    points = as_points(box)
+    if len(box) != 4 or len(points) != 2:
+        raise ValueError("its box is not [x, y, width, height]")
+    (left, top), (width, height) = points
+    if min(width, height) < 0:
+        raise ValueError("a side of its box is negative")
     return box_mask([(left, top), (left + width, top + height)], size)
 
 
-def _stuff_of(folder: Path, image: AnnotatedImage, values: Mapping[str, int]) -> list[Region]:
-    """Make a region per stuff class from the semantic PNG of an image."""
-    path = folder / f"{image.image.stem}.png"
-    if not path.is_file():
-        image.problems.append(f"{path}: there is no semantic PNG for {image.image}")
-        return []
+def _add_stuff(
+    images: Iterable[AnnotatedImage], root: Path, semantic: Path, values: Mapping[str, int]
+) -> None:
+    """Add a region per stuff class from the semantic PNG of each image.
 
-    def draw(value: int, size: Size) -> BoolMap:
-        return _read_semantic(path, size) == value
+    Args:
+        images: of the JSON.
+        root: folder of the images.
+        semantic: folder of the PNGs; below it they lie as the images do, or all in one folder.
+        values: numbers of the stuff classes.
+    """
+    groups: dict[Path, list[AnnotatedImage]] = defaultdict(list)
+    for image in images:
+        below = Path(os.path.relpath(image.image, root)).with_suffix(".png")
+        path = semantic / below
+        if ".." in below.parts or not os.path.isfile(path):
+            path = semantic / f"{image.image.stem}.png"
+        groups[path].append(image)
+    for path, group in groups.items():
+        for image in group:
+            if not os.path.isfile(path):
+                image.problems.append(f"{path}: there is no semantic PNG for {image.image}")
+            elif len(group) > 1:
+                first, second = group[0].image, group[1].image
+                image.faults.append(f"{path}: is it the semantic PNG of {first} or {second}?")
+            else:
+                image.regions += [
+                    Region(name, functools.partial(_draw_stuff, path, value))
+                    for name, value in values.items()
+                ]
 
-    return [Region(name, functools.partial(draw, value)) for name, value in values.items()]
+
+def _draw_stuff(path: Path, value: int, size: Size) -> BoolMap:
+    return _read_semantic(path, size) == value
 
 
 @functools.lru_cache(maxsize=2)  # all classes of an image are drawn one after another

@@ -13,23 +13,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panoptic_common.value_kinds import is_integer, is_whole
+
 BoolMap = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 
 
 def as_points(values: Any) -> npt.NDArray[np.float64]:
-    """Read (N, 2) points x, y from nested or flat lists of numbers.
+    """Read (N, 2) points x, y from pairs of numbers, or from a flat list x, y, x, y, ...
 
     Raises:
         ValueError: they are no points, or not finite.
     """
     try:
-        points = np.asarray(values, dtype=np.float64).reshape(-1, 2)
+        if not _holds_numbers(values):  # numpy would take texts, and true for 1
+            raise TypeError
+        given = np.asarray(values, dtype=np.float64)
+        if given.ndim > 1 and given.shape[1:] != (2,):  # of triples it would make other pairs
+            raise TypeError
+        points = given.reshape(-1, 2)
     except (ValueError, TypeError, OverflowError):
         raise ValueError("its points are no pairs of numbers x, y") from None
     if not np.isfinite(points).all():
         raise ValueError("a coordinate is not finite")
     return points
+
+
+def _holds_numbers(values: Any) -> bool:
+    """Tell whether lists, nested or flat, hold numbers alone."""
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind in "iuf"
+    if isinstance(values, (list, tuple)):
+        return all(
+            _holds_numbers(value)
+            if isinstance(value, (list, tuple, np.ndarray))
+            else is_integer(value) or isinstance(value, float)
+            for value in values
+        )
+    return False
 
 
 def polygon_mask(polygons: Sequence[Any], size: Size) -> BoolMap:
@@ -114,14 +135,15 @@ def runs_mask(counts: Sequence[int], size: Size, *, by_columns: bool) -> BoolMap
         by_columns: whether they run down the columns, as COCO's, or along the rows, as CVAT's.
 
     Raises:
-        ValueError: the runs do not cover H W pixels.
+        ValueError: they are no whole numbers, or do not cover H W pixels.
     """
-    try:
-        lengths = np.asarray(counts, dtype=np.int64).ravel()
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError("its run lengths are no whole numbers") from None
-    if (lengths < 0).any() or int(lengths.sum()) != size[0] * size[1]:
+    if not isinstance(counts, (list, tuple)) or not all(map(is_whole, counts)):
+        raise ValueError("its run lengths are no whole numbers")
+    pixels = size[0] * size[1]
+    # Each is looked at before their sum, which could wrap around to the right number.
+    if not all(0 <= count <= pixels for count in counts) or sum(map(int, counts)) != pixels:
         raise ValueError(f"its run lengths do not cover {size[1]} x {size[0]} pixels")
+    lengths = np.asarray(counts, dtype=np.int64)
     flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return flat.reshape(size, order="F" if by_columns else "C")
 
@@ -136,8 +158,10 @@ def coco_mask(segmentation: Any, size: Size) -> BoolMap:
         return polygon_mask(segmentation, size)
     if not isinstance(segmentation, dict) or not {"counts", "size"} <= segmentation.keys():
         raise ValueError("its segmentation is neither polygons nor run lengths")
-    if list(segmentation["size"]) != list(size):
-        stated = segmentation["size"]
+    stated = segmentation["size"]
+    if not isinstance(stated, (list, tuple)) or not all(map(is_whole, stated)):
+        raise ValueError(f"the size of its run lengths is {stated!r}, not [height, width]")
+    if tuple(stated) != tuple(size):
         raise ValueError(f"its run lengths are of {stated} pixels (height, width), not {size}")
     counts = segmentation["counts"]
     if isinstance(counts, str):

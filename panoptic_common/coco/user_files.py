@@ -62,6 +62,23 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return open(name, "rb", opener=lambda *_: descriptor)
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text; bytes of it that are no UTF-8 become escapes such as \xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def require_utf8_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose name no JSON can hold, as zip archives of Windows bring them.
+
+    Raises:
+        ValueError: naming it.
+    """
+    try:
+        os.path.basename(os.fspath(path)).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{printable(path)}: its name is no UTF-8, rename it") from None
+
+
 def error_text(error: object) -> str:
     """Return the words of an error, without the decoration of Python's own."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
