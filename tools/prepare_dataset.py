@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,11 @@ import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
 from tqdm import tqdm
 
-from panoptic_common.coco.annotated_images import FoundImages, make_classes, prepare_image
+from panoptic_common.coco.annotated_images import (
+    make_classes,
+    prepare_image,
+    require_usable,
+)
 from panoptic_common.coco.from_coco import read_coco
 from panoptic_common.coco.from_cvat import read_cvat
 from panoptic_common.coco.from_labelme import read_labelme
@@ -46,7 +49,7 @@ from panoptic_common.coco.instance_samples import categories, prepare_sample
 from panoptic_common.coco.splits import (
     PreparedSample,
     Totals,
-    refuse_existing,
+    open_output,
     split_of,
     write_split,
 )
@@ -117,7 +120,8 @@ def _require_consistent(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("label images hold one class: name it by --things, and nothing else")
     if not 0 <= options.val_share < 1:
         parser.error(f"--val-share is {options.val_share}: give a share from 0 to less than 1")
-    if options.split and (options.val_share or Path(options.split).name != options.split):
+    plain = options.split not in ("", "..") and Path(options.split or "").name == options.split
+    if options.split is not None and (options.val_share or not plain):
         parser.error("--split is the plain name of one split, without --val-share")
     if options.kind != "labelme":
         try:
@@ -146,6 +150,7 @@ class Plan:
     """What is to be prepared: names, how to make each sample, the categories, what is wrong."""
 
     names: list[str]
+    files: list[Path]  # all that are read
     make: Callable[[int, int], PreparedSample]  # (position, image id)
     categories: list[dict[str, Any]]
     problems: list[str]
@@ -162,23 +167,26 @@ def make_plan(options: argparse.Namespace) -> Plan:
         samples = found.samples
         return Plan(
             [sample.name for sample in samples],
+            [options.source, *(file for sample in samples for file in sample.files)],
             lambda position, image_id: prepare_sample(samples[position], image_id),
             categories(options.things[0]),
             found.problems,
         )
     values = read_values(options.values)
-    annotated: FoundImages
     if options.kind == "coco":
         annotated = read_coco(options.source, options.images, options.semantic, values)
     elif options.kind == "cvat":
         annotated = read_cvat(options.source, options.images)
     else:
         annotated = read_labelme(options.source)
-    stuff = list(dict.fromkeys([*options.stuff, *values]))
-    classes = make_classes(annotated.labels, stuff, options.things, options.ignore)
+    require_usable(annotated)
+    stuff = dict.fromkeys([*options.stuff, *values])
+    classes = make_classes(annotated.labels, list(stuff), options.things, options.ignore)
     images = annotated.images
+    given = filter(None, (options.source, options.images, options.semantic))
     return Plan(
         [image.name for image in images],
+        [*given, *(image.image for image in images)],
         lambda position, image_id: prepare_image(images[position], image_id, classes),
         classes.categories,
         annotated.problems,
@@ -216,13 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(options)
         total.problems += plan.problems
         splits: dict[str, list[int]] = {}
-        if twice := [name for name, count in Counter(plan.names).items() if count > 1]:
-            raise ValueError(f"two images are called {twice[0]}: rename one of them")
         for position, name in enumerate(plan.names):
             split = options.split or split_of(name, options.val_share)
             splits.setdefault(split, []).append(position)
-        options.out.mkdir(parents=True, exist_ok=True)
-        refuse_existing(options.out, splits, options.force)
+        open_output(options.out, splits, plan.categories, plan.files, force=options.force)
         for split, positions in sorted(splits.items()):
             samples = prepared(plan, positions, split)
             count = write_split(

@@ -28,12 +28,13 @@ import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
 from tqdm import tqdm
 
+from panoptic_common.coco.annotations import category_problems
 from panoptic_common.coco.instance_folders import InstanceSample, find_samples
 from panoptic_common.coco.instance_samples import categories, prepare_sample
 from panoptic_common.coco.splits import (
     PreparedSample,
     Totals,
-    refuse_existing,
+    open_output,
     split_of,
     write_split,
 )
@@ -62,8 +63,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.val_share < 1:
         parser.error(f"--val-share is {options.val_share}: give a share from 0 to less than 1")
-    if not options.thing.strip() or options.thing == "background":
-        parser.error(f"--thing is {options.thing!r}: give the name of a class, not background")
+    if problems := category_problems(categories(options.thing)):
+        sentence = f"--thing is {options.thing!r}: give the name of a class, not background"
+        parser.error(f"{sentence} ({problems[0]})")
     return options
 
 
@@ -86,20 +88,21 @@ def main(arguments: list[str] | None = None) -> int:
         splits: dict[str, list[InstanceSample]] = {}
         for sample in found.samples:
             splits.setdefault(split_of(sample.name, options.val_share), []).append(sample)
-        options.out.mkdir(parents=True, exist_ok=True)
-        refuse_existing(options.out, list(splits), options.force)
+        inputs = [options.folder, *(file for sample in found.samples for file in sample.files)]
+        classes = categories(options.thing)
+        open_output(options.out, splits, classes, inputs, force=options.force)
         for split in sorted(splits):
             written = write_split(
                 options.out,
                 split,
                 prepare_all(splits[split], split),
-                categories(options.thing),
+                classes,
                 total,
                 keep_incomplete=options.keep_incomplete,
             )
             if written:
                 print(f"{split}: {written} images, {options.out / f'panoptic_{split}.json'}")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return refuse(__file__, error)
     print("\n".join(total.lines()))
     if not total.images:

@@ -12,15 +12,18 @@ Standard library only.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from panoptic_common.coco.dataset_files import IMAGE_SUFFIXES
+from panoptic_common.coco.dataset_files import IMAGE_SUFFIXES, why_missing
+from panoptic_common.coco.user_files import printable, require_utf8_name
 
 LABEL_FOLDERS = ("masks", "labels")
 # What programs put behind the name of an image to name its label image.
 LABEL_ENDINGS = ("_cp_masks", "_masks", "_labels", "_label", "-labels", "-mask", "_mask")
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
+_OF_THE_SYSTEM = ("thumbs.db", "desktop.ini")  # Windows puts them into folders that are looked at
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,19 @@ class InstanceSample:
         image: file of the image.
         masks: mask files, one per instance, by name; empty where there is a label image.
         labels: file of the label image, or None.
+        problems: one sentence per entry among the masks that is none.
     """
 
     name: str
     image: Path
     masks: tuple[Path, ...] = ()
     labels: Path | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that belong to it."""
+        return [self.image, *self.masks, *([self.labels] if self.labels else [])]
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def find_samples(folder: str | os.PathLike[str]) -> FoundSamples:
     entries = sorted(root.iterdir())
     if any((entry / "images").is_dir() for entry in entries):
         return _find_folders(entries)
-    found = _find_suffixes([entry for entry in entries if _is_file_of(entry, LABEL_SUFFIXES)])
+    found = _find_suffixes(entries)
     if found.samples:
         return found
     raise FileNotFoundError(
@@ -87,53 +97,93 @@ def find_samples(folder: str | os.PathLike[str]) -> FoundSamples:
     )
 
 
-def _is_file_of(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Tell whether a path is a file of these kinds, and none that a system hides (._NAME)."""
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+def _is_hidden(path: Path) -> bool:
+    """Tell whether a system hides an entry (._NAME), or made it for itself."""
+    return path.name.startswith(".") or path.name.lower() in _OF_THE_SYSTEM
+
+
+def _files_of(
+    entries: Iterable[Path], suffixes: tuple[str, ...], problems: list[str]
+) -> list[Path]:
+    """List the files of these kinds that are not hidden.
+
+    Args:
+        entries: of a folder.
+        suffixes: of the kinds.
+        problems: gets a sentence per entry that is called so, but cannot be used: a dead link, say.
+    """
+    files = []
+    for path in entries:
+        if path.suffix.lower() not in suffixes or _is_hidden(path):
+            continue
+        try:
+            require_utf8_name(path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if path.is_file():
+            files.append(path)
+        else:
+            problems.append(f"{path}: is no file{why_missing(str(path))}")
+    return files
 
 
 def _find_folders(entries: list[Path]) -> FoundSamples:
     samples: list[InstanceSample] = []
     problems: list[str] = []
     for entry in entries:
-        if not entry.is_dir() or entry.name.startswith("."):
+        if _is_hidden(entry):
             continue
-        images = _image_files(entry / "images", problems)
-        masks = _image_files(entry / "masks", problems)
+        if not entry.is_dir():
+            if entry.is_symlink() and not entry.exists():
+                problems.append(f"{printable(entry)}: is a link that leads nowhere")
+            continue
+        images, others = _image_files(entry / "images")
+        masks, no_masks = _image_files(entry / "masks")
+        problems += others
+        try:
+            require_utf8_name(entry)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
         if len(images) != 1:
             problems.append(f"{entry}/images holds {len(images)} images where one belongs")
         elif not (entry / "masks").is_dir():
             problems.append(f"{entry} has no folder masks")
         else:
-            samples.append(InstanceSample(entry.name, images[0], tuple(masks)))
+            sample = InstanceSample(entry.name, images[0], tuple(masks), problems=tuple(no_masks))
+            samples.append(sample)
+            continue
+        problems += no_masks
     return FoundSamples("folders", samples, problems)
 
 
-def _image_files(folder: Path, problems: list[str]) -> list[Path]:
-    """List the image files of a folder by name; others that are not hidden become problems."""
-    files = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if _is_file_of(path, IMAGE_SUFFIXES):
+def _image_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """List the image files of a folder by name, and a sentence per other entry not hidden."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    files, others = [], []
+    for path in entries:
+        if _is_hidden(path):
+            continue
+        is_file = path.is_file()
+        if is_file and path.suffix.lower() in IMAGE_SUFFIXES:
             files.append(path)
-        elif not path.name.startswith("."):
-            problems.append(f"{path}: no image file, left out")
-    return files
+        else:
+            why = "" if is_file else why_missing(os.fspath(path))
+            others.append(f"{printable(path)}: no image file{why}, left out")
+    return files, others
 
 
 def _find_pairs(images: Path, label_folder: Path) -> FoundSamples:
     labels: dict[str, Path] = {}
-    problems = []
-    for path in sorted(label_folder.iterdir()):
-        if not _is_file_of(path, LABEL_SUFFIXES):
-            continue
+    problems: list[str] = []
+    for path in _files_of(sorted(label_folder.iterdir()), LABEL_SUFFIXES, problems):
         name = _image_name(path.stem) or path.stem
         if name in labels:
             problems.append(f"{path}: {labels[name]} has the labels of {name} already")
         labels.setdefault(name, path)
     samples: list[InstanceSample] = []
-    for path in sorted(images.iterdir()):
-        if not _is_file_of(path, IMAGE_SUFFIXES):
-            continue
+    for path in _files_of(sorted(images.iterdir()), IMAGE_SUFFIXES, problems):
         name = path.stem if path.stem in labels else _image_name(path.stem) or path.stem
         if name not in labels:
             problems.append(f"{path} has no label image in {label_folder}")
@@ -148,10 +198,12 @@ def _find_pairs(images: Path, label_folder: Path) -> FoundSamples:
     return FoundSamples("pairs", samples, problems)
 
 
-def _find_suffixes(files: list[Path]) -> FoundSamples:
+def _find_suffixes(entries: list[Path]) -> FoundSamples:
+    problems: list[str] = []
+    files = _files_of(entries, LABEL_SUFFIXES, problems)
     stems = {path.stem for path in files}
     labels: dict[str, Path] = {}
-    others, problems = [], []
+    others = []
     for path in files:
         name = _image_name(path.stem)
         if name is None or name not in stems:

@@ -160,6 +160,24 @@ def _as_labels(values: npt.NDArray[Any], name: str) -> IntMap:
     return values.astype(np.int32)
 
 
+def is_one_in_pieces(labels: IntMap) -> bool:
+    """Tell whether a label image has one label alone, and that in pieces which do not touch.
+
+    A mask of black and white is read so: all its cells are one instance.
+
+    Args:
+        labels: (H, W), 0 = background.
+    """
+    # Imported here: most of this room needs no scipy.
+    from scipy import ndimage
+
+    highest = labels.max(initial=0)
+    if not highest or ((labels != 0) & (labels != highest)).any():
+        return False
+    # Pixels that meet at a corner are of one piece.
+    return int(ndimage.label(labels, structure=np.ones((3, 3)))[1]) > 1
+
+
 def merge_masks(masks: Iterable[tuple[str, BoolMap]], size: tuple[int, int]) -> MergedMasks:
     """Put masks into one map; a pixel that several claim belongs to the first of them.
 

@@ -21,12 +21,14 @@ from panoptic_common.coco.instance_folders import InstanceSample
 from panoptic_common.coco.instance_masks import (
     BoolMap,
     IntMap,
+    is_one_in_pieces,
     merge_masks,
     read_label_image,
     read_mask,
 )
 from panoptic_common.coco.segment_ids import segment_areas_and_boxes
 from panoptic_common.coco.splits import PreparedSample
+from panoptic_common.coco.user_files import error_text
 
 BACKGROUND, THING = 1, 2  # category ids
 
@@ -51,7 +53,7 @@ def prepare_sample(sample: InstanceSample, image_id: int) -> PreparedSample:
         sample: the files.
         image_id: its id in the JSON.
     """
-    result = PreparedSample(sample.name, sample.image)
+    result = PreparedSample(sample.name, sample.image, problems=list(sample.problems))
     file_name = sample.name + sample.image.suffix
     try:
         size = read_image(sample.image).shape[:2]  # decoded: damage inside shows now
@@ -64,8 +66,10 @@ def prepare_sample(sample: InstanceSample, image_id: int) -> PreparedSample:
             assert sample.labels is not None
             labels = read_label_image(sample.labels, size)
     except (OSError, ValueError) as error:
-        result.problems.append(str(error))
+        result.problems.append(error_text(error))
         return result
+    if len(sample.files) == 2 and is_one_in_pieces(labels):
+        result.one_in_pieces = sample.files[1]
     present, index = np.unique(labels, return_inverse=True)
     # Background is 1; the k-th label, whatever its number, is 1 + k.
     first = 0 if present[0] == 0 else 1
@@ -85,7 +89,7 @@ def _merge_files(sample: InstanceSample, size: tuple[int, int], result: Prepared
             try:
                 mask = read_mask(path, size)
             except (OSError, ValueError) as error:
-                result.problems.append(str(error))
+                result.problems.append(error_text(error))
                 continue
             yield str(path), mask
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.segment_ids import write_id_map
 from panoptic_common.files import write_json
 from panoptic_common.processes.scratch import scratch_folder
@@ -40,6 +41,7 @@ class PreparedSample:
         problems: one sentence per file or shape that could not be used.
         notes: one sentence per thing that was decided.
         pixels: (H, W) uint8, what is written instead of an image of more than 8 bits.
+        one_in_pieces: file of its only label, where that lies in several pieces; or None.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PreparedSample:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pixels: npt.NDArray[np.uint8] | None = None
+    one_in_pieces: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that would lead out of the folder that is written."""
@@ -97,6 +100,7 @@ class Totals:
         overlap_pixels: that several masks claimed.
         problems: a sentence each.
         notes: a sentence each.
+        in_pieces: files of an image's only label, where that lies in several pieces.
     """
 
     def __init__(self) -> None:
@@ -104,17 +108,26 @@ class Totals:
         self.images = self.instances = self.overlap_pixels = 0
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.in_pieces: list[Path] = []
 
     def add(self, sample: PreparedSample) -> None:
         """Count a sample that got in."""
         self.images += 1
         self.instances += sample.num_instances
         self.overlap_pixels += sample.overlap_pixels
+        if sample.one_in_pieces is not None:
+            self.in_pieces.append(sample.one_in_pieces)
 
     def lines(self) -> list[str]:
         """Say what was decided, what is wrong, and the counts."""
+        pieces = [
+            f"{len(self.in_pieces)} images have one label in several pieces, such as {first}: a"
+            " mask of black and white is one instance; label its pieces first, e.g. by"
+            " skimage.measure.label"
+            for first in self.in_pieces[:1]
+        ]
         return [
-            *(f"note: {note}" for note in self.notes),
+            *(f"note: {note}" for note in [*self.notes, *pieces]),
             *(f"problem: {problem}" for problem in self.problems),
             f"{self.images} images with {self.instances} instances;"
             f" {self.overlap_pixels} pixels were claimed more than once;"
@@ -132,21 +145,75 @@ def split_of(name: str, val_share: float) -> str:
     return "val" if zlib.crc32(name.encode()) / 2**32 < val_share else "train"
 
 
-def refuse_existing(out: Path, splits: Iterable[str], force: bool) -> None:
-    """Refuse to replace what is there, unless it is a split of ours and that is wanted.
+def open_output(
+    out: Path,
+    splits: Collection[str],
+    categories: Sequence[Mapping[str, Any]],
+    inputs: Iterable[Path],
+    *,
+    force: bool,
+) -> None:
+    """Make the folder of a data set, if training would take the classes and nothing gets lost.
 
     Args:
         out: folder of the data set.
         splits: that are to be written.
+        categories: of the JSON.
+        inputs: files and folders that are read.
         force: whether to make splits anew.
 
     Raises:
-        FileExistsError: naming it.
+        ValueError: naming the class that is wrong.
+        OSError: the folder cannot be made, or a split would replace something; naming it.
     """
+    build_class_table(categories, "the classes")
+    _refuse_inputs(out, splits, inputs)
+    out.mkdir(parents=True, exist_ok=True)
+    _refuse_existing(out, splits, force)
+
+
+def _refuse_inputs(out: Path, splits: Iterable[str], inputs: Iterable[Path]) -> None:
+    """Refuse to replace what is read.
+
+    Files and folders are compared by what the system numbers them by, so links and other names of
+    a folder do not hide it.
+    """
+    forms = ("{}", "panoptic_{}", "panoptic_{}.json")
+    written = [out / form.format(split) for split in splits for form in forms]
+    replaced = {_number_of(path): path for path in written}
+    replaced.pop(None, None)  # what is not there
+    seen: set[Path] = set()  # thousands of images lie in a few folders
+    for given in inputs if replaced else ():
+        linked = Path(os.path.realpath(given.parent)) / given.name
+        for path in (linked, Path(os.path.realpath(given))):
+            for place in (path, *path.parents):
+                if place in seen:
+                    break
+                seen.add(place)
+                if own := replaced.get(_number_of(place)):
+                    raise FileExistsError(
+                        f"{own} would be replaced, but {given} is read from it: choose another"
+                        " --out"
+                    )
+
+
+def _number_of(path: Path) -> tuple[int, int] | None:
+    """Return the device and the number of what a path leads to; None if that is nothing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse_existing(out: Path, splits: Iterable[str], force: bool) -> None:
+    """Refuse to replace what is there, unless it is a split of ours and that is wanted."""
     for split in splits:
-        made = (out / f"panoptic_{split}.json").is_file()
-        for path in (out / split, out / f"panoptic_{split}"):
-            if path.exists() and not (made and force):
+        json_file = out / f"panoptic_{split}.json"
+        for path in (out / split, out / f"panoptic_{split}", json_file):
+            folder = path.is_dir() and not path.is_symlink()
+            made = json_file.is_file() and (folder or path == json_file)
+            if os.path.lexists(path) and not (made and force):
                 raise FileExistsError(
                     f"{path} exists already; --force makes it anew"
                     if made

@@ -230,6 +230,8 @@ def test_classes_that_do_not_fit_are_refused(tmp_path, capsys, words, sentence):
         (["labels", "."], "name it by --things"),
         (["labelme", ".", "--val-share", "1"], "less than 1"),
         (["labelme", ".", "--split", "a/b"], "plain name"),
+        (["labelme", ".", "--split", ".."], "plain name"),
+        (["labelme", ".", "--split", ""], "plain name"),
         (["cvat", "nowhere.xml", "--images", "."], "there is no file nowhere.xml"),
     ],
 )
@@ -313,3 +315,61 @@ def test_a_data_set_without_stuff_says_so(tmp_path, capsys):
     assert prepare_dataset.main([kind, source, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "things: car, road\nstuff: none; the Unified system needs some (--stuff" in said
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_images_in_the_split_that_is_made_anew_stay(tmp_path, capsys, force):
+    """What the JSON does not list was lost, and the refusal without --force advised it."""
+    path = drawn.write_coco(tmp_path / "raw")
+    out = tmp_path / "own"
+    (tmp_path / "raw/images").rename(tmp_path / "train")
+    out.mkdir()
+    (tmp_path / "train").rename(out / "train")
+    drawn.write_image(out / "train", "not_yet_annotated.png")
+    (out / "panoptic_train.json").write_text("{}")
+    images = str(out / ".." / "own/train")
+    words = ["coco", str(path), "--images", images, "--out", str(out), *force]
+    assert prepare_dataset.main(words) == 2
+    said = capsys.readouterr().err
+    assert "is read from it: choose another --out" in said and "--force" not in said
+    names = sorted(path.name for path in (out / "train").iterdir())
+    assert names == ["not_yet_annotated.png", "one.png"]
+
+
+def test_labels_in_the_split_that_is_made_anew_stay(tmp_path, capsys):
+    """Its folder is not named, but a link of the images leads there."""
+    drawn.write_image(tmp_path / "own/train")
+    for folder in ("images", "labels"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        (tmp_path / "raw" / folder / "one.png").symlink_to(tmp_path / "own/train/one.png")
+    (tmp_path / "own/panoptic_train.json").write_text("{}")
+    words = ["labels", str(tmp_path / "raw"), "--things", "cell", "--out", str(tmp_path / "own")]
+    assert prepare_dataset.main([*words, "--force"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "own/train/one.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["background", " ", "a\tb"])
+def test_a_class_that_training_would_refuse_is_refused(tmp_path, capsys, name):
+    drawn.write_image(tmp_path / "raw")
+    drawn.write_image(tmp_path / "raw", "one_masks.png")
+    words = ["labels", str(tmp_path / "raw"), "--things", name, "--out", str(tmp_path / "out")]
+    assert prepare_dataset.main(words) == 2
+    assert "the classes: category 2: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_classes_than_training_takes_are_refused(tmp_path, capsys):
+    classes = [{"id": number, "name": f"n{number}"} for number in range(1, 301)]
+    words, out = coco_of(tmp_path, categories=classes)
+    assert prepare_dataset.main(words) == 2
+    assert "300 classes, at most 255 can be used" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_shapes_that_cannot_be_used_are_named_where_no_class_is_left(tmp_path, capsys):
+    drawn.write_labelme(tmp_path / "raw", "one", [{"label": "", "points": drawn.A}])
+    words = ["labelme", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert prepare_dataset.main(words) == 2
+    said = capsys.readouterr().err
+    assert "one.json, shape 1: is no region: its label is missing" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -148,6 +149,56 @@ def test_pairs_without_a_partner_are_named(
     assert "alone.png has no label image" in printed and "orphan.tif has no image" in printed
 
 
+def test_a_mask_that_is_a_dead_link_is_like_a_damaged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its nucleus would be taught to be background."""
+    for name in ("good", "dead"):
+        _image(tmp_path / "raw" / name / "images/i.png")
+        _masks(tmp_path / "raw" / name / "masks", _labels())
+    (tmp_path / "raw/dead/masks/00009.png").symlink_to("nowhere")
+    words = [str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert prepare_nuclei.main(words) == 1
+    printed = capsys.readouterr().out
+    assert "00009.png: no image file (a link of this name leads nowhere)" in printed
+    assert "dead/images/i.png: left out" in printed and "1 images with 3 instances" in printed
+    assert prepare_nuclei.main([*words, "--force", "--keep-incomplete"]) == 1
+    assert "2 images with 6 instances" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["pairs", "suffixes", "folders"])
+def test_masks_of_black_and_white_are_noted(
+    tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three cells in two pieces, as two touch; one cell in one piece is as it should be."""
+    for name, labels in (("a", _labels() > 0), ("b", _labels() > 0), ("c", _labels() == 5)):
+        mask = (labels * 255).astype(np.uint8)
+        image, label = {
+            "pairs": (f"images/{name}.png", f"masks/{name}.png"),
+            "suffixes": (f"{name}.png", f"{name}_masks.png"),
+            "folders": (f"{name}/images/i.png", f"{name}/masks/m.png"),
+        }[layout]
+        _image(tmp_path / "raw" / image)
+        (tmp_path / "raw" / label).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "raw" / label)
+    assert prepare_nuclei.main([str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "note: 2 images have one label in several pieces, such as " in printed
+    assert "3 images with 3 instances" in printed
+
+
+def test_names_that_are_no_utf8_leave_their_image_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _make_layout(tmp_path / "raw", "pairs")
+    for path in (tmp_path / "raw/images/cell.tif", tmp_path / "raw/masks/cell.tif"):
+        shutil.copy(path, path.with_name(os.fsdecode(b"caf\xe9.tif")))
+    assert prepare_nuclei.main([str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert r"images/caf\xe9.tif: its name is no UTF-8, rename it" in printed
+    assert "1 images with 3 instances" in printed and "2 problems" in printed
+
+
 def test_a_deep_image_is_stretched_to_8_bits(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     _make_layout(raw, "pairs")
@@ -192,6 +243,8 @@ def test_the_split_depends_on_names_alone(tmp_path: Path) -> None:
     [
         (["--val-share", "1"], "give a share"),
         (["--thing", "background"], "not background"),
+        (["--thing", " "], "nothing but spaces"),
+        (["--thing", "a\tb"], "cannot be printed"),
     ],
 )
 def test_wrong_options_are_refused(

@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from panoptic_common.coco.image_reading import ImageSizeError
-from panoptic_common.coco.instance_masks import merge_masks, read_label_image, read_mask
+from panoptic_common.coco.instance_masks import (
+    is_one_in_pieces,
+    merge_masks,
+    read_label_image,
+    read_mask,
+)
 
 SIZE = (3, 4)
 SQUARE = np.zeros(SIZE, bool)
@@ -142,3 +147,19 @@ def test_the_first_mask_keeps_a_shared_pixel() -> None:
 def test_merging_names_a_mask_of_another_size() -> None:
     with pytest.raises(ValueError, match="b has 2 x 2"):
         merge_masks([("a", SQUARE), ("b", np.ones((2, 2), bool))], SIZE)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pieces"),
+    [
+        (["5.5", "..."], True),
+        (["5..", ".5."], False),  # they meet at a corner
+        (["5..", ".55"], False),
+        (["5.7", "..."], False),  # two labels
+        (["...", "..."], False),
+        (["555", "5.5"], False),
+    ],
+)
+def test_one_label_in_pieces_is_what_a_mask_of_black_and_white_has(rows, pieces) -> None:
+    labels = np.array([[0 if letter == "." else int(letter) for letter in row] for row in rows])
+    assert is_one_in_pieces(labels.astype(np.int32)) == pieces
