@@ -15,15 +15,15 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
-import numpy as np
-from PIL import Image
-
-from panoptic_common.coco.image_reading import open_image, read_image_size
+from panoptic_common.coco.cityscapes_ids import require_instance_ids
+from panoptic_common.coco.dataset_files import why_missing
+from panoptic_common.coco.image_reading import read_image_size
+from panoptic_common.coco.user_files import require_utf8_name
 from panoptic_common.files import naming, write_json
 from panoptic_common.processes.scratch import scratch_folder
 from panoptic_tools.arguments import FAULTY, input_folder, make_parser, orderly, refuse
@@ -34,19 +34,6 @@ INSTALL_HINT = (
     "(--no-deps, because it demands the package `typing`, an old copy of a module that is part of"
     " Python and can hide it)"
 )
-
-_RULE = (
-    "The pixels of gtFine_instanceIds.png are label ids, and for things 1000 * label id + number:"
-    " make it anew by cityscapesscripts"
-)
-_ID_LIMIT, _NUMBERED = 65536, 1000
-_THINGS = np.arange(24, 34)  # label ids: person to bicycle, caravan and trailer included
-_EVALUATED = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]  # label ids
-_INSTANCES = _NUMBERED * _THINGS[:, None] + np.arange(_NUMBERED)
-_POSSIBLE = np.concatenate([np.arange(34), _INSTANCES.ravel()])
-_LAST_TRAIN_ID = 18
-# Void, and the numbered things, person (11) to bicycle (18), in train ids.
-_TRAIN_IDS = {255, *range(11 * _NUMBERED, (_LAST_TRAIN_ID + 1) * _NUMBERED)}
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -79,6 +66,19 @@ def load_converter() -> Callable[..., None]:
     return convert2panoptic
 
 
+def list_files(root: Path, ending: str) -> list[Path]:
+    """List the files <city>/<id><ending> below a folder, as the converter does: no hidden ones.
+
+    Raises:
+        ValueError: a name is no UTF-8, so no JSON could hold it.
+    """
+    found = sorted(root.glob(f"[!.]*/[!.]*{ending}"))
+    for path in found:
+        require_utf8_name(path.parent)
+        require_utf8_name(path)
+    return found
+
+
 def find_truth(folder: Path, split: str) -> list[tuple[Path, Path]]:
     """Find the images of a split and the instanceIds image of each.
 
@@ -86,88 +86,37 @@ def find_truth(folder: Path, split: str) -> list[tuple[Path, Path]]:
         (image, truth) pairs.
 
     Raises:
-        FileNotFoundError: naming the first file that is missing, and the expected tree.
+        FileNotFoundError: images have no truth, or truth no image. The sentence gives their
+            number, names the first, and shows the expected tree.
+        ValueError: a name is no UTF-8.
     """
-    images = sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+    images, truths = folder / "leftImg8bit" / split, folder / "gtFine" / split
     tree = (
-        f"expected:\n  {folder}/leftImg8bit/{split}/<city>/<id>_leftImg8bit.png\n"
-        f"  {folder}/gtFine/{split}/<city>/<id>_gtFine_instanceIds.png"
+        f"expected:\n  {images}/<city>/<id>_leftImg8bit.png\n"
+        f"  {truths}/<city>/<id>_gtFine_instanceIds.png"
     )
-    if not images:
-        raise FileNotFoundError(f"no images below {folder / 'leftImg8bit' / split}\n{tree}")
     pairs = []
-    for image in images:
+    for image in list_files(images, "_leftImg8bit.png"):
         image_id = image.name.removesuffix("_leftImg8bit.png")
-        city = folder / "gtFine" / split / image.parent.name
-        truth = city / f"{image_id}_gtFine_instanceIds.png"
-        if not truth.is_file():
-            raise FileNotFoundError(f"{image} has no truth: {truth} is missing\n{tree}")
+        truth = truths / image.parent.name / f"{image_id}_gtFine_instanceIds.png"
         pairs.append((image, truth))
+    if not pairs:
+        raise FileNotFoundError(f"no images below {images}\n{tree}")
+    if without := [(image, truth) for image, truth in pairs if not truth.is_file()]:
+        image, truth = without[0]
+        raise FileNotFoundError(
+            f"{len(without)} of {len(pairs)} images have no truth, the first is {image}: {truth}"
+            f" is missing{why_missing(str(truth))}\n{tree}"
+        )
+    # The converter would take these, and nobody had looked at their ids.
+    known = {truth for image, truth in pairs if image.is_file()}
+    found = list_files(truths, "_instanceIds.png")
+    if left := [truth for truth in found if truth not in known]:
+        raise FileNotFoundError(
+            f"{len(left)} of {len(found)} instanceIds images have no image, the first is {left[0]}:"
+            f" unpack all of leftImg8bit, or move them out of {truths}\n{tree}"
+        )
     return pairs
-
-
-# -------------------------------------------------------------------------------- kinds of ids
-
-
-def require_instance_ids(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Refuse truth that is no instanceIds image, or holds ids of another kind.
-
-    The converter takes whatever there is: train ids would become void, and things without numbers
-    crowds, of which nothing can be learnt.
-
-    Args:
-        pairs: of `find_truth`.
-
-    Raises:
-        ValueError: naming the file, and the kind of ids that it seems to hold.
-    """
-    pixels = np.zeros(_ID_LIMIT, np.int64)
-    for image, truth in pairs:
-        counts = count_ids(truth, read_image_size(image))
-        ids = np.flatnonzero(counts)
-        wrong = ids[~np.isin(ids, _POSSIBLE)]
-        if wrong.size:
-            hint = "; train ids, it seems" if set(wrong.tolist()) & _TRAIN_IDS else ""
-            raise ValueError(f"{truth}: the id {wrong[0]} is none of Cityscapes'{hint}. {_RULE}")
-        pixels += counts
-    present = np.flatnonzero(pixels)
-    first = pairs[0][1]
-    if present.max() <= _LAST_TRAIN_ID and 2 * pixels[_EVALUATED].sum() < pixels.sum():
-        raise ValueError(
-            f"{first}: these are train ids, it seems, as no file of the split has an id above"
-            f" {_LAST_TRAIN_ID}. {_RULE}"
-        )
-    if np.isin(present, _THINGS).any() and present.max() < _NUMBERED:
-        raise ValueError(
-            f"{first}: no thing has a number, in the whole split: this is a labelIds image. {_RULE}"
-        )
-
-
-def count_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Count the pixels of each id of an instanceIds image.
-
-    Args:
-        path: of the image.
-        size: (height, width) that it must have.
-
-    Returns:
-        (65536,) int64.
-
-    Raises:
-        ValueError: it is damaged, of another size, or no 16-bit grey image.
-    """
-
-    def count(image: Image.Image) -> np.ndarray | str:
-        if image.mode != "I" and not image.mode.startswith("I;16"):
-            return image.mode
-        ids = np.asarray(image).astype(np.int64).clip(0, _ID_LIMIT - 1)
-        return np.bincount(ids.ravel(), minlength=_ID_LIMIT)
-
-    counts = open_image(path, count, size)
-    if isinstance(counts, str):
-        bits = "8 bits of grey" if counts in ("L", "P", "1") else f"colours ({counts})"
-        raise ValueError(f"{path}: an instanceIds image has 16 bits of grey, not {bits}. {_RULE}")
-    return counts
 
 
 def prepare_split(folder: Path, split: str, convert: Callable[..., None], force: bool) -> None:
@@ -217,7 +166,7 @@ def list_test_images(folder: Path, force: bool) -> None:
         return
     root = folder / "leftImg8bit" / "test"
     images: list[dict[str, object]] = []
-    for path in sorted(root.glob("*/*_leftImg8bit.png")):
+    for path in list_files(root, "_leftImg8bit.png"):
         height, width = read_image_size(path)
         image_id, name = path.name.removesuffix("_leftImg8bit.png"), path.relative_to(root)
         size = {"height": height, "width": width}

@@ -79,6 +79,39 @@ def test_preparing_names_the_first_missing_truth(tmp_path: Path) -> None:
         prepare_cityscapes.find_truth(tree, "train")
 
 
+@pytest.mark.parametrize("how", ["gone", "dead link", "whole city"])
+def test_truth_without_image_is_named_before_the_work(tmp_path, capsys, monkeypatch, how) -> None:
+    """The converter would take it, whatever ids it has, and the check would refuse the result."""
+    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
+    images = sorted((tree / "leftImg8bit" / "val").glob("*/*.png"))
+    truths = sorted((tree / "gtFine" / "val").glob("*/*_instanceIds.png"))
+    gone = images[2:] if how == "whole city" else images[2:3]
+    for image in gone:
+        image.unlink()
+    if how == "dead link":
+        gone[0].symlink_to("nowhere")
+    (truths[0].parent / f"._{truths[0].name}").write_bytes(b"a Mac's shadow file")
+    monkeypatch.setattr(prepare_cityscapes, "load_converter", lambda: pytest.fail)
+    assert prepare_cityscapes.main([str(tree), "--splits", "val"]) == 1
+    said = capsys.readouterr().err
+    first = f"{len(gone)} of 4 instanceIds images have no image, the first is {truths[2]}"
+    assert first in said and "unpack all of leftImg8bit" in said
+    assert sorted(path.name for path in (tree / "gtFine").iterdir()) == ["val"]
+
+
+def test_names_that_are_no_utf8_are_named(tmp_path, capsys, monkeypatch) -> None:
+    """The JSON would hold a name that no program reads."""
+    tree = make_cityscapes(tmp_path, splits=("val",), panoptic=False)
+    for path in sorted(tree.glob("*/val/lindau/lindau_000000*")):
+        path.rename(path.with_name(path.name.replace("lindau", os.fsdecode(b"lind\xe4u"))))
+    monkeypatch.setattr(prepare_cityscapes, "load_converter", lambda: pytest.fail)
+    assert prepare_cityscapes.main([str(tree), "--splits", "val"]) == 1
+    assert r"lind\xe4u_000000_000019_leftImg8bit.png: its name is no" in capsys.readouterr().err
+    (tree / "leftImg8bit" / "val").rename(tree / "leftImg8bit" / "test")
+    assert prepare_cityscapes.main([str(tree), "--splits", "test"]) == 1
+    assert r"lind\xe4u_000000_000019_leftImg8bit.png: its name is no" in capsys.readouterr().err
+
+
 def _to_train_ids(ids: np.ndarray) -> np.ndarray:
     """Road 7 is 0, building 11 is 2, sky 23 is 10, person 24 is 11, car 26 is 13, the rest 255."""
     table = {7: 0, 11: 2, 23: 10, 24: 11, 26: 13}
