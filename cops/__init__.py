@@ -18,6 +18,7 @@ _HOME = {
     "build_finish_function": "cops.calibrate",
     "build_target_function": "cops.targets",
     "build_test_target_function": "cops.modeling.inference",
+    "check_config": "cops.config",
     "COPS": "cops.modeling.meta_arch",
 }
 

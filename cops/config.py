@@ -10,7 +10,20 @@ import panoptic_common.compat
 
 from detectron2.config import CfgNode as CN
 
+from cops.solver.methods import METHODS
 from panoptic_common.config import add_panoptic_config
+from panoptic_common.config.common_values import RESNET_RULES
+from panoptic_common.config.value_rules import (
+    Rule,
+    ascending,
+    below,
+    distinct,
+    number,
+    one_of,
+    require_values,
+    several,
+    whole,
+)
 
 # Keys of earlier versions that nothing turned. The configs inside old checkpoints hold them:
 # merging such a config warns and leaves them out. Their defaults are now the only way. Class costs
@@ -171,3 +184,115 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.EDGE_OFFSET = 0.0
     # Replaces the class costs by the truth (Table 9); needs the truth at test time.
     node.INFERENCE.SEMANTIC_ORACLE = False
+
+
+# ---- what the values may be ---------------------------------------------------------------------
+
+_WIDTHS = "give whole numbers of 1 or more"
+_TOP_K = number(above=0, most=1)
+_HEAD_RULES: dict[str, Rule] = {
+    "PROJECT_CHANNELS": several(whole(1), _WIDTHS),
+    "DECODER_CHANNELS": whole(1),
+    "ASPP_CHANNELS": whole(1),
+    "ASPP_DILATIONS": several(whole(1), "give three whole numbers of 1 or more", count=3),
+    "ASPP_DROPOUT": number(0, under=1),
+    "ASPP_POOL_SIZE": several(
+        whole(0), "give height and width in pixels, or (0, 0) for the whole image", count=2
+    ),
+    "HEAD_CHANNELS": whole(1),
+    "NORM": one_of("", "BN", "SyncBN", "FrozenBN", "GN"),
+}
+_RULES: dict[str, Rule] = {
+    "STRIDE": one_of(4, 2),
+    "SIZE_DIVISIBILITY": whole(0, note="0 for what the backbone needs alone"),
+    "DISTANCES": several(
+        whole(1), "give whole numbers of 1 or more, each of them once", order=distinct
+    ),
+    **below("SEMANTIC", _HEAD_RULES),
+    **below("AFFINITY", _HEAD_RULES),
+    "PRETRAIN.SEMANTIC_TOP_K": _TOP_K,
+    "PRETRAIN.AFFINITY_TOP_K": _TOP_K,
+    "PRETRAIN.AFFINITY_FACTOR": number(0),
+    "PRETRAIN.THING_WEIGHT": number(0),
+    "PRETRAIN.SMALL_WEIGHT": number(0),
+    "PRETRAIN.TOUCHING_WEIGHT": number(0),
+    "PRETRAIN.SMALL_AREA": whole(0),
+    "TRAINING": one_of("pretrain", "surrogate", "separate"),
+    "MIX": number(0, note="0 for none"),
+    "RAMP": several(
+        number(0, 1),
+        "give two ascending shares of the training, such as (0.7, 0.8), or () for none",
+        count=2,
+        may_be_empty=True,
+        order=ascending,
+    ),
+    "SOLVER.METHOD": one_of(*METHODS),
+    "SOLVER.THREADS": whole(0, note="0 for one per core"),
+    "BACKWARD.SAMPLES": whole(1),
+    "BACKWARD.LAMBDA_RANGE": several(
+        number(above=0), "give two ascending numbers above 0", count=2, order=ascending
+    ),
+    "BACKWARD.ZERO": one_of("forward", "solved"),
+    "LOSS.WEIGHT": number(0),
+    "LOSS.FORM": one_of("authors", "literal", "expected"),
+    "LOSS.MATCH_POWER": number(above=0),
+    "LOSS.LINEAR_SHARE": number(0, 1),
+    "LOSS.EPSILON": number(0),
+    "LOSS.AREA_SLOPE": number(above=0),
+    "LOSS.AREA_UNIT": one_of("pixel", "authors", "cell"),
+    "LOSS.LEAST_CELLS": whole(0),
+    "LOSS.COST_DROPOUT": number(0, under=1),
+    "CALIBRATION.IMAGES": whole(0, note="0 for no calibration"),
+    "CALIBRATION.MAX_PIXELS": whole(1),
+    "INFERENCE.STRIDE": one_of(4, 2, 1),
+    "INFERENCE.THING_AREA_LIMIT": whole(0),
+    "INFERENCE.STUFF_AREA_LIMIT": whole(0),
+    "INFERENCE.EDGE_OFFSET": number(),
+}
+RULES: dict[str, Rule] = {
+    **RESNET_RULES,
+    "MODEL.RESNETS.STEM_TYPE": one_of("basic", "deeplab"),
+    "MODEL.RESNETS.OUT_FEATURES": several(
+        one_of("res1", "res2", "res3", "res4", "res5"),
+        "name some of res1 to res5, each of them once",
+        order=distinct,
+    ),
+    **below("MODEL.COPS", _RULES),
+}
+
+
+def check_config(cfg: CN) -> None:
+    """Raise ValueError, naming a key, for values that cannot be, alone or beside others."""
+    require_values(cfg, RULES)
+    node = cfg.MODEL.COPS
+    levels, loss_stride = cfg.MODEL.RESNETS.OUT_FEATURES, node.PRETRAIN.LOSS_STRIDE
+    stride, solved = node.STRIDE, node.INFERENCE.STRIDE
+    through_solver = node.TRAINING != "pretrain"
+    wrong = {
+        f"PRETRAIN.LOSS_STRIDE is {loss_stride}: use 1, or {stride} as MODEL.COPS.STRIDE": (
+            loss_stride not in (1, stride)
+        ),
+        f"INFERENCE.STRIDE is {solved}: it must divide MODEL.COPS.STRIDE, {stride}": (
+            stride % solved != 0
+        ),
+        f"DISTANCES is {node.DISTANCES}: add 1, without which no finer grid can be solved, or set "
+        f"MODEL.COPS.INFERENCE.STRIDE to {stride}": solved < stride and 1 not in node.DISTANCES,
+        f"MIX is {node.MIX}, but nothing is trained through the solver: use 0, or another "
+        "MODEL.COPS.TRAINING": bool(node.MIX) and not through_solver,
+        "RAMP needs MODEL.COPS.MIX: set it to the pre-training losses' weight": (
+            bool(node.RAMP) and not node.MIX
+        ),
+        "BACKWARD.WARM_START needs 'multilevel' as MODEL.COPS.SOLVER.METHOD": (
+            through_solver and node.BACKWARD.WARM_START and node.SOLVER.METHOD != "multilevel"
+        ),
+        **{
+            f"{branch}.PROJECT_CHANNELS is {node[branch].PROJECT_CHANNELS}: give one number for "
+            f"each of MODEL.RESNETS.OUT_FEATURES {levels} but the last": (
+                len(node[branch].PROJECT_CHANNELS) != len(levels) - 1
+            )
+            for branch in ("SEMANTIC", "AFFINITY")
+        },
+    }
+    for sentence, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(f"MODEL.COPS.{sentence}")

@@ -46,6 +46,7 @@ from panoptic_common.config import load_config
 from panoptic_common.data.catalog import class_table
 from panoptic_common.engine.endings import ending, refusing
 from panoptic_common.engine.log_sharing import set_up_log
+from panoptic_common.engine.result_names import require_best_metric, require_expected_results
 from panoptic_common.engine.run_folder import hold_folder
 from panoptic_common.engine.same_settings import require_same
 from panoptic_common.engine.scaling import (
@@ -54,6 +55,7 @@ from panoptic_common.engine.scaling import (
     scaling_sentence,
     use_cpu_without_cuda,
 )
+from panoptic_common.engine.trainer import PanopticTrainer
 from panoptic_common.external.modules import import_modules
 from panoptic_common.systems import OTHERS, SYSTEMS
 from panoptic_tools.arguments import (
@@ -196,6 +198,8 @@ def check(args: argparse.Namespace) -> CfgNode:
         require_trainable(scaled, workers)
         if leads(args.machine_rank) and (sentence := scaling_sentence(cfg, scaled)):
             print(f"train_net.py: {sentence}", file=sys.stderr)
+        require_best_metric(cfg, Trainer, PanopticTrainer)
+    require_expected_results(cfg, Trainer, PanopticTrainer)
     return cfg
 
 

@@ -10,6 +10,17 @@ import panoptic_common.compat
 from detectron2.config import CfgNode as CN
 
 from panoptic_common.config import add_panoptic_config
+from panoptic_common.config.common_values import RESNET_RULES
+from panoptic_common.config.value_rules import (
+    Rule,
+    below,
+    distinct,
+    number,
+    one_of,
+    require_values,
+    several,
+    whole,
+)
 
 REMOVED_KEYS = (
     "SQUEEZE_REDUCTION",
@@ -142,7 +153,91 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.HEURISTIC_SCORE_THRESH = 0.5
 
 
+# ---- what the values may be ---------------------------------------------------------------------
+
+_SHARE = number(0, 1)
+_LEVELS = ("p2", "p3", "p4", "p5", "p6")
+_STAGES = ("res2", "res3", "res4", "res5")
+_RULES: dict[str, Rule] = {
+    "DECODER.IN_FEATURES": several(
+        one_of(*_LEVELS), f"name some of {_LEVELS}, each of them once", order=distinct
+    ),
+    "DECODER.NUM_CONVS": whole(1),
+    "DECODER.HIDDEN_CHANNELS": whole(1),
+    "DECODER.CHANNELS": whole(1),
+    "DECODER.NORM": one_of("GN", ""),
+    "SEMANTIC.DECODER": one_of("shared", "per_level"),
+    "SEMANTIC.DECODER_CHANNELS": whole(1),
+    "SEMANTIC.PREDICTOR_INIT": one_of("small", "msra"),
+    "SEMANTIC.LOSS": one_of("cross_entropy", "lovasz_softmax"),
+    "SEMANTIC.LOSS_WEIGHT": number(0),
+    "SEMANTIC.LOSS_STRIDE": one_of(4, 1),
+    "LOSS_PIXELS": one_of("centre", "random"),
+    "DETECTION.MASK_PROBABILITY": one_of("sigmoid", "hinge"),
+    "DETECTION.LOSS_WEIGHT": number(0),
+    "DETECTION.TRAIN_SCORE_THRESH": _SHARE,
+    "DETECTION.TRAIN_TOPK": whole(1),
+    "DETECTION.TRAIN_PROPOSALS": whole(0, note="0 for all"),
+    "POTENTIAL.VARIANT": one_of("A", "B", "C"),
+    "AFFINITY.CHANNELS": whole(1),
+    "AFFINITY.ACTIVATION": one_of("linear", "relu", "sigmoid", "softmax"),
+    "AFFINITY.COORDINATE_FREQUENCIES": whole(0, note="0 for none"),
+    "PANOPTIC.LOSS_WEIGHT": number(0),
+    "PANOPTIC.IMAGES": whole(0, note="0 for all"),
+    "PANOPTIC.MATCHER": one_of("hungarian", "greedy"),
+    "PANOPTIC.MATCH_IOU": _SHARE,
+    "PANOPTIC.FORM": one_of("softmax", "normalised"),
+    "PANOPTIC.LOGIT_SCALE": number(above=0),
+    "INFERENCE.METHOD": one_of("argmax", "heuristic"),
+    "INFERENCE.SCORE_THRESH": _SHARE,
+    "INFERENCE.COVERED_THRESH": number(0, 1, note="1 for no limit"),
+    "INFERENCE.MISSED_THINGS": one_of("stuff", "void"),
+    "INFERENCE.RESOLUTION": one_of("output", "stride4"),
+    "INFERENCE.STUFF_AREA_LIMIT": whole(0, note="0 to keep all"),
+    "INFERENCE.HEURISTIC_SCORE_THRESH": _SHARE,
+}
+RULES: dict[str, Rule] = {
+    **RESNET_RULES,
+    "MODEL.RESNETS.OUT_FEATURES": several(
+        one_of("stem", *_STAGES), f"name some of {_STAGES}, each of them once", order=distinct
+    ),
+    "MODEL.FPN.IN_FEATURES": several(
+        one_of(*_STAGES), f"name some of {_STAGES}, each of them once", order=distinct
+    ),
+    "MODEL.FPN.OUT_CHANNELS": whole(1),
+    "MODEL.FPN.FUSE_TYPE": one_of("sum", "avg"),
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": whole(1),
+    "MODEL.RPN.POSITIVE_FRACTION": _SHARE,
+    "MODEL.RPN.LOSS_WEIGHT": number(0),
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": whole(1),
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": _SHARE,
+    **below("MODEL.UNIFIED", _RULES),
+}
+
+
+def _require_levels(cfg: CN) -> None:
+    """Raise ValueError for a key that names maps which the backbone does not give."""
+    model = cfg.MODEL
+    stages = list(model.RESNETS.OUT_FEATURES)
+    levels = [f"p{stage[-1]}" for stage in model.FPN.IN_FEATURES] + ["p6"]
+    for key, names, known in (
+        ("MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, stages),
+        ("MODEL.RPN.IN_FEATURES", model.RPN.IN_FEATURES, levels),
+        ("MODEL.ROI_HEADS.IN_FEATURES", model.ROI_HEADS.IN_FEATURES, levels),
+        ("MODEL.UNIFIED.DECODER.IN_FEATURES", model.UNIFIED.DECODER.IN_FEATURES, levels),
+    ):
+        if not names or not all(name in known for name in names):
+            raise ValueError(f"{key} is {names}: name some of {known}")
+
+
 def check_config(cfg: CN) -> None:
+    """Raise ValueError for values that cannot be, or unless a config has things and stuff."""
+    require_values(cfg, RULES)
+    _require_levels(cfg)
+    check_classes(cfg)
+
+
+def check_classes(cfg: CN) -> None:
     """Raise ValueError unless a complete config has things and stuff."""
     is_thing = cfg.MODEL.PANOPTIC.IS_THING
     if all(is_thing) or not any(is_thing):

@@ -73,8 +73,8 @@ def as_values(cfg: CN, words: Sequence[str]) -> list[Any]:
     """Return options with their values decoded, whole numbers as floats where a config has those.
 
     Raises:
-        ValueError: a lone name where a config has a tuple (its comma is forgotten), or a number too
-            large for a float.
+        ValueError: a lone name where a config has a tuple (its comma is forgotten), None, or a
+            number too large for a float.
     """
     values: list[Any] = []
     for key, value in zip(words[::2], words[1::2], strict=True):
@@ -84,6 +84,8 @@ def as_values(cfg: CN, words: Sequence[str]) -> list[Any]:
         decoded = CN._decode_cfg_value(value)
         if isinstance(node, tuple | list) and isinstance(decoded, str | int | float):
             raise ValueError(f'{key} is a list, write "({decoded!r},)" instead of {value}')
+        if decoded is None and node is not None:  # yacs would take it for any kind
+            raise ValueError(f"{key} has no value: give it one, or leave it out")
         converted = _as_kind_of(node, decoded, key)
         values += [key, value if converted is decoded else converted]
     return values

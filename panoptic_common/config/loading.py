@@ -23,6 +23,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from panoptic_common.config.classes import common_class_table, fill_classes
+from panoptic_common.config.common_values import check_common_values
 from panoptic_common.config.files import find_config, read_yaml
 from panoptic_common.config.keys import add_panoptic_config
 from panoptic_common.data.catalog import (
@@ -163,6 +164,7 @@ def read_config(
         cfg.merge_from_list(as_values(cfg, words))
         source = "the config"  # with its options
         _require_numbers(cfg)
+        check_common_values(cfg)
         _require_numbering(cfg, systems)
         if cfg.TEST.AUG.ENABLED:
             raise ValueError(

@@ -68,8 +68,8 @@ def require_trainable(cfg: CfgNode, num_workers: int) -> None:
             f"TEST.EARLY_STOP is {test.EARLY_STOP}: give a number of evaluations, TEST.BEST_METRIC "
             'such as "panoptic_seg/PQ", and TEST.EVAL_PERIOD in iterations'
         )
-    require_ranges(cfg)
     require_schedule(cfg)
+    require_ranges(cfg)
     batch = solver.IMS_PER_BATCH
     if batch < 1:
         raise ValueError(f"SOLVER.IMS_PER_BATCH is {batch}: give a positive number of images")

@@ -54,6 +54,7 @@ from panoptic_common.engine.loaders import test_loader, train_loader
 from panoptic_common.engine.metrics_writer import MetricsWriter, WriteEvaluations
 from panoptic_common.engine.optimizer import build_optimizer, build_poly_scheduler
 from panoptic_common.engine.prediction_images import PredictionImages
+from panoptic_common.engine.result_names import require_best_metric, require_expected_results
 from panoptic_common.engine.resuming import (
     Hyperparameters,
     config_differences,
@@ -98,6 +99,8 @@ class PanopticTrainer(DefaultTrainer):
         self.asked = cfg if asked is None else asked
         cfg = scale_to_workers(cfg, comm.get_world_size())
         require_trainable(cfg, comm.get_world_size())
+        require_best_metric(cfg, type(self), PanopticTrainer)
+        require_expected_results(cfg, type(self), PanopticTrainer)
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER

@@ -11,7 +11,11 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from panoptic_common.data.catalog import has_truth
 from panoptic_common.data.instance_truth import load_instances
-from panoptic_common.evaluation.cityscapes import cityscapes_evaluators
+from panoptic_common.evaluation.cityscapes import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemanticEvaluator,
+    cityscapes_evaluators,
+)
 from panoptic_common.evaluation.images import ImageWriter
 from panoptic_common.evaluation.instances import InstanceEvaluator
 from panoptic_common.evaluation.optional import OptionalEvaluator
@@ -81,6 +85,17 @@ def build_evaluator(
     if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
         evaluators += cityscapes_evaluators(truth)
     return DatasetEvaluators([*evaluators, *_image_writers(cfg, truth)])
+
+
+def result_tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """List the tasks that results of `build_evaluator` may have; a model may give fewer."""
+    if not has_truth(dataset_name):
+        return []
+    tasks = ["panoptic_seg", *(f"panoptic_seg_{name}" for name in cfg.TEST.PANOPTIC_VARIANTS)]
+    tasks += ["sem_seg", "bbox", "segm"]
+    if MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_panoptic":
+        tasks += [CityscapesInstanceEvaluator.name, CityscapesSemanticEvaluator.name]
+    return tasks
 
 
 def _image_writers(cfg: CfgNode, truth: PanopticTruth) -> list[DatasetEvaluator]:

@@ -16,7 +16,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import nn
 
-from unified_panoptic.config import check_config
+from unified_panoptic.config import check_classes
 from unified_panoptic.matching import (
     FORMS,
     IGNORE,
@@ -207,4 +207,4 @@ def _check_class_table(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES and MODEL.ROI_HEADS.NUM_CLASSES are {expected}: "
             "leave all three open and load the config by load_config"
         )
-    check_config(cfg)
+    check_classes(cfg)

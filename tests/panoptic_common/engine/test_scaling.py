@@ -66,10 +66,13 @@ def test_cpu_is_used_without_a_gpu(tiny_root, monkeypatch):
         (("OUTPUT_DIR", ""), "OUTPUT_DIR is '': name a folder"),
         (("OUTPUT_DIR", "a\0b"), "OUTPUT_DIR is 'a.x00b': name a folder"),
         (("SEED", 2**70), "SEED is 1180591620717411303424: give a number below"),
-        (("DATALOADER.NUM_WORKERS", -1), "NUM_WORKERS is -1: give 0 or more"),
+        (("DATALOADER.NUM_WORKERS", -1), "NUM_WORKERS is -1: give a whole number of 0 or more"),
         (("INPUT.MIN_SIZE_TRAIN", ()), r"MIN_SIZE_TRAIN is \(\): give the sizes"),
-        (("INPUT.MAX_SIZE_TRAIN", -5), "MAX_SIZE_TRAIN is -5: give a number of pixels"),
-        (("MODEL.PIXEL_STD", [0.0, 1.0, 1.0]), "PIXEL_STD is .*none of them 0"),
+        (
+            ("INPUT.MAX_SIZE_TRAIN", -5),
+            "MAX_SIZE_TRAIN is -5: give a whole number of 1 or more, in pixels",
+        ),
+        (("MODEL.PIXEL_STD", [0.0, 1.0, 1.0]), "PIXEL_STD is .*three, each above 0"),
         (("MODEL.PIXEL_MEAN", [1.0]), "PIXEL_MEAN is .*three"),
         (("SOLVER.IMS_PER_BATCH", 3), "is 3, which 2 processes cannot share equally"),
         # 4 images for 2 processes are 2 each, which are no 4 parts.
