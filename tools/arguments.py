@@ -151,15 +151,6 @@ def output_folder(text: str) -> Path:
     return path
 
 
-def pixel(text: str) -> tuple[float, float]:
-    """Take the place X,Y of a pixel."""
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y, such as 250,120") from None
-    return x, y
-
-
 def duration(text: str) -> float:
     """Take a time such as 90s, 30m, 1.5h or 2d; returns seconds."""
     try:
@@ -186,7 +177,7 @@ def require_at_least(parser: Parser, parsed: argparse.Namespace, least: int, *na
     for name in names:
         value = getattr(parsed, name)
         numbers = value if isinstance(value, (list, tuple)) else [value]
-        if any(number is not None and number < least for number in numbers):
+        if any(number is not None and not number >= least for number in numbers):
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
 
 

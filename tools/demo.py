@@ -47,12 +47,12 @@ from panoptic_tools.arguments import (
     make_parser,
     orderly,
     output_folder,
-    pixel,
     refuse,
     require_at_least,
     require_pairs,
 )
 from panoptic_tools.demo_run import Demo
+from panoptic_tools.value_types import camera, finite, pixel
 from panoptic_tools.weights_options import add_weights_options, require_weights
 
 
@@ -62,7 +62,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="*", help="images, videos, folders, patterns such as 'frames/*.png'")
     add_weights_options(parser)
-    add("--webcam", type=int, metavar="NUMBER", help="camera to use, usually 0")
+    add("--webcam", type=camera, metavar="NUMBER", help="camera to use, usually 0")
     text = "folder for the results (default: show them in a window)"
     add("--output", type=output_folder, help=text)
     text = "comma-separated: image, panoptic, semantic, boxes, contact_sheet, and those of the "
@@ -70,7 +70,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--panels", default="", help=text)
     add("--affinity", type=pixel, metavar="X,Y", help="pixel whose instance affinity to paint")
     text = "least score of a detection, 0 to 1 (default: that of the config in the panoptic map, "
-    add("--score-threshold", type=float, help=f"{text}{LEAST_SCORE} for boxes)")
+    add("--score-threshold", type=finite, help=f"{text}{LEAST_SCORE} for boxes)")
     add("--json", action="store_true", help="write the results in COCO's panoptic format too")
     text = "reduce larger images to this side, which bounds the memory; 0: never (default 2048)"
     add("--max-side", type=int, default=2048, metavar="PIXELS", help=text)
@@ -91,7 +91,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("name images or videos, or a camera by --webcam")
     if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
         parser.error("--score-threshold lies between 0 and 1")
-    require_at_least(parser, options, 0, "max_side", "webcam")
+    require_at_least(parser, options, 0, "max_side")
     require_pairs(parser, options.opts)
     if not options.output and (options.json or CONTACT_SHEET in options.panels):
         parser.error("--json and the panel contact_sheet need a folder: --output")

@@ -37,6 +37,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
 )
+from panoptic_tools.value_types import finite
 from panoptic_tools.worker_pool import map_tasks
 
 
@@ -61,7 +62,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--predictions-png", type=input_folder, metavar="DIR")
     parser.add_argument(
         "--boundary-ratio",
-        type=float,
+        type=finite,
         metavar="R",
         help="also compute boundary PQ, with a band of R times the diagonal (usual: 0.02)",
     )

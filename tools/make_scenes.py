@@ -39,6 +39,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
 )
+from panoptic_tools.value_types import finite, plain_name
 
 _SHEET_LIMIT = 24  # scenes on a contact sheet
 
@@ -82,12 +83,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     default = SceneConfig()
     parser.add_argument("--output", type=output_folder, help="folder of the data set")
-    parser.add_argument("--split", default="train", help="name of the split")
+    parser.add_argument("--split", type=plain_name, default="train", help="name of the split")
     parser.add_argument("--number", type=int, default=12, help="how many scenes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
     parser.add_argument("--height", type=int, default=default.height, help="pixels")
     parser.add_argument("--width", type=int, default=default.width, help="pixels")
-    parser.add_argument("--difficulty", type=float, default=default.difficulty, help="0 to 1")
+    parser.add_argument("--difficulty", type=finite, default=default.difficulty, help="0 to 1")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--contact-sheet", type=output_file, metavar="FILE", help="image to write")
     parsed = parser.parse_args(arguments)

@@ -42,6 +42,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_pairs,
 )
+from panoptic_tools.value_types import number_from, plain_name
 
 LIMIT = 8.0  # MB
 
@@ -51,15 +52,20 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("checkpoint", type=input_file, help="of this project")
-    add("--name", required=True, help="of the model, and of the files that are written")
+    add(
+        "--name",
+        type=plain_name,
+        required=True,
+        help="of the model, and of the files that are written",
+    )
     add("--out", type=output_folder, required=True, help="folder to write to")
     text = "how weights are stored: half is float16, bytes int8 with a factor per channel"
     add("--storage", choices=STORAGES, default="half", help=f"{text} (default: half)")
     text = "images on which the packed model must agree with the checkpoint"
     add("--images", type=input_file, nargs="+", required=True, help=text)
     text = "greatest share of an image's pixels that may lie in other segments (default: 0.005)"
-    add("--tolerance", type=float, default=0.005, metavar="SHARE", help=text)
-    add("--max-size", type=float, default=LIMIT, metavar="MB", help="limit (default: 8)")
+    add("--tolerance", type=number_from(0), default=0.005, metavar="SHARE", help=text)
+    add("--max-size", type=number_from(0), default=LIMIT, metavar="MB", help="limit (default: 8)")
     parts = ", ".join(part.name for part in fields(CardParts) if part.name != "model_name")
     text = f"what the model card says: KEY=TEXT, with the keys {parts}"
     add("--card", nargs="+", default=[], metavar="KEY=TEXT", help=text)

@@ -64,6 +64,7 @@ from panoptic_tools.arguments import (
     output_folder,
     refuse,
 )
+from panoptic_tools.value_types import finite
 
 KINDS = ("coco", "labelme", "cvat", "labels")
 
@@ -88,7 +89,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ignore", nargs="+", default=[], help="classes that become void")
     parser.add_argument(
         "--val-share",
-        type=float,
+        type=finite,
         default=0.0,
         metavar="SHARE",
         help="share of the images, chosen by a hash of their names, that become val (default: 0)",

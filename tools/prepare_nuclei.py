@@ -39,6 +39,7 @@ from panoptic_common.coco.splits import (
     write_split,
 )
 from panoptic_tools.arguments import input_folder, make_parser, orderly, output_folder, refuse
+from panoptic_tools.value_types import finite
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,7 +49,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=output_folder, required=True, help="folder to write to")
     parser.add_argument(
         "--val-share",
-        type=float,
+        type=finite,
         default=0.0,
         metavar="SHARE",
         help="share of the images, chosen by a hash of their names, that become val (default: 0)",

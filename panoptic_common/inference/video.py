@@ -51,6 +51,8 @@ class VideoReader:
         self.source = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         if not self.is_camera and not os.path.isfile(self.source):
             raise MediaError(f"{self.source}: there is no such file")
+        if isinstance(source, int) and not 0 <= source < 2**31:  # OpenCV's own error is no sentence
+            raise MediaError(f"{self.source}: there is none of that number, the first one is 0")
         self._capture = cv2.VideoCapture(source if self.is_camera else self.source)
         if not self._capture.isOpened():
             raise MediaError(f"{self.source}: cannot be opened as a video")

@@ -108,6 +108,12 @@ def test_a_model_that_changes_its_results_is_not_written(
         (["--card", "licence"], "'licence' is not KEY=TEXT"),
         (["--opts", "DATASETS.TRAIN"], "pairs of key and value"),
         (["--storage", "int4"], "invalid choice: 'int4'"),
+        (["--tolerance", "nan"], "'nan' is not a number"),
+        (["--max-size", "inf"], "'inf' is not a number"),
+        (["--max-size", "-1"], "-1 is too small: give 0 or more"),
+        (["--name", ""], "'' is no plain name"),
+        (["--name", "a/b"], "'a/b' is no plain name"),
+        (["--name", "../escaped"], "'../escaped' is no plain name"),
     ],
 )
 def test_words_that_cannot_be_used(made, tmp_path: Path, capsys, more, sentence) -> None:

@@ -59,6 +59,7 @@ from panoptic_tools.studies.library.unified_sections import (
     section_growth,
     section_training,
 )
+from panoptic_tools.value_types import finite
 
 SECTIONS: dict[str, Callable[[Bench], Table]] = {
     "counts": section_counts,
@@ -88,7 +89,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--clock", choices=CLOCKS, default="wall", help=busy)
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     limit = "largest explicit pairwise matrix, in GiB; the grid shrinks until it fits (default: 1)"
-    add("--pairwise-gib", type=float, default=1.0, metavar="GIB", help=limit)
+    add("--pairwise-gib", type=finite, default=1.0, metavar="GIB", help=limit)
     add("--json", type=output_file, metavar="FILE", help="also write all numbers to FILE")
     add("opts", nargs="*", metavar="KEY VALUE", help="config options, after all else")
     options = parser.parse_intermixed_args(arguments)

@@ -41,6 +41,7 @@ from panoptic_tools.studies.library.planted_training import (
     training_step,
 )
 from panoptic_tools.studies.library.tables import markdown_table
+from panoptic_tools.value_types import finite
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--batch", type=int, default=4, help="images per step (default 4)")
     add("--size", type=int, nargs=2, default=[512, 1024], metavar=("H", "W"), help="of an image")
     add("--classes", type=int, default=19, help="K, the upper half of them things (default 19)")
-    add("--noise", type=float, default=3.0, help="of the planted costs (default 3)")
+    add("--noise", type=finite, default=3.0, help="of the planted costs (default 3)")
     add("--methods", nargs="+", choices=METHODS, default=["greedy"])
     add("--threads", type=int, nargs="+", default=[1, 2], help="of solver and network")
     add("--repeat", type=int, default=3, help="steps; the median counts (default 3)")

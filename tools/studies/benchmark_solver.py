@@ -74,6 +74,7 @@ from panoptic_tools.studies.library.solver_tables import (
     table_of_rows,
     table_of_summary,
 )
+from panoptic_tools.value_types import finite
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -81,7 +82,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("--sizes", nargs="*", choices=SIZES, help="default: 64x128 160x160 256x512; small for gaps")
-    add("--noise", nargs="+", type=float, default=[1.0, 3.0, 6.0])
+    add("--noise", nargs="+", type=finite, default=[1.0, 3.0, 6.0])
     add("--variants", nargs="+", choices=VARIANTS, default=["smooth"])
     add("--seeds", nargs="+", type=int, default=[0])
     add("--load", nargs="+", type=input_file, default=[], help="files of real costs")
@@ -97,7 +98,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--beside", metavar="MODULE", help="a module with a solve() to measure beside ours")
     add("--gap", action="store_true", help="gaps to the optimum or a bound, on small problems")
-    add("--time-limit", type=float, default=60.0, help="seconds of --gap for each problem")
+    add("--time-limit", type=finite, default=60.0, help="seconds of --gap for each problem")
     add("--json", type=output_file, help="write all numbers here, too")
     group = parser.add_argument_group("real costs")
     group.add_argument(

@@ -39,6 +39,7 @@ from panoptic_tools.arguments import make_parser, require_at_least
 from panoptic_tools.studies.library.measure import seconds_of
 from panoptic_tools.studies.library.missing_quality import explain, in_one_piece, true_quality
 from panoptic_tools.studies.library.poor_costs import IS_THING, make_truth, poor_costs
+from panoptic_tools.value_types import finite
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,14 +50,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--size", type=int, nargs=2, default=(96, 192), help="height and width")
     parser.add_argument("--distances", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--learning-rate", type=float, default=0.3)
-    parser.add_argument("--weight", type=float, default=1000.0, help="w")
+    parser.add_argument("--learning-rate", type=finite, default=0.3)
+    parser.add_argument("--weight", type=finite, default=1000.0, help="w")
     parser.add_argument("--samples", type=int, default=1, help="lambdas per step")
-    parser.add_argument("--lambda-range", type=float, nargs=2, default=(1000.0, 5000.0))
+    parser.add_argument("--lambda-range", type=finite, nargs=2, default=(1000.0, 5000.0))
     parser.add_argument("--form", choices=FORMS, default="authors")
-    parser.add_argument("--linear-share", type=float, default=0.4)
-    parser.add_argument("--thing-limit", type=float, default=3.0, help="rejection area in cells")
-    parser.add_argument("--stuff-limit", type=float, default=8.0)
+    parser.add_argument("--linear-share", type=finite, default=0.4)
+    parser.add_argument("--thing-limit", type=finite, default=3.0, help="rejection area in cells")
+    parser.add_argument("--stuff-limit", type=finite, default=8.0)
     parser.add_argument("--method", choices=METHODS, default="greedy")
     parser.add_argument("--warm-start", action="store_true")
     parser.add_argument("--threads", type=int, default=1)

@@ -30,6 +30,7 @@ from cops.solver.planted import planted_problem
 from cops.solver.problem import Problem
 from panoptic_tools.arguments import make_parser, require_at_least
 from panoptic_tools.studies.library.tables import markdown_table
+from panoptic_tools.value_types import finite
 
 JITTER = 0.1
 POINTS_PER_CENTRE = 50
@@ -40,9 +41,9 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("--heights", nargs="*", type=int, default=[32, 64, 96], help="of grids, twice as wide")
-    add("--noise", nargs="+", type=float, default=[2.0, 3.0, 4.0, 6.0], help="of the grids")
+    add("--noise", nargs="+", type=finite, default=[2.0, 3.0, 4.0, 6.0], help="of the grids")
     add("--points", nargs="*", type=int, default=[2000, 20000], help="of the triangulations")
-    add("--point-noise", nargs="+", type=float, default=[0.7, 1.0, 2.0])
+    add("--point-noise", nargs="+", type=finite, default=[0.7, 1.0, 2.0])
     add("--seeds", nargs="+", type=int, default=[20, 21, 22, 23])
     parsed = parser.parse_args(words)
     require_at_least(parser, parsed, 4, "heights", "points")

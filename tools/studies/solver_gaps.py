@@ -33,6 +33,7 @@ from cops.solver.problem import Problem
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import input_folder, make_parser, output_file
 from panoptic_tools.studies.library.solver_problems import SIZES, load_problem
+from panoptic_tools.value_types import finite
 
 SOLVERS: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
@@ -47,10 +48,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
     add("--sizes", nargs="*", choices=SIZES, default=["256x512"])
-    add("--noise", nargs="+", type=float, default=[1.0, 3.0, 6.0])
+    add("--noise", nargs="+", type=finite, default=[1.0, 3.0, 6.0])
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     add("--costs", nargs="+", type=input_folder, default=[], metavar="FOLDER")
-    add("--solves", type=float, default=20.0, help="the bound's time, in solves by multilevel")
+    add("--solves", type=finite, default=20.0, help="the bound's time, in solves by multilevel")
     add("--passes", type=int, default=64, help="of the bound, at most")
     add("--json", type=output_file, help="write all numbers here, too")
     options = parser.parse_args(arguments)

@@ -35,6 +35,7 @@ from panoptic_tools.studies.library.surrogate_training import (
     training_batches,
 )
 from panoptic_tools.studies.library.tables import markdown_table
+from panoptic_tools.value_types import finite
 
 POINTS = (0.0, 0.05, 0.125, 0.25, 0.5, 1.0)
 HEADERS = ["point", "surrogate", "PQ", "slope by the gradient", "standard error"]
@@ -46,7 +47,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--config-file", required=True, help="a config that trains the surrogate")
     add("--end", required=True, type=input_file, metavar="FILE", help="weights at point 1")
-    add("--points", type=float, nargs="+", default=POINTS, help="0 is the start, 1 the end")
+    add("--points", type=finite, nargs="+", default=POINTS, help="0 is the start, 1 the end")
     add("--batches", type=int, default=12, help="of training images (default 12)")
     add("--json", type=output_file, help="also write all figures here")
     add("opts", nargs="*", help="config keys and values, after --")

@@ -48,6 +48,7 @@ from panoptic_tools.studies.library.surrogate_training import (
     training_batches,
 )
 from panoptic_tools.studies.library.tables import markdown_table
+from panoptic_tools.value_types import finite
 
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 IMAGES = {"own": "its images", "others": "other images"}  # those of the gradient
@@ -59,11 +60,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--config-file", required=True, help="a config that trains the surrogate")
     parser.add_argument("--batches", type=int, default=16, help="to step from (default 16)")
     text = "of the steps; none: measure the network as it is"
-    parser.add_argument("--rates", type=float, nargs="*", default=RATES, help=text)
+    parser.add_argument("--rates", type=finite, nargs="*", default=RATES, help=text)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the images")
     parser.add_argument(
         "--edge-offsets",
-        type=float,
+        type=finite,
         nargs="+",
         default=[0.0],
         metavar="X",

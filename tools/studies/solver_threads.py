@@ -31,6 +31,7 @@ from cops.solver.multilevel import algorithm, parts
 from cops.solver.parallel import Workers
 from cops.solver.planted import planted_problem
 from panoptic_tools.arguments import orderly
+from panoptic_tools.value_types import finite
 
 # What is timed as a phase: where a function is called from, and its name in the table.
 PHASES: list[tuple[Any, str, str]] = [
@@ -140,7 +141,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", default=["256x512"], metavar="HxW")
-    parser.add_argument("--noise", nargs="+", type=float, default=[1.0, 3.0, 6.0])
+    parser.add_argument("--noise", nargs="+", type=finite, default=[1.0, 3.0, 6.0])
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 8], metavar="T")
     parser.add_argument("--wall", action="store_true", help="measure seconds as well")

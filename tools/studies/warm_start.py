@@ -27,6 +27,7 @@ from tabulate import tabulate
 from cops.solver import solve_amwc, solve_multicut
 from cops.solver.planted import grid_edges, planted_problem
 from cops.solver.problem import Problem
+from panoptic_tools.value_types import finite
 
 FRESH = 0.2  # share of the noise that is another in each frame
 DISTANCES = (1, 4, 16, 32, 64, 128)
@@ -38,7 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", nargs=2, type=int, default=[256, 512], metavar=("H", "W"))
-    parser.add_argument("--noise", nargs="+", type=float, default=[1.0, 3.0, 6.0])
+    parser.add_argument("--noise", nargs="+", type=finite, default=[1.0, 3.0, 6.0])
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--shift", type=int, default=4, help="columns from frame to frame")
     parser.add_argument("--seed", type=int, default=0)

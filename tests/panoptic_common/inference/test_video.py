@@ -39,6 +39,9 @@ def test_video_that_is_none_or_cut_short_is_an_error(tmp_path):
     (tmp_path / "text.avi").write_bytes(b"no video")
     with pytest.raises(MediaError, match="text.avi: cannot be opened"):
         VideoReader(tmp_path / "text.avi", "text")
+    for camera in (-1, 10**12):
+        with pytest.raises(MediaError, match=f"camera {camera}: there is none of that number"):
+            VideoReader(camera, "camera")
     noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3)).astype(np.uint8)
     write_video(tmp_path / "film.avi", list(noise))
     whole = (tmp_path / "film.avi").read_bytes()

@@ -39,6 +39,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from panoptic_common.runtime.intensity import change_values, value_table
+from panoptic_tools.value_types import finite
 
 # Labels lie beside their image, as tools/label_images.py writes them.
 LABELS = "_masks.png"
@@ -57,7 +58,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("train", type=Path, metavar="FOLDER", help="images and label images")
     parser.add_argument("predict", type=Path, metavar="FOLDER", help="images to predict")
     parser.add_argument("output", type=Path, metavar="FOLDER", help="for label images and weights")
-    parser.add_argument("--minutes", type=float, default=25.0, help="of a processor (default 25)")
+    parser.add_argument("--minutes", type=finite, default=25.0, help="of a processor (default 25)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(words)
 
