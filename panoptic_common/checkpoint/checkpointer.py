@@ -43,6 +43,7 @@ from panoptic_common.checkpoint.finite import (
     named_tensors,
 )
 from panoptic_common.checkpoint.fresh_layers import pop_orphans
+from panoptic_common.checkpoint.kinds import require_kinds
 from panoptic_common.checkpoint.own_format import is_own
 from panoptic_common.checkpoint.stored_state import state_problem
 from panoptic_common.checkpoint.weight_names import (
@@ -266,6 +267,7 @@ class PanopticCheckpointer(DetectionCheckpointer):
             )
         elif unused:
             logger.warning("Not used of %s: %s", path, listed(unused))
+        require_kinds(fitting, own, path)
         self._require_finite(fitting, path)
         self.model.load_state_dict(fitting, strict=False)
 

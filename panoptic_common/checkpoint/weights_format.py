@@ -123,13 +123,43 @@ def _as_bytes(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _restored(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of our file in float32."""
+    """Return the weights of our file in float32.
+
+    Raises:
+        ValueError: a weight in bytes is without its factors, or factors are without their weight;
+            names it.
+    """
     restored = {}
     for name, value in weights.items():
         if name.endswith(_SCALE):
+            _require_weight_of(name, weights)
             continue
         scale = weights.get(name + _SCALE)
-        if scale is not None:
-            value = value.float() * scale.float().reshape(-1, *[1] * (value.ndim - 1))
+        if value.dtype == torch.int8 or scale is not None:
+            value = value.float() * _factors(name, value, scale)
         restored[name] = value.float() if value.is_floating_point() else value
     return restored
+
+
+def _require_weight_of(name: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError for factors whose weight is not there, or is not stored in bytes."""
+    weight = weights.get(name.removesuffix(_SCALE))
+    if weight is None or weight.dtype != torch.int8:
+        found = "is not there" if weight is None else f"is stored as {_kind(weight)}, not as int8"
+        raise ValueError(f"{name} holds factors of a weight that {found}")
+
+
+def _factors(name: str, value: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Return the factors of a weight in bytes, in a shape that it can be multiplied by."""
+    if scale is None:
+        raise ValueError(f"the weight {name} is stored in bytes, but {name}{_SCALE} is not there")
+    if not scale.is_floating_point() or value.ndim < 1 or scale.shape != value.shape[:1]:
+        raise ValueError(
+            f"{name}{_SCALE} is {_kind(scale)} of shape {tuple(scale.shape)}, but the weight has "
+            f"the shape {tuple(value.shape)}: it needs a float for each entry of its first axis"
+        )
+    return scale.float().reshape(-1, *[1] * (value.ndim - 1))
+
+
+def _kind(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

@@ -16,7 +16,7 @@ from panoptic_common.checkpoint.files import (
     read_checkpoint_metadata,
     read_weights_file,
 )
-from panoptic_common.checkpoint.weights_format import STORAGES, write_weights
+from panoptic_common.checkpoint.weights_format import LEAST_BYTES, STORAGES, write_weights
 
 
 @pytest.fixture
@@ -108,6 +108,70 @@ def test_forged_metadata_is_named(
     save_file(load_file(path), path, metadata={**texts, key: value})
     with pytest.raises(CheckpointError, match=sentence):
         read_weights_file(path)
+
+
+def stored_in_bytes(contents: dict, path: Path) -> dict[str, torch.Tensor]:
+    """Write a model with one weight in bytes, "large"; returns the tensors of the file."""
+    large = torch.linspace(-1, 1, LEAST_BYTES + 8).reshape(8, -1)
+    contents["model"]["large"] = large
+    write_weights(path, contents, "bytes")
+    return load_file(path)
+
+
+def spoilt(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    """Put other tensors into a file of ours; returns the sentence that refuses it."""
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    save_file(tensors, path, metadata=texts)
+    with pytest.raises(CheckpointError) as refused:
+        read_weights_file(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("factors", "sentence"),
+    [
+        (None, "large is stored in bytes, but large:scale is not there"),
+        (torch.ones(1), "large:scale is float32 of shape (1,), but the weight has the shape (8,"),
+        (torch.ones(7), "of shape (7,)"),
+        (torch.ones(()), "of shape ()"),
+        (torch.ones(8, 1), "of shape (8, 1)"),
+        (torch.ones(8, dtype=torch.int64), "large:scale is int64 of shape (8,)"),
+    ],
+)
+def test_bytes_without_their_factors_are_refused(
+    factors: torch.Tensor | None, sentence: str, contents: dict, tmp_path: Path
+) -> None:
+    """They would be weights of up to 127."""
+    path = tmp_path / "model.safetensors"
+    tensors = stored_in_bytes(contents, path)
+    del tensors["large:scale"]
+    told = spoilt(path, tensors if factors is None else {**tensors, "large:scale": factors})
+    assert str(path) in told and sentence in told
+
+
+def test_factors_without_bytes_are_refused(contents: dict, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = stored_in_bytes(contents, path)
+    alone = {name: value for name, value in tensors.items() if name != "large"}
+    assert "large:scale holds factors of a weight that is not there" in spoilt(path, alone)
+    told = spoilt(path, {**tensors, "large": tensors["large"].half()})
+    assert "large:scale holds factors of a weight that is stored as float16" in told
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.uint8])
+def test_whole_numbers_are_no_weights_of_a_model(
+    kind: torch.dtype, contents: dict, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    contents["model"]["backbone.0.bias"] = contents["model"]["backbone.0.bias"].to(kind)
+    write_weights(path, contents)
+    model = TinyModel()
+    before = model.state_dict()["backbone.0.bias"].clone()
+    for purpose in ("evaluate", "initialise"):
+        with pytest.raises(CheckpointError, match=r"first backbone\.0\.bias as (int|bool|uint)"):
+            checkpointer_of(model).load(str(path), checkpointables=[], purpose=purpose)
+    assert torch.equal(model.state_dict()["backbone.0.bias"], before)
 
 
 def test_a_file_cut_short_is_damaged(contents: dict, tmp_path: Path) -> None:
