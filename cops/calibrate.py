@@ -115,15 +115,10 @@ def build_finish_function(cfg: CfgNode) -> Callable[[Any], None] | None:
         cfg: complete, with registered data sets.
 
     Raises:
-        ValueError: no training image is small enough, or the numbers make no sense. Or models from
-            the middle of the training, which are not calibrated, would compete with the last one.
+        ValueError: no training image is small enough. Or models from the middle of the training,
+            which are not calibrated, would compete with the last one.
     """
     options = cfg.MODEL.COPS.CALIBRATION
-    if options.IMAGES < 0 or options.MAX_PIXELS < 1:
-        raise ValueError(
-            f"MODEL.COPS.CALIBRATION.IMAGES is {options.IMAGES} and MAX_PIXELS "
-            f"{options.MAX_PIXELS}: give a number of images, 0 for none, and at least 1 pixel"
-        )
     if not options.IMAGES:
         return None
     if cfg.TEST.BEST_METRIC:

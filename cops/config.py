@@ -217,6 +217,7 @@ _RULES: dict[str, Rule] = {
     "PRETRAIN.SMALL_WEIGHT": number(0),
     "PRETRAIN.TOUCHING_WEIGHT": number(0),
     "PRETRAIN.SMALL_AREA": whole(0),
+    "PRETRAIN.LOSS_STRIDE": one_of(1, 2, 4),
     "TRAINING": one_of("pretrain", "surrogate", "separate"),
     "MIX": number(0, note="0 for none"),
     "RAMP": several(

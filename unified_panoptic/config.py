@@ -234,6 +234,16 @@ def check_config(cfg: CN) -> None:
     """Raise ValueError for values that cannot be, or unless a config has things and stuff."""
     require_values(cfg, RULES)
     _require_levels(cfg)
+    node = cfg.MODEL.UNIFIED
+    if node.AFFINITY.ENABLED and not node.PANOPTIC.ENABLED:
+        raise ValueError(
+            "MODEL.UNIFIED.AFFINITY.ENABLED needs MODEL.UNIFIED.PANOPTIC.ENABLED, whose loss alone "
+            "teaches it: set both, or neither"
+        )
+    if node.INFERENCE.METHOD == "heuristic" and not cfg.MODEL.MASK_ON:
+        raise ValueError(
+            "MODEL.UNIFIED.INFERENCE.METHOD 'heuristic' needs masks: set MODEL.MASK_ON to True"
+        )
     check_classes(cfg)
 
 

@@ -82,7 +82,7 @@ def test_a_config_that_wants_none_gets_none() -> None:
     ("changes", "sentence"),
     [
         ({"IMAGES": -1}, "IMAGES is -1"),
-        ({"MAX_PIXELS": 0}, "MAX_PIXELS 0"),
+        ({"MAX_PIXELS": 0}, "MAX_PIXELS is 0"),
         ({"MAX_PIXELS": 100}, r"of at most 100 pixels .*: raise MODEL\.COPS\.CALIBRATION\.MAX_P"),
     ],
 )

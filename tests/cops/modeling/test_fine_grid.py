@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cops_factory import IS_THING, C, perfect_maps, tiny_config, tiny_model
+from cops_factory import IS_THING, C, perfect_maps, tiny_config, tiny_model, unchecked_config
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from cops.modeling.inference import InferenceOptions, SolvedImage
@@ -121,4 +122,4 @@ def test_area_limits_follow_the_cells() -> None:
 )
 def test_strides_that_do_not_fit_are_refused(changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        tiny_model({**FINE, **changes})
+        build_model(unchecked_config({**FINE, **changes}))

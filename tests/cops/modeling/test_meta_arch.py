@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cops_factory import IS_THING, C, make_image, tiny_config, tiny_model
+from cops_factory import IS_THING, C, make_image, tiny_model, unchecked_config
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
@@ -193,7 +193,7 @@ def test_bad_ramps_are_refused(shares):
 
 def test_a_ramp_without_a_mix_is_refused():
     with pytest.raises(ValueError, match="a ramp needs MODEL.COPS.MIX"):
-        tiny_model({**SURROGATE, C + "RAMP": (0.5, 0.6)})
+        build_model(unchecked_config({**SURROGATE, C + "RAMP": (0.5, 0.6)}))
 
 
 def test_finetuning_trains_only_the_last_layers():
@@ -284,7 +284,7 @@ def test_an_image_of_one_cell_alone_trains_with_batch_norm(size):
 )
 def test_wrong_settings_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
-        build_model(tiny_config(changes))
+        build_model(unchecked_config(changes))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_resnet_backbone
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
-from model_factory import tiny_config
+from model_factory import tiny_config, unchecked_config
 
 from panoptic_common.modeling.thin_resnet import _build_thin_resnet
 from unified_panoptic.modeling.backbone import (
@@ -125,7 +125,7 @@ def test_freezing_stops_below_the_gate():
 
 
 def test_without_res5_the_gate_is_refused():
-    cfg = tiny_config(
+    cfg = unchecked_config(
         {
             "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4"],
             "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4"],

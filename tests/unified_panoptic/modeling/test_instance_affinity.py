@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from model_factory import assert_gradient_of_multilinear, tiny_config
+from model_factory import assert_gradient_of_multilinear, unchecked_config
 from placing import placed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +27,7 @@ LEVELS = ("p2", "p3", "p4", "p5")
 def head(**changes) -> InstanceAffinityHead:
     torch.manual_seed(0)
     keys = {f"MODEL.UNIFIED.AFFINITY.{name.upper()}": value for name, value in changes.items()}
-    return InstanceAffinityHead(tiny_config(keys), {n: ShapeSpec(channels=16) for n in LEVELS})
+    return InstanceAffinityHead(unchecked_config(keys), {n: ShapeSpec(channels=16) for n in LEVELS})
 
 
 def random_case(channels=6, segments=4, height=5, width=7):

@@ -18,6 +18,7 @@ from model_factory import (
     tiny_config,
     tiny_model,
     training_step,
+    unchecked_config,
     without_gradient,
 )
 
@@ -354,7 +355,7 @@ def test_names_are_those_of_mask_rcnn():
 )
 def test_a_config_that_cannot_work_is_refused_when_it_is_built(changes, message):
     with pytest.raises(ValueError, match=message):
-        tiny_model(changes)
+        build_model(unchecked_config(changes))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from model_factory import STUFF_IDS, THING_IDS, make_image, tiny_config
+from model_factory import STUFF_IDS, THING_IDS, make_image, tiny_config, unchecked_config
 from placing import placed
 
 from unified_panoptic.modeling.panoptic_submodule import LOGGED, PanopticSubmodule
@@ -271,4 +271,4 @@ def test_the_normalised_form_is_its_cross_entropy_and_others_are_refused():
     with_tau.backward()
     assert all(bool((x.grad != 0).any()) for x in (semantic, detections.scores, *factors))
     with pytest.raises(ValueError, match="form is 'other'"):
-        submodule(PANOPTIC__FORM="other")
+        PanopticSubmodule(unchecked_config({"MODEL.UNIFIED.PANOPTIC.FORM": "other"}))

@@ -9,7 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_factory import IS_THING, lively_model, make_image, tiny_config
+from model_factory import IS_THING, lively_model, make_image, unchecked_config
 from placing import placed
 
 from unified_panoptic.losses.lovasz import lovasz_hinge
@@ -34,7 +34,7 @@ THRESHOLDS = {
 def make_heads(changes: dict | None = None) -> UnifiedROIHeads:
     torch.manual_seed(0)
     shapes = {name: ShapeSpec(channels=16, stride=stride) for name, stride in STRIDES.items()}
-    heads = UnifiedROIHeads(tiny_config({**THRESHOLDS, **(changes or {})}), shapes)
+    heads = UnifiedROIHeads(unchecked_config({**THRESHOLDS, **(changes or {})}), shapes)
     # Detectron2 starts its predictors near zero; a trained network's scores and masks differ.
     torch.nn.init.normal_(heads.box_predictor.cls_score.weight, std=0.7)
     torch.nn.init.normal_(heads.box_predictor.bbox_pred.weight, std=0.5)
