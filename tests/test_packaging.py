@@ -323,7 +323,7 @@ def test_wheel_holds_packages_configs_and_programs_but_no_studies(wheel: Path) -
 
 
 # Programs of a checkout: its set-up and its demo.
-OF_A_CHECKOUT = {"setup_environment", "quickstart", "notebooks"}
+OF_A_CHECKOUT = {"setup_environment", "quickstart", "notebooks", "config_reference"}
 
 
 def test_every_program_for_users_has_a_command() -> None:
