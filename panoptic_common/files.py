@@ -13,11 +13,14 @@ import json
 import logging
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 200  # bytes of a file's name to which the temporary name adds its own
 
 
 def write_atomically(
@@ -35,7 +38,8 @@ def write_atomically(
         OSError: naming the file, if the disk is full, say; whatever `write` makes of that.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # As a text: an OSError names a file by what was opened.
+    temporary = os.fspath(path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp"))
     refused: list[OSError] = []
     try:
         with io.BufferedWriter(_WatchedFile(temporary, refused)) as buffered:
@@ -46,9 +50,9 @@ def write_atomically(
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         failure = refused[0] if refused else error
-        own = (None, os.fspath(temporary))
+        own = (None, temporary)
         if not isinstance(failure, OSError) or failure.errno is None or failure.filename not in own:
             raise
         raise OSError(failure.errno, failure.strerror, os.fspath(path)) from error
@@ -56,10 +60,18 @@ def write_atomically(
         _sync_folder(path.parent)
 
 
+def _short(name: str) -> str:
+    """Return a name that leaves room for more: file systems take 255 bytes."""
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    ending = os.path.splitext(name)[1][-20:]  # by which `remove_temporary_files` finds it
+    return f"{name[:30]}.{zlib.crc32(os.fsencode(name)):08x}{ending}"
+
+
 class _WatchedFile(io.FileIO):
     """Notes why the disk refused, which libraries such as torch replace by words of their own."""
 
-    def __init__(self, path: Path, refused: list[OSError]) -> None:
+    def __init__(self, path: str, refused: list[OSError]) -> None:
         super().__init__(path, "wb")
         self._refused = refused
 

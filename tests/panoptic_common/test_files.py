@@ -53,6 +53,24 @@ def test_the_disks_own_words_are_told_with_the_files_name(tmp_path: Path) -> Non
     assert caught.value.filename == str(tmp_path / "file") and os.listdir(tmp_path) == []
 
 
+def test_a_folder_that_takes_no_file_is_told_by_the_files_name(tmp_path: Path) -> None:
+    """Not by the temporary one, which nobody has asked for."""
+    for path in (tmp_path / "absent" / "file", tmp_path / "folder"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(OSError, match="such file|directory") as caught:
+            write_atomically(path, lambda file: file.write(b"new"))
+        assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_the_longest_names_are_written(tmp_path: Path, letter: str) -> None:
+    """255 bytes: the temporary name, which says more, is no longer than that."""
+    name = letter * (255 // len(letter.encode()))
+    write_atomically(tmp_path / name, lambda file: file.write(b"new"))
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_errors_of_what_is_written_keep_their_words(tmp_path: Path) -> None:
     def read_another(file):
         file.write((tmp_path / "absent").read_bytes())
