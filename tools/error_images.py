@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from panoptic_common.coco.annotations import is_image_id
 from panoptic_common.coco.dataset_files import ImageFinder
 from panoptic_common.coco.errors import (
     INVENTED,
@@ -22,15 +25,15 @@ from panoptic_common.coco.errors import (
     WRONG_CLASS,
     SegmentError,
 )
-from panoptic_common.coco.image_reading import read_image
-from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.image_reading import ImageSizeError, read_image, read_image_size
+from panoptic_common.coco.segment_ids import check_id_map_header, read_id_map
 from panoptic_common.drawing.errors import draw_errors
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.drawing.sheets import contact_sheet, legend
 from panoptic_common.drawing.strokes import ImageArray, legible_scale
 from panoptic_common.files import write_atomically
 from panoptic_tools.error_report import unmatched_counts
-from panoptic_tools.hotcoco_engine import Pair
+from panoptic_tools.matched_files import Pair
 
 KIND_COLOURS = {
     MISSED: (235, 64, 52),
@@ -45,6 +48,7 @@ _KEY = "areas: true segments, lines: predicted ones"
 ERRORS_TITLE = f"errors ({_KEY})"
 _PAPER = 128  # grey of an image that is not there
 _ALPHA, _ALPHA_ON_GREY = 0.6, 0.85
+_LONGEST_NAME = 200  # bytes; file systems take 255, of which the rank and the ending need some
 _MOST_NAMES = 40  # segments; the names of more, or always the same, would hide the image
 
 
@@ -53,31 +57,57 @@ def find_images(folder: Path, truth: dict[str, Any], path: Path) -> dict[Any, st
 
     Args:
         folder: of the images.
-        truth: content of the panoptic JSON.
+        truth: content of the panoptic JSON, with the `image_id` and PNG of each annotation.
         path: of that JSON, for the errors.
 
     Returns:
         The file by image id.
 
     Raises:
-        ValueError: the JSON lists no images, or an image has no file.
+        ValueError: the JSON lists no images, or one twice; or an image has no file, or that of
+            another one.
     """
     listed = truth.get("images")
     if not isinstance(listed, list) or not all(
-        isinstance(i, dict) and "id" in i and isinstance(i.get("file_name"), str) for i in listed
+        isinstance(i, dict) and is_image_id(i.get("id")) and isinstance(i.get("file_name"), str)
+        for i in listed
     ):
         raise ValueError(
             f"{path}: there is no list 'images' with id and file_name: --images cannot be used"
         )
     by_id, finder = {image["id"]: image for image in listed}, ImageFinder(str(folder))
-    files = {}
+    if len(by_id) < len(listed):
+        ((twice, _),) = Counter(image["id"] for image in listed).most_common(1)
+        raise ValueError(f"{path}: image {twice!r} is listed twice in 'images'")
+    files: dict[Any, str] = {}
+    owners: dict[str, Any] = {}
     for annotation in truth["annotations"]:
-        image = by_id.get(annotation["image_id"])
+        name, image = annotation["image_id"], by_id.get(annotation["image_id"])
         found = None if image is None else finder.find(image, annotation["file_name"])
         if found is None:
-            raise ValueError(f"--images {folder}: no file for image {annotation['image_id']!r}")
-        files[annotation["image_id"]] = found
+            raise ValueError(f"--images {folder}: no file for image {name!r}")
+        owner = owners.setdefault(os.path.normpath(found), name)
+        if owner != name:
+            raise ValueError(f"{path}: the file {found} of image {name!r} is that of {owner!r} too")
+        files[name] = found
     return files
+
+
+def check_sizes(tasks: Sequence[Pair], files: Mapping[Any, str]) -> None:
+    """Refuse images that do not fit their truth, by the headers of both.
+
+    Args:
+        tasks: the images.
+        files: by image id.
+
+    Raises:
+        ValueError, OSError: naming the file.
+    """
+    for task in tasks:
+        file = files[task.image_id]
+        found, expected = read_image_size(file), check_id_map_header(task.truth_png)
+        if found != expected:
+            raise ImageSizeError(file, found, expected)
 
 
 def draw_sheet(
@@ -176,6 +206,7 @@ def _draw_marks(
 def save_sheet(folder: Path, rank: int, task: Pair, sheet: ImageArray) -> None:
     """Write a sheet as "<rank>_<name of the truth's PNG>.png"; the rank begins with 1."""
     name = re.sub(r"[^\w.-]", "_", Path(task.truth_png).stem)
+    name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")  # the rank tells them apart
     image = Image.fromarray(sheet)
     path = folder / f"{rank:03d}_{name}.png"
     write_atomically(path, lambda file: image.save(file, format="PNG"), flush=False)

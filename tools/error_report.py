@@ -20,12 +20,11 @@ from panoptic_common.coco.errors import (
     find_errors,
     image_costs,
 )
-from panoptic_common.coco.overlaps import FloatArray, Overlaps, count_overlaps
+from panoptic_common.coco.overlaps import FloatArray
 from panoptic_common.coco.paired import image_pq
-from panoptic_common.coco.quality import PanopticStatistics, SegmentMatches, match_segments
-from panoptic_common.coco.segment_ids import read_id_map
+from panoptic_common.coco.quality import PanopticStatistics
 from panoptic_common.files import write_atomically, write_json
-from panoptic_tools.hotcoco_engine import Pair
+from panoptic_tools.matched_files import Pair, match_files
 
 MATCHED = "outline, matched"  # the row of what matched pairs lose
 
@@ -61,31 +60,6 @@ def examine(task: Pair) -> ImageErrors:
     matches, overlaps = match_files(task)
     errors = find_errors(task.truth_segments, task.prediction_segments, overlaps, matches)
     return ImageErrors(task.image_id, matches.statistics(task.num_classes), errors)
-
-
-def match_files(task: Pair) -> tuple[SegmentMatches, Overlaps]:
-    """Read the two maps of an image and match their segments.
-
-    Returns:
-        The matches, and the overlaps that they come from.
-
-    Raises:
-        ValueError: naming the image.
-    """
-    try:
-        truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
-        overlaps = count_overlaps(truth, prediction)
-        matches = match_segments(
-            truth,
-            task.truth_segments,
-            prediction,
-            task.prediction_segments,
-            task.num_classes,
-            overlaps=overlaps,
-        )
-    except ValueError as error:
-        raise ValueError(f"image {task.image_id!r}: {error}") from error
-    return matches, overlaps
 
 
 def add_up(
@@ -183,12 +157,12 @@ def report_text(
     kind_headers = ["", "true segments", "predicted segments", "points of PQ"]
     parts = [
         f"## {lost:.2f} points of PQ are lost, {number} images",
-        _table({k: list(row.values()) for k, row in by_kind.items()}, kind_headers),
+        _table([[k, *row.values()] for k, row in by_kind.items()], kind_headers),
         "## Points by class: PQ and the rest of a row make 100",
-        _table({k: list(row.values()) for k, row in by_class.items()}, ["", "PQ", *KINDS]),
+        _table([[k, *row.values()] for k, row in by_class.items()], ["", "PQ", *KINDS]),
         "## Points by area of the segment in pixels",
         _table(
-            {k: [*row.values(), sum(row.values())] for k, row in by_size.items()},
+            [[k, *row.values(), sum(row.values())] for k, row in by_size.items()],
             ["", *KINDS, "all"],
         ),
     ]
@@ -198,14 +172,15 @@ def report_text(
     return "\n\n".join(parts) + "\n"
 
 
-def _worst_rows(figures: ErrorFigures, worst: Sequence[int]) -> dict[str, list[Any]]:
+def _worst_rows(figures: ErrorFigures, worst: Sequence[int]) -> list[list[Any]]:
+    """Return a row per image; two may have ids that are written alike, 1 and "1"."""
     pq = image_pq([image.statistics for image in figures.images])
-    rows = {}
+    rows = []
     for i in worst:
         image, costs = figures.images[i], figures.costs[i]
         counts = [f"{kind} {count}" for kind, count in unmatched_counts(image.errors).items()]
         mostly = KINDS[int(costs.argmax())]
-        rows[str(image.image_id)] = [pq[i], costs.sum(), mostly, ", ".join(counts)]
+        rows.append([str(image.image_id), pq[i], costs.sum(), mostly, ", ".join(counts)])
     return rows
 
 
@@ -215,9 +190,8 @@ def unmatched_counts(errors: Sequence[SegmentError]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
-def _table(rows: dict[str, list[Any]], headers: Sequence[str]) -> str:
-    lines = [[name, *values] for name, values in rows.items()]
-    return str(tabulate(lines, headers, floatfmt=".2f", tablefmt="pipe", disable_numparse=[0]))
+def _table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    return str(tabulate(rows, headers, floatfmt=".2f", tablefmt="pipe", disable_numparse=[0]))
 
 
 def write_report(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from typing import Any, NamedTuple
 
 import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
@@ -24,7 +25,6 @@ from tabulate import tabulate
 
 from panoptic_common.coco.pairing import pair_annotations
 from panoptic_common.coco.quality import PanopticQuality, PanopticStatistics, match_segments
-from panoptic_common.coco.segment_ids import read_id_map
 from panoptic_common.files import write_json
 from panoptic_tools import evaluation_reports, hotcoco_engine
 from panoptic_tools.arguments import (
@@ -37,6 +37,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
 )
+from panoptic_tools.matched_files import naming_image, read_maps, try_truth
 from panoptic_tools.value_types import finite
 from panoptic_tools.worker_pool import map_tasks
 
@@ -116,17 +117,14 @@ def make_tasks(options: argparse.Namespace) -> tuple[list[Task], list[dict[str, 
 
 def evaluate(task: Task) -> tuple[PanopticStatistics, PanopticStatistics]:
     """Compare one image and return the sums for PQ and for boundary PQ (0 if not asked for)."""
-    try:
-        truth, prediction = read_id_map(task.truth_png), read_id_map(task.prediction_png)
+    boundary = PanopticStatistics.zeros(task.num_classes)
+    with naming_image(task):
+        truth, prediction, overlaps = read_maps(task)
         arguments = (truth, task.truth_segments, prediction, task.prediction_segments)
-        plain = match_segments(*arguments, task.num_classes).statistics(task.num_classes)
-        boundary = PanopticStatistics.zeros(task.num_classes)
+        match = partial(match_segments, *arguments, task.num_classes, overlaps=overlaps)
+        plain = match().statistics(task.num_classes)
         if task.boundary_ratio is not None:
-            boundary += match_segments(
-                *arguments, task.num_classes, boundary_ratio=task.boundary_ratio
-            ).statistics(task.num_classes)
-    except ValueError as error:
-        raise ValueError(f"image {task.image_id!r}: {error}") from error
+            boundary += match(boundary_ratio=task.boundary_ratio).statistics(task.num_classes)
     return plain, boundary
 
 
@@ -159,6 +157,7 @@ def count_and_report(options: argparse.Namespace) -> None:
     """
     report = ""
     tasks, table = make_tasks(options)
+    try_truth(tasks)
     if options.engine == "hotcoco":
         totals = hotcoco_engine.count_or(evaluate_all, tasks, len(table), options.workers)
     elif options.errors or options.compare:

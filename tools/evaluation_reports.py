@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panoptic_common.coco.errors import COCO_SIZES
 from panoptic_common.coco.quality import PanopticStatistics
 from panoptic_common.coco.user_files import read_json
+from panoptic_common.files import naming
+from panoptic_common.processes.scratch import scratch_folder
 from panoptic_tools.arguments import (
     Parser,
     input_file,
@@ -17,7 +21,7 @@ from panoptic_tools.arguments import (
     output_folder,
     require_at_least,
 )
-from panoptic_tools.hotcoco_engine import Pair
+from panoptic_tools.matched_files import Pair
 
 if TYPE_CHECKING:
     from panoptic_tools.error_report import ErrorFigures
@@ -69,7 +73,7 @@ def check_report_options(parser: Parser, options: argparse.Namespace) -> None:
     require_at_least(parser, options, 0, "worst", "seed")
     if any(low >= high for low, high in zip([0, *options.areas], options.areas, strict=False)):
         parser.error(f"--areas {options.areas}: must ascend from 1 on")
-    if options.errors and options.errors.exists() and any(options.errors.iterdir()):
+    if options.errors and options.errors.exists() and any(options.errors.glob("[!.]*")):
         parser.error(f"--errors {options.errors}: is no new or empty folder")
 
 
@@ -105,38 +109,85 @@ def make_reports(
         ValueError, OSError: naming the image or the file.
     """
     # Evaluation without reports starts faster without drawing.
-    from panoptic_tools.error_images import draw_sheet, find_images, save_sheet
+    from panoptic_tools.error_images import check_sizes, find_images
     from panoptic_tools.error_report import add_up, examine, report_text, worst_images, write_report
     from panoptic_tools.worker_pool import map_tasks
 
-    files = {}
+    files: dict[Any, str] = {}
     if options.images:
         files = find_images(options.images, read_json(options.truth), options.truth)
+        check_sizes(tasks, files)
 
     def evaluate(pairs: Sequence[Pair]) -> ErrorFigures:
         found = list(map_tasks(examine, pairs, options.workers))
         return add_up(found, len(table), options.areas)
 
     figures = evaluate(tasks)
+    other = None if others is None else evaluate(others)
     text = ""
-    if options.errors:
-        options.errors.mkdir(parents=True, exist_ok=True)
-        worst = worst_images(figures, options.worst)
-        text = report_text(figures, table, worst)
-        write_report(options.errors, figures, table, text)
-        folder = options.errors / "worst"
-        folder.mkdir()
-        for rank, i in enumerate(worst, 1):
-            file = files.get(tasks[i].image_id)
-            sheet = draw_sheet(tasks[i], figures.images[i].errors, table, file)
-            save_sheet(folder, rank, tasks[i], sheet)
-    if others is not None:
-        text += "\n" + _compare(options, tasks, others, figures, evaluate(others), table, files)
+    with _filled(options.errors) as folder:
+        if folder is not None:
+            worst = worst_images(figures, options.worst)
+            text = report_text(figures, table, worst)
+            with naming(options.errors):
+                write_report(folder, figures, table, text)
+            _draw(folder / "worst", worst, tasks, figures, table, files)
+        if others is not None and other is not None:
+            text += "\n" + _compare(options, folder, tasks, others, figures, other, table, files)
     return [figures.totals.statistics], text
+
+
+@contextlib.contextmanager
+def _filled(folder: Path | None) -> Iterator[Path | None]:
+    """Give a place for what is to come into a folder; without an error it is moved there at last.
+
+    A folder that is half filled would be refused when the corrected command is given.
+    """
+    if folder is None:
+        yield None
+        return
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch_folder(folder) as place:
+            yield place
+            for path in sorted(place.glob("[!.]*")):
+                os.replace(path, folder / path.name)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _draw(
+    folder: Path,
+    places: Sequence[int],
+    tasks: Sequence[Pair],
+    figures: ErrorFigures,
+    table: Sequence[dict[str, Any]],
+    files: dict[Any, str],
+    others: tuple[Sequence[Pair], ErrorFigures] | None = None,
+) -> None:
+    """Draw a sheet of each of some images, in this order, into a new folder."""
+    from panoptic_tools.error_images import draw_sheet, save_sheet
+
+    folder.mkdir()
+    for rank, i in enumerate(places, 1):
+        sheet = draw_sheet(
+            tasks[i],
+            figures.images[i].errors,
+            table,
+            files.get(tasks[i].image_id),
+            other=None if others is None else (others[0][i], others[1].images[i].errors),
+        )
+        with naming(folder.parent.parent):
+            save_sheet(folder, rank, tasks[i], sheet)
 
 
 def _compare(
     options: argparse.Namespace,
+    folder: Path | None,
     tasks: Sequence[Pair],
     others: Sequence[Pair],
     figures: ErrorFigures,
@@ -144,25 +195,15 @@ def _compare(
     table: Sequence[dict[str, Any]],
     files: dict[Any, str],
 ) -> str:
-    """Compare `figures` with `other`; with --errors, write that and sheets of the extremes."""
-    from panoptic_tools.error_images import draw_sheet, save_sheet
+    """Compare `figures` with `other`; with a folder, write that and sheets of the extremes."""
     from panoptic_tools.paired_report import compare, comparison_text, extremes, write_comparison
 
     comparison = compare(other, figures, options.seed)
     text = comparison_text(other, figures, comparison, table, options.worst)
-    if not options.errors:
+    if folder is None:
         return text
-    write_comparison(options.errors, other, figures, comparison, table, text)
+    with naming(options.errors):
+        write_comparison(folder, other, figures, comparison, table, text)
     for name, places in zip(("gains", "losses"), extremes(comparison, options.worst), strict=True):
-        folder = options.errors / name
-        folder.mkdir()
-        for rank, i in enumerate(places, 1):
-            sheet = draw_sheet(
-                tasks[i],
-                figures.images[i].errors,
-                table,
-                files.get(tasks[i].image_id),
-                other=(others[i], other.images[i].errors),
-            )
-            save_sheet(folder, rank, tasks[i], sheet)
+        _draw(folder / name, places, tasks, figures, table, files, (others, other))
     return text

@@ -3,8 +3,9 @@
 hotcoco (https://github.com/derekallman/hotcoco, MIT) reads the PNGs and counts the pixels in
 compiled code. Its sums are those of `panoptic_common.coco.quality` to the last digit. It accepts
 input that is refused here: a segment that is listed twice, a class that only the truth names, PNGs
-with 16 bits or alpha. It believes a truth whose listed areas are wrong. So all that is checked, or
-left out of what it gets, before it is called. It knows no boundary PQ.
+with 16 bits or alpha, a truth whose PNGs have ids that it does not list. It believes a truth whose
+listed areas are wrong. So all that is checked, or left out of what it gets, before it counts. It
+knows no boundary PQ.
 """
 
 from __future__ import annotations
@@ -14,21 +15,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from panoptic_common.coco.quality import PanopticStatistics, classes_by_id
 from panoptic_common.coco.segment_ids import check_id_map_header
 from panoptic_common.processes.stopping import end_at_once
-
-
-class Pair(Protocol):
-    """Two files of one image; segments have contiguous classes."""
-
-    image_id: Any
-    truth_png: str
-    truth_segments: list[dict[str, Any]]
-    prediction_png: str
-    prediction_segments: list[dict[str, Any]]
+from panoptic_tools.matched_files import Pair, naming_image, read_truth
+from panoptic_tools.worker_pool import map_tasks
 
 
 def add_engine_option(parser: argparse.ArgumentParser) -> None:
@@ -99,19 +92,14 @@ def count(pairs: Sequence[Pair], num_classes: int, threads: int) -> PanopticStat
     for pair in pairs:
         _check(pair, num_classes)
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, threads)))
-    from hotcoco.panoptic import PanopticEval
-
-    truth = {
-        "images": [{"id": number} for number in range(len(pairs))],
-        "categories": [{"id": k, "name": str(k), "isthing": 1} for k in range(num_classes)],
-        "annotations": _annotations((pair.truth_png, pair.truth_segments) for pair in pairs),
-    }
-    prediction = {
-        "annotations": _annotations((p.prediction_png, p.prediction_segments) for p in pairs)
-    }
-    evaluation = PanopticEval(truth, prediction, gt_folder="", pred_folder="")
-    with end_at_once():
-        evaluation.evaluate()
+    truth = _annotations((pair.truth_png, pair.truth_segments) for pair in pairs)
+    prediction = _annotations((p.prediction_png, p.prediction_segments) for p in pairs)
+    try:  # in a prediction it refuses ids that are not listed
+        _evaluate(truth, truth, num_classes)
+    except Exception:  # so it does segments without a pixel, which are no fault of a truth
+        for _ in map_tasks(read_truth, pairs, threads):
+            pass
+    evaluation = _evaluate(truth, prediction, num_classes)
     sums = PanopticStatistics.zeros(num_classes)
     for category, figures in evaluation.results()["per_class"].items():
         for name in ("iou", "tp", "fp", "fn"):
@@ -119,15 +107,30 @@ def count(pairs: Sequence[Pair], num_classes: int, threads: int) -> PanopticStat
     return sums
 
 
+def _evaluate(
+    truth: list[dict[str, Any]], prediction: list[dict[str, Any]], num_classes: int
+) -> Any:
+    """Return hotcoco's evaluation of annotations of the same images."""
+    from hotcoco.panoptic import PanopticEval
+
+    content = {
+        "images": [{"id": number} for number in range(len(truth))],
+        "categories": [{"id": k, "name": str(k), "isthing": 1} for k in range(num_classes)],
+        "annotations": truth,
+    }
+    evaluation = PanopticEval(content, {"annotations": prediction}, gt_folder="", pred_folder="")
+    with end_at_once():
+        evaluation.evaluate()
+    return evaluation
+
+
 def _check(pair: Pair, num_classes: int) -> None:
     """Refuse what hotcoco would accept."""
-    try:
+    with naming_image(pair):
         classes_by_id(pair.truth_segments, num_classes, "truth")
         classes_by_id(pair.prediction_segments, num_classes, "prediction")
         for path in (pair.truth_png, pair.prediction_png):
             check_id_map_header(path)
-    except ValueError as error:
-        raise ValueError(f"image {pair.image_id!r}: {error}") from error
 
 
 def _annotations(

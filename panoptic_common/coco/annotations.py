@@ -77,10 +77,19 @@ def read_panoptic_json(paths: PanopticPaths) -> dict[str, Any]:
                 f"{path}: not in the COCO panoptic format: there is no list {key!r}"
                 " (an instances JSON is another format)"
             )
-        for position, entry in enumerate(data[key]):
-            if not isinstance(entry, dict):
-                raise ValueError(f"{path}: {key}[{position}] is {entry!r}, but must be an object")
+        require_objects(data[key], f"{path}: {key}")
     return dict(data)
+
+
+def require_objects(entries: Sequence[Any], name: str) -> None:
+    """Refuse a list that holds anything but objects.
+
+    Raises:
+        ValueError: with the name of the list and the place of the entry.
+    """
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{name}[{position}] is {repr(entry)[:60]}, but must be an object")
 
 
 # ------------------------------------------------------------------------------------ classes
@@ -249,11 +258,11 @@ def annotation_problems(
             label = segment.get("id") if isinstance(segment, dict) else None
             label = f"at position {position}" if label is None else label
             problems.append(f"{name}, segment {label}: {wrong}")
-    return problems + [f"{name}, {problem}" for problem in _repeated_stuff(segments, stuff_ids)]
+    return problems + [f"{name}, {problem}" for problem in repeated_stuff(segments, stuff_ids)]
 
 
-def _repeated_stuff(segments: Sequence[Any], stuff_ids: Collection[int]) -> list[str]:
-    """Return a sentence per segment of a stuff class that has one already."""
+def repeated_stuff(segments: Sequence[Any], stuff_ids: Collection[int]) -> list[str]:
+    """Return a sentence per segment of a stuff class that has one already, crowds aside."""
     problems = []
     first: dict[int, Any] = {}
     for segment in segments:

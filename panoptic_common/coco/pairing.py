@@ -6,11 +6,17 @@ is missing, double or contradicts itself is an error that names the image.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panoptic_common.coco.annotations import build_class_table, is_image_id
+from panoptic_common.coco.annotations import (
+    build_class_table,
+    is_image_id,
+    repeated_stuff,
+    require_objects,
+)
 from panoptic_common.coco.user_files import read_json
 from panoptic_common.value_kinds import is_integer
 
@@ -42,7 +48,8 @@ def pair_annotations(
     Raises:
         ValueError, OSError: a file cannot be read, or an image has no prediction, two, or one that
             is named as that of another image. Also for a category that the truth does not know, or
-            knows by the name of another one, and for a truth without an image.
+            knows by the name of another one, and for a truth without an image, or with two
+            segments of one stuff class in an image.
     """
     content = read_lists(truth, "annotations", "categories")
     true_annotations = content["annotations"]
@@ -53,6 +60,7 @@ def pair_annotations(
     if not true_annotations:
         raise ValueError(f"{truth}: no image is annotated, so that there is nothing to compare")
     _require_fields(true_annotations, truth)
+    _require_one_stuff(true_annotations, table, truth)
     _require_fields(predicted, predictions)
     _require_same_names(table, content_of_predictions.get("categories"), predictions)
     _require_same_pairs(true_annotations, predicted, predictions)
@@ -77,7 +85,7 @@ def pair_annotations(
 
 
 def read_lists(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON object that holds the lists `keys`.
+    """Read a JSON object that holds the lists `keys`, and nothing but objects in each.
 
     Raises:
         ValueError, OSError: naming the file.
@@ -88,10 +96,12 @@ def read_lists(path: Path, *keys: str) -> dict[str, Any]:
     ]
     if missing:
         raise ValueError(f"{path}: there is no list {missing[0]!r}; this is not a panoptic JSON")
+    for key in keys:
+        require_objects(content[key], f"{path}: {key}")
     return content
 
 
-def _require_fields(annotations: Sequence[Any], path: Path) -> None:
+def _require_fields(annotations: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Refuse entries that lack what an evaluation reads, and images or PNGs that are listed twice.
 
     Raises:
@@ -101,7 +111,7 @@ def _require_fields(annotations: Sequence[Any], path: Path) -> None:
     owners: dict[str, Any] = {}
     for place, entry in enumerate(annotations):
         where = f"{path}: annotations[{place}]"
-        image_id = entry.get("image_id") if isinstance(entry, dict) else None
+        image_id = entry.get("image_id")
         if not is_image_id(image_id):
             found = "" if image_id is None else f" that is a whole number or a text: {image_id!r}"
             raise ValueError(f"{where} has no image_id{found}")
@@ -112,14 +122,29 @@ def _require_fields(annotations: Sequence[Any], path: Path) -> None:
         png = entry.get("file_name")
         if not isinstance(png, str):
             raise ValueError(f"{where} has no file_name of its PNG")
-        if owners.setdefault(png, entry["image_id"]) != entry["image_id"]:
-            raise ValueError(f"{where}: its PNG {png} is that of image {owners[png]!r} too")
+        owner = owners.setdefault(os.path.normpath(png), entry["image_id"])
+        if owner != entry["image_id"]:
+            raise ValueError(f"{where}: its PNG {png} is that of image {owner!r} too")
         segments = entry.get("segments_info")
         if not isinstance(segments, list):
             raise ValueError(f"{where} has no list segments_info")
         for segment in segments:
             if wrong := _segment_fault(segment):
                 raise ValueError(f"{where}: {wrong}")
+
+
+def _require_one_stuff(
+    annotations: Sequence[Mapping[str, Any]], table: Sequence[Mapping[str, Any]], path: Path
+) -> None:
+    """Refuse a truth that has two segments of one stuff class in an image, as training does.
+
+    Raises:
+        ValueError: naming the file, the image and both segments.
+    """
+    stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
+    for entry in annotations:
+        if wrong := repeated_stuff(entry["segments_info"], stuff):
+            raise ValueError(f"{path}: image {entry['image_id']!r}, {wrong[0]}")
 
 
 def _segment_fault(segment: Any) -> str:
@@ -169,10 +194,10 @@ def _require_same_pairs(
     Raises:
         ValueError: naming the file and both images.
     """
-    image_of = {annotation["file_name"]: annotation["image_id"] for annotation in truth}
+    image_of = {os.path.normpath(a["file_name"]): a["image_id"] for a in truth}
     known = set(image_of.values())
     for entry in predictions:
-        named = image_of.get(entry["file_name"], entry["image_id"])
+        named = image_of.get(os.path.normpath(entry["file_name"]), entry["image_id"])
         if named != entry["image_id"] and entry["image_id"] in known:
             raise ValueError(
                 f"{path}: by its image_id an entry is of image {entry['image_id']!r}, by its"

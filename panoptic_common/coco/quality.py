@@ -212,7 +212,7 @@ def match_segments(
         truth: (H, W) integer ids, 0 = void.
         truth_segments: one mapping per segment with `id`, `category_id` in 0..K-1, `iscrowd`
             (0 if absent). A listed segment without a pixel is a false negative; pixels of an
-            unlisted id match nothing (both as in panopticapi).
+            unlisted id match nothing (both as in panopticapi; see `check_truth`).
         prediction: (H, W) integer ids, 0 = void.
         prediction_segments: mappings with `id` and `category_id`; exactly the ids of the map.
         num_classes: K.
@@ -282,14 +282,38 @@ def classes_by_id(segments: SegmentsInfo, num_classes: int, what: str) -> dict[i
     return classes
 
 
+def check_truth(truth_segments: SegmentsInfo, ids: npt.NDArray[Any]) -> None:
+    """Refuse a true map that holds ids which its list does not name, as training does.
+
+    `match_segments` takes them for segments that match nothing, as panopticapi does. A truth with
+    red and blue exchanged has PQ 0 then, whatever is predicted. Segments without a pixel are no
+    fault here: they count as missed.
+
+    Args:
+        truth_segments: mappings with `id`.
+        ids: that occur in the true map.
+
+    Raises:
+        ValueError: with the first of these ids.
+    """
+    listed = {VOID_ID, *(int(segment["id"]) for segment in truth_segments)}
+    unlisted = [i for i in ids.tolist() if i not in listed]
+    if unlisted:
+        raise ValueError(_unlisted("true", unlisted))
+
+
+def _unlisted(which: str, ids: list[int]) -> str:
+    return (
+        f"the {which} map holds the segment ids {ids[:5]} ({len(ids)} in all),"
+        " which its segments_info does not list"
+    )
+
+
 def _check_prediction(classes: dict[int, int], areas: dict[int, int]) -> None:
     """Refuse a prediction whose map and list name different segments."""
     unlisted = [i for i in areas if i not in classes and i != VOID_ID]
     if unlisted:
-        raise ValueError(
-            f"the predicted map holds the segment ids {unlisted[:5]} ({len(unlisted)} in all),"
-            " which its segments_info does not list"
-        )
+        raise ValueError(_unlisted("predicted", unlisted))
     absent = [i for i in classes if i not in areas]
     if absent:
         raise ValueError(

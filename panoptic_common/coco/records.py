@@ -53,7 +53,8 @@ def read_records(paths: PanopticPaths) -> tuple[list[dict[str, Any]], list[dict[
     """
     data = read_panoptic_json(paths)
     table = build_class_table(data["categories"], paths.panoptic_json)
-    _refuse_problems(data, table, paths.panoptic_json)
+    _refuse(_empty_problems(data), paths.panoptic_json)
+    refuse_problems(data, table, paths.panoptic_json)
     contiguous = {entry["id"]: position for position, entry in enumerate(table)}
     images = {image["id"]: image for image in data["images"]}
     files = DatasetFiles(paths)
@@ -95,15 +96,27 @@ def _refuse(problems: Sequence[str], path: str) -> None:
         raise ValueError(f"{path}: {'; '.join(problems[:3])}. panoptic-check lists everything")
 
 
-def _refuse_problems(
-    data: Mapping[str, Any], table: Sequence[Mapping[str, Any]], path: str
-) -> None:
-    """Raise the first problems that the JSON alone shows; the categories are checked elsewhere."""
-    problems = image_problems(data["images"])
+def _empty_problems(data: Mapping[str, Any]) -> list[str]:
+    """Say that there is nothing to learn in a set; else []."""
     if not data["annotations"]:
-        problems.append("no image is annotated")
-    elif not any(a.get("segments_info", True) for a in data["annotations"]):
-        problems.append("no image has a segment, so that not one pixel is labelled")
+        return ["no image is annotated"]
+    if not any(a.get("segments_info", True) for a in data["annotations"]):
+        return ["no image has a segment, so that not one pixel is labelled"]
+    return []
+
+
+def refuse_problems(data: Mapping[str, Any], table: Sequence[Mapping[str, Any]], path: str) -> None:
+    """Refuse a JSON by what it shows alone; the categories are checked by `build_class_table`.
+
+    Args:
+        data: lists of objects, `images`, `annotations` and `categories`.
+        table: class table.
+        path: of the file, for the error.
+
+    Raises:
+        ValueError: with the first problems.
+    """
+    problems = image_problems(data["images"])
     image_ids, category_ids = known_ids(data["images"]), known_ids(data["categories"])
     stuff = frozenset(entry["id"] for entry in table if not entry["isthing"])
     seen: set[int | str] = set()

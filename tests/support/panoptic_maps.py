@@ -32,10 +32,12 @@ def random_image(
     segments: int = 14,
     num_classes: int = 4,
     agreement: float = 0.6,
+    unlisted: float = 0.3,
 ):
     """A truth with void and crowds, and a prediction that follows it for some cells.
 
-    Ids are drawn from all 24 bits and listed in random order, for the last crowd counts.
+    Ids are drawn from all 24 bits and listed in random order, for the last crowd counts. One true
+    segment is left out of the list with the probability `unlisted`.
     """
     cells = voronoi(rng, height, width, segments)
     noise = rng.random((height, width)) > rng.uniform(0.7, 1)
@@ -56,7 +58,7 @@ def random_image(
         for c in rng.permutation(segments)
     ]
     truth_segments = update_segments(truth, truth_segments)
-    if rng.random() < 0.3 and len(truth_segments) > 1:
+    if rng.random() < unlisted and len(truth_segments) > 1:
         truth_segments.pop()  # its pixels stay: neither void nor a segment
     if rng.random() < 0.3:  # listed, but without a pixel; after the crowds, so that it is the last
         truth_segments.append({"id": 2**24 - 1, "category_id": 0, "iscrowd": 1, "area": 9})

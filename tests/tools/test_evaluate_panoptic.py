@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_outputs import perfect_output, run, shifted_output
+from PIL import Image
 from programs import read_strictly
 
-from panoptic_common.coco.segment_ids import write_id_map
+from panoptic_common.coco.segment_ids import read_id_map, write_id_map
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
 from panoptic_tools import evaluate_panoptic
 from panoptic_tools.studies import benchmark_quality
@@ -111,7 +112,14 @@ def _rename_classes(content: dict) -> None:
             "image_id an entry is of image 101, by its file_name 000000000100.png of image",
         ),
         (_one_png, "(image 101): its PNG 000000000100.png is that of image 100 too"),
-        (lambda c: c["annotations"].insert(0, None), "annotations[0] has no image_id"),
+        (
+            lambda c: c["annotations"][1].update(file_name="./x/../000000000100.png"),
+            "(image 101): its PNG ./x/../000000000100.png is that of image 100 too",
+        ),
+        (
+            lambda c: c["annotations"].insert(0, None),
+            "annotations[0] is None, but must be",
+        ),
         (lambda c: c["annotations"][0]["segments_info"].append(None), "a segment has no number"),
         (
             lambda c: c["annotations"][0]["segments_info"].append(
@@ -146,6 +154,14 @@ def test_incomplete_predictions_are_named(
     assert str(path) in error or "of the prediction" in error
 
 
+def _two_skies(content: dict) -> None:
+    """A stuff class has two segments in an image, which training refuses."""
+    stuff = {c["id"] for c in content["categories"] if not c["isthing"]}
+    segments = content["annotations"][0]["segments_info"]
+    first = next(segment for segment in segments if segment["category_id"] in stuff)
+    segments.append({**first, "id": 99})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,6 +170,15 @@ def test_incomplete_predictions_are_named(
             lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd="0"),
             "(image 100): segment 3 has iscrowd '0', neither 0 nor 1",
         ),
+        (
+            lambda c: c.update(categories=["sky"]),
+            "categories[0] is 'sky', but must be an object",
+        ),
+        (
+            lambda c: c["categories"].append([1]),
+            "is [1], but must be an object",
+        ),
+        (_two_skies, "image 100, segment 99: second segment of stuff category"),
     ],
 )
 def test_a_truth_that_says_nothing_or_nonsense_is_refused(coco_paths, capsys, change, message):
@@ -168,6 +193,64 @@ def test_a_truth_that_says_nothing_or_nonsense_is_refused(coco_paths, capsys, ch
     assert evaluate_panoptic.main([*words, "--predictions-png", coco_paths.panoptic_png]) == 1
     said = capsys.readouterr().err
     assert message in said and str(path) in said and said.count("\n") == 1
+
+
+def _exchange_colours(path: Path) -> None:
+    """Red and blue are exchanged, as OpenCV writes an RGB array."""
+    Image.fromarray(np.asarray(Image.open(path))[:, :, ::-1].copy()).save(path)
+
+
+def _blacken(path: Path) -> None:
+    write_id_map(path, np.zeros((48, 64), np.int32))
+
+
+def _change_one(path: Path) -> None:
+    """A single pixel of one image has an id that is not listed."""
+    if path.name == "000000000101.png":
+        ids = read_id_map(path)
+        ids[0, 0] = 4242
+        write_id_map(path, ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_exchange_colours, "image 100: the true map holds the segment ids ["),
+        (_change_one, "image 101: the true map holds the segment ids [4242] (1 in all), which its"),
+        (_blacken, "not one pixel of the truth belongs to a segment, as in all 3 of its PNGs"),
+    ],
+)
+@pytest.mark.parametrize("options", [["--engine", "own"], ["--engine", "auto"], ["--errors", "e"]])
+def test_a_truth_whose_pngs_do_not_fit_its_json_is_refused(
+    tiny_dataset, coco_paths, tmp_path, monkeypatch, capsys, change, message, options
+):
+    """As in training; any prediction would have a PQ that looks like a result."""
+    monkeypatch.chdir(tmp_path)
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    for path in Path(coco_paths.panoptic_png).iterdir():
+        change(path)
+    words = ["--truth", coco_paths.panoptic_json, "--predictions", "predictions.json"]
+    assert evaluate_panoptic.main([*words, "--workers", "1", *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_true_segment_without_pixels_counts_as_missed(tiny_dataset, coco_paths, tmp_path, capsys):
+    """As panopticapi has it (docs/howto/data_faults.md)."""
+    run(PanopticEvaluator(tiny_dataset, tmp_path), tiny_dataset, perfect_output)
+    path = Path(coco_paths.panoptic_json)
+    content = json.loads(path.read_text())
+    car = next(c["id"] for c in content["categories"] if c["name"] == "car")
+    content["annotations"][0]["segments_info"].append({"id": 4242, "category_id": car})
+    path.write_text(json.dumps(content))
+    words = ["--truth", str(path), "--predictions", str(tmp_path / "predictions.json")]
+    output = tmp_path / "figures.json"
+    assert evaluate_panoptic.main([*words, "--workers", "1", "--output", str(output)]) == 0
+    # Three images with two cars each are found, one is missed: 6 / (6 + 1/2).
+    figures = json.loads(output.read_text())["PQ"]
+    assert figures["class car"]["PQ"] == pytest.approx(100 * 6 / 6.5)
+    assert capsys.readouterr().err == ""
 
 
 def test_other_names_for_classes_are_no_contradiction(tiny_dataset, coco_paths, tmp_path, capsys):

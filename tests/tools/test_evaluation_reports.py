@@ -12,7 +12,7 @@ from PIL import Image
 
 from panoptic_common.coco.errors import KINDS
 from panoptic_common.evaluation.panoptic import PanopticEvaluator
-from panoptic_tools import evaluate_panoptic
+from panoptic_tools import error_report, evaluate_panoptic
 
 
 @pytest.fixture
@@ -159,3 +159,93 @@ def test_wrong_files_are_named(arguments, perfect, coco_paths, tmp_path, capsys)
     assert evaluate_panoptic.main([*arguments, "--compare", perfect]) == 1
     error = capsys.readouterr().err
     assert f"{perfect}: no prediction for image 100" in error and error.count("\n") == 1
+
+
+def _shrink(path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(path)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize("change", [_shrink, _cut, lambda path: path.write_bytes(b"no image")])
+@pytest.mark.parametrize("folder", ["new/errors", "old"])
+def test_a_wrong_image_leaves_no_part_of_a_report(
+    arguments, perfect, coco_paths, tmp_path, capsys, change, folder
+):
+    """So that the same command is accepted when the image has been corrected."""
+    (tmp_path / "old").mkdir()
+    image = sorted(Path(coco_paths.images).rglob("*.*"))[0]
+    whole = image.read_bytes()
+    change(image)
+    options = ["--errors", str(tmp_path / folder), "--images", coco_paths.images]
+    words = [*arguments, *options, "--compare", perfect]
+    assert evaluate_panoptic.main(words) == 1
+    error = capsys.readouterr().err
+    assert str(image) in error and error.splitlines()[-1].startswith("evaluate_panoptic.py")
+    assert list(tmp_path.joinpath(folder).rglob("*")) == [] and (tmp_path / "old").exists()
+    image.write_bytes(whole)
+    assert evaluate_panoptic.main(words) == 0
+    made = sorted(path.name for path in (tmp_path / folder).iterdir())
+    pages = ["comparison.json", "comparison.md", "errors.json", "errors.md"]
+    assert made == sorted([*pages, "gains", "losses", "worst"])
+
+
+def test_images_of_another_size_are_found_before_the_work(
+    arguments, coco_paths, tmp_path, monkeypatch, capsys
+):
+    _shrink(sorted(Path(coco_paths.images).rglob("*.*"))[-1])
+    monkeypatch.setattr(error_report, "examine", None)
+    options = ["--errors", str(tmp_path / "errors"), "--images", coco_paths.images]
+    assert evaluate_panoptic.main([*arguments, *options]) == 1
+    assert "has 20 x 30 (height x width), expected are 48 x 64" in capsys.readouterr().err
+
+
+def _change_json(path: str, change) -> None:
+    content = json.loads(Path(path).read_text())
+    change(content)
+    Path(path).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["images"][0].update(id=[1]), "no list 'images' with id and file_name"),
+        (
+            lambda c: c["images"].append(dict(c["images"][0])),
+            "image 100 is listed twice",
+        ),
+        (
+            lambda c: c["images"][1].update(file_name=c["images"][0]["file_name"]),
+            "of image 101 is that of 100 too",
+        ),
+    ],
+)
+def test_a_list_of_images_that_misleads_is_refused(
+    arguments, coco_paths, tmp_path, capsys, change, message
+):
+    _change_json(coco_paths.panoptic_json, change)
+    options = ["--errors", str(tmp_path / "errors"), "--images", coco_paths.images]
+    assert evaluate_panoptic.main([*arguments, *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "errors").exists()
+
+
+def test_a_number_and_a_text_that_look_alike_are_two_images(arguments, coco_paths, tmp_path):
+    for file in (coco_paths.panoptic_json, arguments[3]):
+        _change_json(file, lambda c: c["annotations"][1].update(image_id="100"))
+    folder = tmp_path / "errors"
+    assert evaluate_panoptic.main([*arguments, "--errors", str(folder)]) == 0
+    rows = (folder / "errors.md").read_text().partition("cost most")[2].splitlines()
+    assert sorted(row.split()[1] for row in rows if row.startswith("| 1")) == ["100", "100", "102"]
+
+
+def test_the_longest_names_of_pngs_have_sheets(arguments, coco_paths, tmp_path):
+    long = f"{'a' * 125}{chr(233) * 60}.png"
+    folder = Path(coco_paths.panoptic_png)
+    (folder / "000000000101.png").rename(folder / long)
+    _change_json(coco_paths.panoptic_json, lambda c: c["annotations"][1].update(file_name=long))
+    assert evaluate_panoptic.main([*arguments, "--errors", str(tmp_path / "errors")]) == 0
+    names = [path.name for path in (tmp_path / "errors" / "worst").iterdir()]
+    assert len(names) == 3 and any("aaaaa" in name and name.endswith(".png") for name in names)

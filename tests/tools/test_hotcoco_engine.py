@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 import sys
@@ -43,7 +44,8 @@ def write_tasks(folder: Path, images) -> list[Task]:
 @pytest.fixture
 def tasks(tmp_path) -> list[Task]:
     rng = np.random.default_rng(0)
-    return write_tasks(tmp_path, [random_image(rng, 40, 56, 14, CLASSES) for _ in range(8)])
+    images = [random_image(rng, 40, 56, 14, CLASSES, unlisted=0) for _ in range(8)]
+    return write_tasks(tmp_path, images)
 
 
 class Recorder:
@@ -119,6 +121,26 @@ def test_what_it_would_accept_is_refused_before(tasks, recorder, change, message
     assert recorder.given == ()
 
 
+def test_ids_that_the_truth_does_not_list_are_refused_as_without_it(tasks, monkeypatch, request):
+    """By the recorder, whose refusal of them is pretended, and by hotcoco where it is installed."""
+    if importlib.util.find_spec("hotcoco") is None:
+        request.getfixturevalue("recorder")
+
+        def refuse_truth_as_prediction(self) -> None:
+            if self.given[0]["annotations"] is self.given[1]["annotations"]:
+                raise ValueError("predicted segment is in the PNG but not in segments_info")
+
+        monkeypatch.setattr(Recorder, "evaluate", refuse_truth_as_prediction)
+    without_pixels = {"id": 77, "category_id": 0, "iscrowd": 0}
+    tasks[0].truth_segments.append(without_pixels)  # counts as missed, and is no fault
+    hotcoco_engine.count(tasks, CLASSES, 1)
+    gone = next(s for s in tasks[5].truth_segments if 0 < s["id"] < 2**24 - 2)
+    tasks[5].truth_segments.remove(gone)
+    for count in (hotcoco_engine.count, evaluate_panoptic.evaluate_all):
+        with pytest.raises(ValueError, match=rf"image 5': the true map holds .*\[{gone['id']}\]"):
+            count(tasks, CLASSES, 1)
+
+
 def test_a_refusal_is_explained_or_noted(tasks, recorder, monkeypatch, capsys):
     def refuse(self) -> None:
         raise RuntimeError("not today")
@@ -170,7 +192,9 @@ def test_without_it_the_own_engine_serves(coco_paths, monkeypatch, capsys):
 def test_its_sums_are_ours_to_the_last_digit(tmp_path, seed):
     pytest.importorskip("hotcoco")
     rng = np.random.default_rng(seed)
-    images = [random_image(rng, 40, 56, 14, CLASSES, rng.choice([0.4, 0.9])) for _ in range(6)]
+    images = [
+        random_image(rng, 40, 56, 14, CLASSES, rng.choice([0.4, 0.9]), unlisted=0) for _ in range(6)
+    ]
     for segment in (s for image in images for s in image[1]):
         segment["area"] = 3  # which panopticapi would believe
     sums = hotcoco_engine.count(write_tasks(tmp_path, images), CLASSES, 2)
@@ -181,7 +205,7 @@ def test_its_sums_are_ours_to_the_last_digit(tmp_path, seed):
 
 def test_the_program_writes_the_same_file_with_both(tasks, tmp_path, capsys):
     pytest.importorskip("hotcoco")
-    categories = [{"id": k + 3, "name": f"{k}", "isthing": k % 2} for k in range(CLASSES)]
+    categories = [{"id": k + 3, "name": f"{k}", "isthing": 1} for k in range(CLASSES)]
     for name, side in (("truth", 1), ("prediction", 3)):
         annotations = [
             {

@@ -36,8 +36,8 @@ from panoptic_tools.error_images import (
     error_legend,
     find_images,
 )
-from panoptic_tools.error_report import match_files
 from panoptic_tools.evaluate_panoptic import Task, make_tasks
+from panoptic_tools.matched_files import match_files
 from panoptic_tools.studies.library.nuclei_measures import (
     ImageNuclei,
     list_nuclei,
