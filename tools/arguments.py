@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import functools
 import os
 import signal
@@ -20,9 +19,9 @@ from typing import Any, NoReturn
 from panoptic_common.coco.user_files import error_text, open_regular
 from panoptic_common.processes import stopping
 from panoptic_common.processes.output import UNREAD, complete_streams, nobody_reads
+from panoptic_tools.outputs import DISK_IS_FULL, require_file_taken
 
 FAULTY, REFUSED = 1, 2  # exit statuses: fault was found in the data; the command line is wrong
-_DISK_IS_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 # ------------------------------------------------------------------------------------ refusing
 
@@ -48,7 +47,7 @@ def refuse(program: str, error: object, status: int = REFUSED) -> int:
         raise error
     with contextlib.suppress(OSError):  # the terminal may be closed
         print(f"{Path(program).name}: {error_text(error)}", file=sys.stderr)
-    return FAULTY if isinstance(error, OSError) and error.errno in _DISK_IS_FULL else status
+    return FAULTY if isinstance(error, OSError) and error.errno in DISK_IS_FULL else status
 
 
 def orderly(main: Callable[..., int]) -> Callable[..., int]:
@@ -73,7 +72,7 @@ def orderly(main: Callable[..., int]) -> Callable[..., int]:
             except OSError as error:
                 if nobody_reads(error):
                     return UNREAD
-                if error.errno in _DISK_IS_FULL:  # that of the output, too
+                if error.errno in DISK_IS_FULL:  # that of the output, too
                     return refuse(program, error)
                 raise
 
@@ -129,26 +128,24 @@ def input_folder(text: str) -> Path:
 def output_file(text: str) -> Path:
     """Take the name of a file to write into a folder that exists."""
     path, folder = Path(text), Path(text).absolute().parent
-    if path.is_dir():
+    if os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
-    if path.exists() and not path.is_file():  # it would be replaced by a file
+    if os.path.exists(path) and not os.path.isfile(path):  # it would be replaced by a file
         raise argparse.ArgumentTypeError(f"{text} is a pipe or a device, no regular file")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(f"{text}: its folder does not exist")
-    if not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: its folder cannot be written to")
+    require_file_taken(text, folder, path.name)
     return path
 
 
 def output_folder(text: str) -> Path:
     """Take the name of a folder to write to, which may have to be made."""
-    path = Path(text)
-    above = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not above.is_dir():
+    path = Path(text).absolute()
+    above = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if not os.path.isdir(above):
         raise argparse.ArgumentTypeError(f"{text}: {above} is a file, no folder")
-    if not os.access(above, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: {above} cannot be written to")
-    return path
+    require_file_taken(text, above, *path.relative_to(above).parts)
+    return Path(text)
 
 
 def duration(text: str) -> float:

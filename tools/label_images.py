@@ -16,7 +16,7 @@ Exit status: 2 for what cannot be used.
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,15 +25,13 @@ from typing import Any
 import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from panoptic_common.coco.annotations import build_class_table
 from panoptic_common.coco.instance_folders import LABEL_ENDINGS, LABEL_SUFFIXES
-from panoptic_common.coco.instance_masks import IntMap, number_instances, read_label_image
-from panoptic_common.coco.pairing import read_lists
-from panoptic_common.coco.segment_ids import read_id_map, update_segments, write_id_map
+from panoptic_common.coco.instance_masks import IntMap, read_label_image
+from panoptic_common.coco.segment_ids import update_segments, write_id_map
 from panoptic_common.files import write_json
+from panoptic_common.processes.scratch import scratch_folder
 from panoptic_tools.arguments import (
     Parser,
     input_file,
@@ -44,7 +42,13 @@ from panoptic_tools.arguments import (
     output_folder,
     refuse,
 )
-from panoptic_tools.error_images import find_images
+from panoptic_tools.label_writing import (
+    class_of,
+    read_data_set,
+    refuse_equal_names,
+    write_labels,
+)
+from panoptic_tools.outputs import refuse_own_inputs
 
 # Where a label image lies: beside its image, or in a folder of its own under the same name.
 LAYOUTS = ("suffixes", "pairs")
@@ -73,60 +77,20 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     read.add_argument("folder", type=input_folder, metavar="FOLDER", help="of the label images")
     read.add_argument("--out", required=True, type=output_file, metavar="JSON")
     read.add_argument("--rest", default="background", help="stuff class of the rest, '' for void")
-    return parser.parse_args(words)
-
-
-def class_of(table: Sequence[dict[str, Any]], name: str, *, isthing: bool, option: str) -> int:
-    """Return the contiguous class of a name.
-
-    Raises:
-        ValueError: there is no such class of that kind; the sentence lists them.
-    """
-    names = [entry["name"] for entry in table if bool(entry["isthing"]) == isthing]
-    if name not in names:
-        kind = "thing" if isthing else "stuff"
-        raise ValueError(f"{option} is {name!r}, but the {kind} classes are {', '.join(names)}")
-    return next(k for k, entry in enumerate(table) if entry["name"] == name)
-
-
-# --------------------------------------------------------------------------------------- write
-
-
-def write_labels(options: argparse.Namespace) -> int:
-    """Write a label image per image, and a copy of the image; returns how many."""
-    content = read_lists(options.json, "images", "annotations", "categories")
-    table = build_class_table(content["categories"], str(options.json))
-    thing = table[class_of(table, options.thing, isthing=True, option="--thing")]["id"]
-    files = find_images(options.images, content, options.json)
-    refuse_equal_names(files.values())
-    png = options.png or options.json.with_suffix("")
-    pairs = options.layout == "pairs"
-    image_folder = options.folder / "images" if pairs else options.folder
-    label_folder = options.folder / "masks" if pairs else options.folder
-    image_folder.mkdir(parents=True, exist_ok=True)
-    label_folder.mkdir(parents=True, exist_ok=True)
-    for annotation in tqdm(content["annotations"], unit="image", disable=None):
-        image = Path(files[annotation["image_id"]])
-        ids = [s["id"] for s in annotation["segments_info"] if s["category_id"] == thing]
-        labels = number_instances(read_id_map(png / annotation["file_name"]), ids)
-        shutil.copyfile(image, image_folder / image.name)
-        name = f"{image.stem}.png" if pairs else f"{image.stem}_masks.png"
-        Image.fromarray(labels).save(label_folder / name)
-    return len(content["annotations"])
-
-
-def refuse_equal_names(files: Iterable[str]) -> None:
-    """Refuse images of several folders with the same name, which one folder cannot hold.
-
-    Raises:
-        ValueError: naming two.
-    """
-    seen: dict[str, str] = {}
-    for file in files:
-        stem = Path(file).stem
-        if stem in seen:
-            raise ValueError(f"{seen[stem]} and {file} would have the same label image: rename one")
-        seen[stem] = file
+    options = parser.parse_args(words)
+    truth = options.json.with_suffix("")
+    if options.command == "write":
+        options.png = options.png or truth
+        return options
+    if options.out.suffix.lower() != ".json":
+        parser.error(f"--out {options.out}: end it with .json; the PNGs go to the name without")
+    refuse_own_inputs(
+        parser,
+        [("--out", options.out), ("--out (its PNGs)", options.out.with_suffix(""))],
+        [("JSON", options.json), ("JSON (its PNGs)", truth), ("FOLDER", options.folder)]
+        + [("FOLDER", options.folder / name) for name in ("masks", "labels")],
+    )
+    return options
 
 
 # ---------------------------------------------------------------------------------------- read
@@ -134,28 +98,49 @@ def refuse_equal_names(files: Iterable[str]) -> None:
 
 def read_labels(options: argparse.Namespace) -> int:
     """Turn label images into predictions in COCO's panoptic form; returns how many."""
-    content = read_lists(options.json, "images", "annotations", "categories")
-    table = build_class_table(content["categories"], str(options.json))
+    content, table, images = read_data_set(options.json)
     thing = class_of(table, options.thing, isthing=True, option="--thing")
     rest = None
     if options.rest:
         rest = class_of(table, options.rest, isthing=False, option="--rest")
-    annotated = {annotation["image_id"] for annotation in content["annotations"]}
-    images = [image for image in content["images"] if image["id"] in annotated]
-    found = {image["id"]: find_label_image(options.folder, image) for image in images}
+    annotated = [images[annotation["image_id"]] for annotation in content["annotations"]]
+    found = {image["id"]: find_label_image(options.folder, image) for image in annotated}
     pngs = options.out.with_suffix("")
-    pngs.mkdir(exist_ok=True)
+    names = {image["id"]: f"{Path(image['file_name']).stem}.png" for image in annotated}
+    refuse_equal_names(
+        [(i["file_name"], (pngs / names[i["id"]], found[i["id"]])) for i in annotated]
+    )
+    if not options.out.exists():
+        refuse_other_files(pngs, names.values())
     annotations = []
-    for image in tqdm(images, unit="image", disable=None):
-        labels = read_label_image(found[image["id"]], (image["height"], image["width"]))
-        id_map, segments = segments_of_labels(labels, thing, rest)
-        name = f"{Path(image['file_name']).stem}.png"
-        write_id_map(pngs / name, id_map)
-        for segment in segments:
-            segment["category_id"] = table[segment["category_id"]]["id"]
-        annotations.append({"image_id": image["id"], "file_name": name, "segments_info": segments})
+    with scratch_folder(options.out.absolute().parent) as folder:  # wrong labels leave nothing
+        for image in tqdm(annotated, unit="image", disable=None):
+            size = int(image["height"]), int(image["width"])
+            labels = read_label_image(found[image["id"]], size)
+            id_map, segments = segments_of_labels(labels, thing, rest)
+            name = names[image["id"]]
+            write_id_map(folder / name, id_map)
+            for segment in segments:
+                segment["category_id"] = table[segment["category_id"]]["id"]
+            entry = {"image_id": image["id"], "file_name": name, "segments_info": segments}
+            annotations.append(entry)
+        pngs.mkdir(exist_ok=True)
+        for name in names.values():
+            os.replace(folder / name, pngs / name)
     write_json(options.out, {"annotations": annotations})
     return len(annotations)
+
+
+def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder for the PNGs that has files of these names which no earlier run has made.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if there := [folder / name for name in names if os.path.lexists(folder / name)]:
+        raise ValueError(
+            f"--out: its PNGs go to {folder}, which holds {there[0].name} already: name another"
+        )
 
 
 def find_label_image(folder: Path, image: dict[str, Any]) -> Path:

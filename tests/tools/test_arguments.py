@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 from importlib import import_module
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from dataset_factory import make_coco_panoptic
 
-from panoptic_tools import arguments
+from panoptic_tools import arguments, outputs
 
 # Program and its arguments; the one after "*" is the path that is wrong.
 INPUT_FILES = {
@@ -163,3 +164,28 @@ def test_output_does_not_replace_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="pipe or a device"):
         arguments.output_file(str(tmp_path / "pipe"))
     assert arguments.output_file(str(tmp_path / "new")) == tmp_path / "new"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder that root cannot write to")
+@pytest.mark.parametrize("take", [arguments.output_file, arguments.output_folder])
+def test_a_folder_that_takes_no_file_is_found_before_the_work(take) -> None:
+    """Permissions do not tell: root may do anything in /proc, and nothing can be done there."""
+    with pytest.raises(argparse.ArgumentTypeError, match="^/proc/x: /proc cannot be written to"):
+        take("/proc/x")
+
+
+@pytest.mark.parametrize("take", [arguments.output_file, arguments.output_folder])
+def test_a_name_that_is_too_long_is_told(take, tmp_path: Path) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="file name too long"):
+        take(str(tmp_path / ("a" * 300)))
+    assert take(str(tmp_path / ("a" * 255))).parent == tmp_path and os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_not_the_command_line_s_fault(tmp_path: Path, monkeypatch) -> None:
+    """It has an exit status of its own."""
+
+    def full(**options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs.tempfile, "TemporaryFile", full)
+    assert arguments.output_file(str(tmp_path / "file")) == tmp_path / "file"
