@@ -28,6 +28,7 @@ from panoptic_tools.calibration_images import (
     check_image_options,
     seen_images,
 )
+from panoptic_tools.outputs import refuse_own_inputs
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -43,6 +44,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         options.out = options.checkpoint.with_name(name)
     if options.out.suffix != ".pth":
         parser.error(f"--out is {options.out}: checkpoints are written as .pth")
+    refuse_own_inputs(parser, [("--out", options.out)], [("the program", options.checkpoint)])
     return options
 
 

@@ -49,6 +49,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_pairs,
 )
+from panoptic_tools.outputs import refuse_own_inputs
 
 KNOWN_CLASSES = {"coco": COCO_CATEGORIES, "cityscapes": CITYSCAPES_CATEGORIES}
 
@@ -76,6 +77,11 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if args.output.suffix != ".pth":
         parser.error(f"the output {args.output} must end in .pth")
+    refuse_own_inputs(
+        parser,
+        [("output", args.output), ("output (its config)", args.output.with_suffix(".yaml"))],
+        [("the program", args.input), ("--config-file", args.config_file)],
+    )
     require_pairs(parser, args.opts)
     return args
 

@@ -52,6 +52,7 @@ from panoptic_tools.arguments import (
     require_pairs,
 )
 from panoptic_tools.demo_run import Demo
+from panoptic_tools.outputs import require_apart
 from panoptic_tools.value_types import camera, finite, pixel
 from panoptic_tools.weights_options import add_weights_options, require_weights
 
@@ -133,6 +134,13 @@ def main(words: Sequence[str] | None = None) -> int:
         images, videos = media.find_media(options.inputs)
         demo = build_demo(options)
     except (CheckpointError, MediaError, ValueError, KeyError, OSError) as error:
+        return refuse(__file__, error)
+    try:
+        require_apart(
+            [("--output", path) for path in demo.files(images, videos)],
+            [("demo", path) for path in (*images, *videos, options.checkpoint)],
+        )
+    except ValueError as error:
         return refuse(__file__, error)
     ended = demo.run(images, videos, options.webcam)
     if demo.output is not None:

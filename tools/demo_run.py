@@ -47,6 +47,19 @@ class Demo:
             if json_wanted:
                 self.results = CocoResults(output, painter.predictor.class_table)
 
+    def files(self, images: Sequence[Path], videos: Sequence[Path]) -> list[Path]:
+        """Return what will be written of these inputs, as far as images may have such names."""
+        if self.output is None:
+            return []
+        names = media.unique_names([*images, *videos])
+        files = [self.output / "contact_sheet.png"]
+        for name in names[: len(images)]:
+            files += [self.output / f"{name}_{p.name}.png" for p in self.painter.wanted]
+            files.append(self.output / "panoptic" / f"{name}.png")
+        for name in names[len(images) :]:
+            files += [self.output / f"{name}{ending}" for ending in (".mp4", ".avi")]
+        return files
+
     def run(self, images: Sequence[Path], videos: Sequence[Path], camera: int | None) -> int:
         """Work through all inputs, and write what concerns all of them.
 

@@ -38,6 +38,7 @@ from panoptic_tools.arguments import (
     require_at_least,
 )
 from panoptic_tools.matched_files import naming_image, read_maps, try_truth
+from panoptic_tools.outputs import refuse_own_inputs
 from panoptic_tools.value_types import finite
 from panoptic_tools.worker_pool import map_tasks
 
@@ -84,6 +85,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
                 parser.error(f"there is no folder {folder}: name that of the PNGs by --{name}-png")
             setattr(options, f"{name}_png", folder)
     evaluation_reports.check_report_options(parser, options)
+    refuse_own_inputs(
+        parser,
+        [("--output", options.output), *evaluation_reports.files_written(options)],
+        [
+            ("--truth", options.truth),
+            ("--truth-png", options.truth_png),
+            ("--predictions", options.predictions),
+            ("--predictions-png", options.predictions_png),
+            *evaluation_reports.files_read(options),
+        ],
+    )
     options.engine = hotcoco_engine.choose_engine(parser, options)
     return options
 

@@ -22,6 +22,7 @@ from panoptic_tools.arguments import (
     require_at_least,
 )
 from panoptic_tools.matched_files import Pair
+from panoptic_tools.outputs import NamedPath
 
 if TYPE_CHECKING:
     from panoptic_tools.error_report import ErrorFigures
@@ -75,6 +76,20 @@ def check_report_options(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--areas {options.areas}: must ascend from 1 on")
     if options.errors and options.errors.exists() and any(options.errors.glob("[!.]*")):
         parser.error(f"--errors {options.errors}: is no new or empty folder")
+
+
+def files_written(options: argparse.Namespace) -> list[NamedPath]:
+    """Return the tables of --errors, and the option, for `refuse_own_inputs`."""
+    if not options.errors:
+        return []
+    names = ("errors.json", "errors.md", "comparison.json", "comparison.md")
+    return [("--errors", options.errors / name) for name in names]
+
+
+def files_read(options: argparse.Namespace) -> list[NamedPath]:
+    """Return what the options of the reports read, by their names."""
+    pngs = _png_folder(options) if options.compare else None
+    return [("--compare", options.compare), ("--compare-png", pngs), ("--images", options.images)]
 
 
 def options_of_other(options: argparse.Namespace) -> argparse.Namespace:

@@ -42,6 +42,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_pairs,
 )
+from panoptic_tools.outputs import refuse_own_inputs
 from panoptic_tools.value_types import number_from, plain_name
 
 LIMIT = 8.0  # MB
@@ -74,6 +75,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--opts", nargs=argparse.REMAINDER, default=[], help=text)
     options = parser.parse_args(words)
     require_pairs(parser, options.opts)
+    refuse_own_inputs(
+        parser,
+        [("--out", options.out / f"{options.name}{end}") for end in (".safetensors", ".md")],
+        [("the program", options.checkpoint), *(("--images", path) for path in options.images)],
+    )
     try:
         options.card = card_parts(options.card, options.name)
     except ValueError as error:

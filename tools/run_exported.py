@@ -23,7 +23,7 @@ from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.results import CocoResults
 from panoptic_common.drawing.overlays import draw_panoptic
 from panoptic_common.files import write_atomically
-from panoptic_common.runtime.folder import ExportedModel, ExportError
+from panoptic_common.runtime.folder import MANIFEST, ExportedModel, ExportError
 from panoptic_common.systems import system_module
 from panoptic_tools.arguments import (
     input_file,
@@ -34,6 +34,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
 )
+from panoptic_tools.outputs import refuse_own_inputs
 
 
 def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,6 +50,14 @@ def parse_args(words: Sequence[str] | None = None) -> argparse.Namespace:
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         parser.error(f"several images are called {double[0]}: their results would be one file")
+    results = [args.output / "panoptic.json"]
+    results += [args.output / "panoptic" / f"{name}.png" for name in names]
+    results += [args.output / f"{name}_panoptic.jpg" for name in names]
+    refuse_own_inputs(
+        parser,
+        [("--output", path) for path in results],
+        [("the model", args.model / MANIFEST), *(("the model", path) for path in args.images)],
+    )
     return args
 
 

@@ -43,6 +43,7 @@ from panoptic_tools.arguments import (
     refuse,
     require_at_least,
 )
+from panoptic_tools.outputs import refuse_own_inputs
 
 
 class Solution(NamedTuple):
@@ -70,6 +71,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     require_at_least(parser, options, 0, "refine", "budget")
     require_at_least(parser, options, 1, "threads")
+    written = [("--output", options.output), ("--convert", options.convert)]
+    refuse_own_inputs(parser, written, [("the solver", options.file)])
     return options
 
 

@@ -51,6 +51,7 @@ from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import input_file, make_parser, output_file, output_folder
+from panoptic_tools.outputs import refuse_own_inputs
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.solver_cases import (
     load_beside,
@@ -111,6 +112,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.repeat < 1 or min(options.threads) < 1 or options.num < 1:
         parser.error("--repeat, --threads and --num must be positive")
+    refuse_own_inputs(parser, [("--json", options.json)], [("--load", p) for p in options.load])
     if options.sizes is None:
         options.sizes = GAP_SIZES_BY_DEFAULT if options.gap else SIZES_BY_DEFAULT
     if options.refine is None:

@@ -29,6 +29,7 @@ from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.pairing import read_lists
 from panoptic_common.drawing.sheets import contact_sheet
 from panoptic_common.files import write_json
+from panoptic_tools.arguments import make_parser
 from panoptic_tools.error_images import (
     ERRORS_TITLE,
     draw_panels,
@@ -38,6 +39,7 @@ from panoptic_tools.error_images import (
 )
 from panoptic_tools.evaluate_panoptic import Task, make_tasks
 from panoptic_tools.matched_files import match_files
+from panoptic_tools.outputs import refuse_own_inputs
 from panoptic_tools.studies.library.nuclei_measures import (
     ImageNuclei,
     list_nuclei,
@@ -45,14 +47,13 @@ from panoptic_tools.studies.library.nuclei_measures import (
     table_rows,
 )
 
+ROLES = ("best", "median", "worst")
 _PANEL = 320  # pixels across, in a contact sheet
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, whole=True)
     parser.add_argument("--truth", required=True, type=Path, metavar="JSON")
     parser.add_argument("--truth-png", type=Path, metavar="DIR", help="default: JSON without .json")
     parser.add_argument("--images", required=True, type=Path, metavar="DIR")
@@ -68,6 +69,15 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.truth_png = options.truth_png or options.truth.with_suffix("")
     options.predictions_png = options.predictions_png or options.predictions.with_suffix("")
     options.boundary_ratio = None
+    sheets = [options.sheets / f"{role}.png" for role in ROLES] if options.sheets else []
+    refuse_own_inputs(
+        parser,
+        [("--output", options.output), ("--contact-sheet", options.contact_sheet)]
+        + [("--sheets", path) for path in sheets],
+        [("--truth", options.truth), ("--truth-png", options.truth_png)]
+        + [("--predictions", options.predictions), ("--predictions-png", options.predictions_png)]
+        + [("--images", options.images)],
+    )
     return options
 
 
@@ -102,7 +112,7 @@ def draw_sheets(
     folder.mkdir(parents=True, exist_ok=True)
     order = by_quality(found)
     drawn = []
-    for role, place in (("best", 0), ("median", len(order) // 2), ("worst", -1)):
+    for role, place in zip(ROLES, (0, len(order) // 2, -1), strict=True):
         k = order[place]
         image, errors = found[k]
         sheet = draw_sheet(tasks[k], errors, table, files[tasks[k].image_id])
