@@ -61,8 +61,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     problems = [problem for library in LIBRARIES if (problem := show_library(*library))]
     problems += show_project() or show_detectron2()
-    if importlib.util.find_spec("torch") is not None:
-        show_devices()
+    if "torch" in sys.modules:  # it could be imported; else the table has said so
+        problems += show_devices()
     if not problems:  # a trial of parts known to be missing would only repeat it
         problems += try_parts()
         show_shims()
@@ -159,21 +159,26 @@ def origin_of(folder: Path) -> list[str]:
         try:
             answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
             commit = answer.stdout.strip() if answer.returncode == 0 else "unknown"
-        except OSError:  # no git here
+        except (OSError, subprocess.SubprocessError):  # no git here, or it hangs
             commit = "unknown"
         lines.append(f"a git checkout at commit {commit}")
     return lines
 
 
-def show_devices() -> None:
-    """Print what torch can compute on."""
-    import torch
+def show_devices() -> list[str]:
+    """Print what torch can compute on; return what is wrong with torch."""
+    try:
+        import torch
 
-    if not torch.cuda.is_available():
-        show("GPU", f"none that torch can use; {torch.get_num_threads()} CPU threads")
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        show(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        if not torch.cuda.is_available():
+            show("GPU", f"none that torch can use; {torch.get_num_threads()} CPU threads")
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            show(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    except Exception as error:  # half an installation, or a driver that does not answer
+        show("GPU", "FAILS")
+        return [f"torch cannot tell its devices ({sentence(error)}): install it again"]
+    return []
 
 
 def show_shims() -> None:

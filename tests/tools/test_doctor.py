@@ -29,6 +29,31 @@ def test_prints_and_fails_where_a_library_is_missing(missing: str) -> None:
     assert any(line.startswith("numpy") and "MISSING" not in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise OSError('libcudart.so.12: cannot open')", "torch cannot be imported (OSError: lib"),
+        ("import no_such_module", "torch cannot be imported (ModuleNotFoundError: No module"),
+        ("from torch import nothing", "torch cannot be imported (ImportError"),
+        ("__version__ = '9'", "torch cannot tell its devices (AttributeError"),
+    ],
+)
+def test_a_torch_that_is_there_but_broken_is_a_problem_in_the_list(tmp_path, code, said) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(code)
+    run = subprocess.run(
+        [sys.executable, str(DOCTOR)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+    assert run.stdout.splitlines()[-1] == "This would not run."
+    assert f"problem: {said}" in run.stdout
+
+
 def test_is_content_here(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
