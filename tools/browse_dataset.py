@@ -27,9 +27,17 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from panoptic_common.config import add_panoptic_config, read_config
-from panoptic_common.data.browsing import choose_records, describe, draw_sheets, keep_truth
+from panoptic_common.data.browsing import (
+    ROWS,
+    Record,
+    choose_records,
+    describe,
+    draw_sheets,
+    keep_truth,
+)
 from panoptic_common.data.catalog import (
     class_table,
+    has_truth,
     load_panoptic,
     register_builtin,
     register_panoptic,
@@ -45,6 +53,7 @@ from panoptic_tools.arguments import (
     require_at_least,
     require_pairs,
 )
+from panoptic_tools.outputs import require_apart
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,6 +91,23 @@ def load_settings(config_file: str, opts: Sequence[str]) -> CfgNode:
     return cfg
 
 
+def sheet_paths(
+    options: argparse.Namespace, chosen: Sequence[Record], records: Sequence[Record]
+) -> list[Path]:
+    """Return the files of the sheets.
+
+    Raises:
+        ValueError: one is a file of the data set.
+    """
+    numbers = range(1, -(-len(chosen) // ROWS) + 1)
+    paths = [options.output / f"{options.name}_{number}.png" for number in numbers]
+    require_apart(
+        [("--output", path) for path in paths],
+        [(options.name, r[key]) for r in records for key in ("file_name", "pan_seg_file_name")],
+    )
+    return paths
+
+
 @orderly
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the sheets and print the table; returns the exit status."""
@@ -91,17 +117,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         register_builtin()
         for name, images, panoptic_json, pngs in options.register:
             register_panoptic(name, images, panoptic_json, pngs)
+        if not has_truth(options.name):
+            raise ValueError(f"{options.name} has images only, and no annotations to show")
         records, table = load_panoptic(options.name), class_table(options.name)
         mapper = PanopticDatasetMapper.from_config(cfg, True, keep_truth)
+        chosen = choose_records(records, options.images, len(table))
+        paths = sheet_paths(options, chosen, records)
+        options.output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         return refuse(__file__, error)
-    options.output.mkdir(parents=True, exist_ok=True)
-    print(describe(records, table))
-    chosen = choose_records(records, options.images, len(table))
-    sheets = draw_sheets(chosen, table, mapper, draws=options.draws, seed=options.seed)
     try:
-        for number, sheet in enumerate(sheets, start=1):
-            path = Path(options.output, f"{options.name}_{number}.png")
+        print(describe(records, table))
+        sheets = draw_sheets(chosen, table, mapper, draws=options.draws, seed=options.seed)
+        for path, sheet in zip(paths, sheets, strict=True):
             Image.fromarray(sheet).save(path)
             print(path)
     except (OSError, ValueError) as error:  # a damaged file of the data set

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from project import ROOT
 
+from panoptic_common.data.catalog import register_images
 from panoptic_tools import browse_dataset
 
 CONFIG = str(ROOT / "configs/unified/scenes/D2.yaml")
@@ -74,3 +75,43 @@ def test_a_damaged_file_is_named(words, tmp_path, capsys):
     image.write_bytes(image.read_bytes()[:-200])
     assert browse_dataset.main([*words, "INPUT.MIN_SIZE_TRAIN", "(48,)"]) == 1
     assert image.name in capsys.readouterr().err
+
+
+def test_a_damaged_png_is_named_where_areas_are_counted(words, tmp_path, capsys):
+    """Without areas in the JSON the table reads all PNGs."""
+    path = tmp_path / "panoptic_tiny.json"
+    data = json.loads(path.read_text())
+    for annotation in data["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment.pop("area", None)
+    path.write_text(json.dumps(data))
+    png = tmp_path / "panoptic_tiny" / data["annotations"][1]["file_name"]
+    png.write_bytes(png.read_bytes()[:-20])
+    assert browse_dataset.main(words) == 1
+    error = capsys.readouterr().err
+    assert f"{png}: damaged PNG file" in error and "Traceback" not in error
+
+
+def test_a_set_without_truth_is_refused(words, tmp_path, capsys):
+    """Registered by another program of the same process, as built-in test sets are."""
+    images = words[3]
+    listed = json.loads(Path(words[4]).read_text())
+    (tmp_path / "images.json").write_text(json.dumps({"images": listed["images"]}))
+    register_images("seen", images, str(tmp_path / "images.json"), words[4])
+    options = ["--output", str(tmp_path / "look")]
+    assert browse_dataset.main(["seen", *options]) == 2
+    said = capsys.readouterr().err
+    assert "seen has images only, and no annotations to show" in said and said.count("\n") == 1
+    assert not (tmp_path / "look").exists()
+
+
+def test_the_data_set_is_not_overwritten(words, tmp_path, capsys):
+    data = json.loads((tmp_path / "panoptic_tiny.json").read_text())
+    image = tmp_path / "tiny" / data["images"][0]["file_name"]
+    data["images"][0]["file_name"] = "seen_1.png"
+    image = image.rename(image.with_name("seen_1.png"))
+    (tmp_path / "panoptic_tiny.json").write_text(json.dumps(data))
+    before = image.read_bytes()
+    assert browse_dataset.main([*words[:-1], words[3]]) == 2
+    assert "would replace what seen reads" in capsys.readouterr().err
+    assert image.read_bytes() == before
