@@ -15,10 +15,11 @@ from functools import lru_cache
 import numpy.typing as npt
 
 from cops.grid_graph import GridGraph, grid_graph
+from cops.solver.arguments import float_array
 from cops.solver.labelling import Result
 from cops.solver.methods import solve_checked
 from cops.solver.parallel import Workers, call_beside
-from cops.solver.problem import Problem, check_partitionable, float_array, survey_values
+from cops.solver.problem import Problem, check_partitionable, survey_values
 from cops.solver.stencil import Stencil, find_stencil
 
 

@@ -11,10 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver.arguments import float_array, is_whole, plain_array
 from cops.solver.counting import mark_cut, number_clusters, sum_chosen, sum_cut
 from cops.solver.parallel import ALONE, Workers
-from cops.solver.problem import Problem
-from cops.solver.stencil import EDGES_PER_BLOCK, Stencil, find_cut_in_pieces
+from cops.solver.problem import (
+    Problem,
+    check_labels,
+    check_partitionable,
+    edge_array,
+    node_cost_array,
+    refuse_wrong_edges,
+    survey_values,
+)
+from cops.solver.stencil import EDGES_PER_BLOCK, Stencil, find_cut_in_pieces, no_stencil
 
 
 class Result(NamedTuple):
@@ -34,14 +43,17 @@ class Result(NamedTuple):
 
 
 def energy(
-    node_costs: npt.NDArray[Any],
-    edges: npt.NDArray[Any],
-    edge_costs: npt.NDArray[Any],
-    node_classes: npt.NDArray[Any],
-    is_cut: npt.NDArray[Any],
+    node_costs: npt.ArrayLike,
+    edges: npt.ArrayLike,
+    edge_costs: npt.ArrayLike,
+    node_classes: npt.ArrayLike,
+    is_cut: npt.ArrayLike,
     workers: Workers = ALONE,
 ) -> float:
     """Sum the cost of a labelling (Eq. 2) in float64; whether it is feasible is not asked.
+
+    Infinite edge costs are constraints, as for `solve_multicut`: they cost nothing where they are
+    obeyed. A broken one makes the sum +inf.
 
     Args:
         node_costs: (V, K).
@@ -50,16 +62,43 @@ def energy(
         node_classes: (V,) integers in 0 .. K-1.
         is_cut: (E,) bools.
         workers: threads, which do not change the result.
+
+    Raises:
+        ValueError, TypeError: an argument is malformed; the message names it.
     """
-    node_costs, edge_costs = np.asarray(node_costs), np.asarray(edge_costs)
-    classes = np.asarray(node_classes, dtype=np.int32)
-    cut = np.asarray(is_cut, dtype=bool)
-    if not len(edges) == len(edge_costs) == len(cut):
+    nodes = node_cost_array(node_costs)
+    costs = float_array("edge_costs", edge_costs)
+    cut = plain_array("is_cut", is_cut)
+    if costs.ndim != 1 or cut.ndim != 1 or (cut.dtype != bool and cut.size):
         raise ValueError(
-            f"{len(edges)} edges, {len(edge_costs)} edge costs and {len(cut)} cut flags must be "
+            "edge_costs must be numbers and is_cut bools, one per edge, but they have shapes "
+            f"{costs.shape} and {cut.shape}, and is_cut has type {cut.dtype}"
+        )
+    num_edges = len(edge_array(edges))
+    if not num_edges == len(costs) == len(cut):
+        raise ValueError(
+            f"{num_edges} edges, {len(costs)} edge costs and {len(cut)} cut flags must be "
             "equally many"
         )
-    return float(total_chosen(node_costs, classes, workers) + total_cut(edge_costs, cut, workers))
+    classes = check_labels("node_classes", node_classes, *nodes.shape).astype(np.int32, order="C")
+    cut = np.ascontiguousarray(cut, dtype=bool)
+    infinite = np.isinf(costs)
+    broken = bool((infinite & (cut == (costs > 0.0))).any())
+    costs = np.where(infinite, costs.dtype.type(0.0), costs)
+    survey_values(nodes, costs, no_stencil(), workers)
+    total = float(total_chosen(nodes, classes, workers) + total_cut(costs, cut, workers))
+    return np.inf if broken else total
+
+
+def total_cost(
+    problem: Problem,
+    classes: npt.NDArray[np.int32],
+    is_cut: npt.NDArray[np.bool_],
+    workers: Workers = ALONE,
+) -> float:
+    """Sum the cost of a labelling of a checked problem; see `energy`."""
+    of_nodes = total_chosen(problem.node_costs, classes, workers)
+    return float(of_nodes + total_cut(problem.edge_costs, is_cut, workers))
 
 
 def total_chosen(
@@ -81,34 +120,54 @@ def total_cut(
 
 
 def is_feasible(
-    edges: npt.NDArray[Any],
-    partitionable: npt.NDArray[Any],
-    node_classes: npt.NDArray[Any],
-    node_clusters: npt.NDArray[Any],
-    is_cut: npt.NDArray[Any],
+    edges: npt.ArrayLike,
+    partitionable: npt.ArrayLike,
+    node_classes: npt.ArrayLike,
+    node_clusters: npt.ArrayLike,
+    is_cut: npt.ArrayLike,
 ) -> bool:
     """Tell whether a labelling obeys the constraints of Eq. 2.
 
     That is: an edge is cut exactly if its ends lie in two clusters. Each cluster has one class, and
     a class outside P has one cluster at most. (A cluster need not be connected: a non-partitionable
-    class has one cluster wherever its nodes are.)
+    class has one cluster wherever its nodes are.) A labelling with classes that are not there, or
+    of another length, is not feasible.
+
+    Raises:
+        ValueError, TypeError: labels are no integers, flags no bools, there is no node, or an edge
+            names a node that is not there.
     """
-    ends = np.asarray(edges, dtype=np.intp).reshape(-1, 2)
-    flags = np.asarray(partitionable, dtype=bool)
-    classes = np.asarray(node_classes, dtype=np.intp)
-    clusters = np.asarray(node_clusters, dtype=np.intp)
-    cut = np.asarray(is_cut, dtype=bool)
+    flags = plain_array("partitionable", partitionable)
+    flags = check_partitionable(flags, flags.size)
+    classes = _label_array("node_classes", node_classes)
+    clusters = _label_array("node_clusters", node_clusters)
+    if classes.size == 0:
+        raise ValueError("node_classes must hold the class of at least one node")
+    ends = edge_array(edges)
+    cut = plain_array("is_cut", is_cut)
+    if cut.dtype != bool and cut.size:
+        raise ValueError(f"is_cut must be bools, one per edge, not {cut.dtype}")
     if classes.shape != clusters.shape or classes.ndim != 1 or cut.shape != (len(ends),):
         return False
+    refuse_wrong_edges(ends, len(classes))
     if classes.min() < 0 or classes.max() >= len(flags):
         return False
     if not np.array_equal(cut, clusters[ends[:, 0]] != clusters[ends[:, 1]]):
         return False
-    pairs = np.unique(np.stack([clusters, classes], axis=1), axis=0)
+    # One by one: together, int64 and uint64 would become floats.
+    numbers = np.unique(clusters, return_inverse=True)[1].reshape(-1)
+    pairs = np.unique(np.stack([numbers, classes.astype(np.intp)], axis=1), axis=0)
     if len(np.unique(pairs[:, 0])) != len(pairs):
         return False  # a cluster with two classes
     clusters_per_class = np.bincount(pairs[:, 1], minlength=len(flags))
     return bool((clusters_per_class[~flags] <= 1).all())
+
+
+def _label_array(name: str, labels: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = plain_array(name, labels)
+    if not is_whole(array):
+        raise TypeError(f"{name} must hold integers, not {array.dtype}")
+    return array
 
 
 def finish(
@@ -135,7 +194,7 @@ def finish(
         classes, np.ascontiguousarray(node_clusters, dtype=np.int32), problem.partitionable
     )
     is_cut = find_cut(problem.edges, clusters, stencil, workers)
-    cost = energy(*problem[:3], classes, is_cut, workers)
+    cost = total_cost(problem, classes, is_cut, workers)
     return Result(classes, clusters, is_cut, cost)
 
 

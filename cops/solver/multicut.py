@@ -25,10 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit
+from cops.solver.arguments import float_array
 from cops.solver.labelling import find_cut, total_cut
 from cops.solver.methods import check_method, solve_checked
 from cops.solver.parallel import Workers, call_beside
-from cops.solver.problem import check_labels, float_array, survey_problem
+from cops.solver.problem import check_labels, survey_problem
 
 
 class Multicut(NamedTuple):

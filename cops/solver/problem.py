@@ -22,12 +22,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver.arguments import float_array, is_whole, plain_array
 from cops.solver.counting import largest_masked
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.stencil import Stencil, find_stencil, no_stencil
 
 # Sums of this many times the largest cost must stay finite; see `_check_magnitude`.
 LARGEST_SUM = 1e300
+# Indices are int32.
+MOST_NODES = 2**30 - 1
+# Nodes per edge from which on a number is taken for a mistake, as only nodes without edges add to
+# it: whoever has so many says so.
+NODES_PER_EDGE, NODES_AT_LEAST = 16, 1_000_000
 # The largest of the costs is looked for in blocks of as many at least.
 VALUES_PER_BLOCK = 1 << 17
 # By bytes of a float: integers of that size, and all of its bits but the sign.
@@ -98,22 +104,40 @@ def survey_problem(
     workers: Workers = ALONE,
 ) -> tuple[Problem, Survey]:
     """Call `check_problem`, and return what it has seen on the way, too."""
+    nodes = node_cost_array(node_costs)
+    num_nodes, num_classes = nodes.shape
+    ends, stencil = check_edges(edges, num_nodes, workers)
+    costs = check_edge_costs(float_array("edge_costs", edge_costs), len(ends))
+    flags = check_partitionable(partitionable, num_classes)
+    return Problem(nodes, ends, costs, flags), survey_values(nodes, costs, stencil, workers)
+
+
+def node_cost_array(node_costs: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return node costs as (V, K) floats of any value, V and K >= 1."""
     nodes = float_array("node_costs", node_costs)
     if nodes.ndim != 2 or nodes.shape[0] < 1:
         raise ValueError(
             f"node_costs must have shape (V, K) with at least one node, not {nodes.shape}"
         )
-    num_nodes, num_classes = nodes.shape
-    if num_classes < 1:
+    if nodes.shape[1] < 1:
         raise ValueError("node_costs must have a column for at least one class: K is 0")
-    ends, stencil = _check_edges(edges, num_nodes, workers)
-    costs = float_array("edge_costs", edge_costs)
-    if costs.shape != (len(ends),):
+    return nodes
+
+
+def check_edge_costs(costs: npt.NDArray[Any], num_edges: int) -> npt.NDArray[Any]:
+    """Return costs, unless there is not one per edge."""
+    if costs.shape != (num_edges,):
         raise ValueError(
-            f"edge_costs must have shape ({len(ends)},), one cost per edge, not {costs.shape}"
+            f"edge_costs must have shape ({num_edges},), one cost per edge, not {costs.shape}"
         )
-    flags = check_partitionable(partitionable, num_classes)
-    return Problem(nodes, ends, costs, flags), survey_values(nodes, costs, stencil, workers)
+    return costs
+
+
+def refuse_nan(name: str, values: npt.NDArray[Any]) -> None:
+    """Refuse an array (N,) of floats that holds a NaN."""
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing):
+        raise ValueError(f"{name}[{missing[0]}] is NaN")
 
 
 def survey_values(
@@ -127,7 +151,7 @@ def survey_values(
     Raises:
         ValueError: a cost is not possible, or too large.
     """
-    largest_node_cost = _check_node_values(node_costs, workers)
+    largest_node_cost = check_node_values(node_costs, workers)
     largest_edge_cost = largest_magnitude(edge_costs, workers)
     if not np.isfinite(largest_edge_cost):
         edge = int(np.flatnonzero(~np.isfinite(edge_costs))[0])
@@ -136,7 +160,7 @@ def survey_values(
             "positive cost keeps two nodes together, a large negative one apart"
         )
     survey = Survey(largest_node_cost, largest_edge_cost, stencil)
-    _check_magnitude(node_costs, len(edge_costs), survey)
+    _check_magnitude(node_costs, edge_costs, survey)
     return survey
 
 
@@ -147,7 +171,7 @@ def check_partitionable(
     if partitionable is None:
         return np.zeros(num_classes, dtype=bool)
     # Writable, if need be a copy: for read-only flags all kernels would be compiled again.
-    flags = np.require(partitionable, requirements=["C", "W"])
+    flags = np.require(plain_array("partitionable", partitionable), requirements=["C", "W"])
     if flags.shape != (num_classes,) or flags.dtype != bool:
         raise ValueError(
             f"partitionable must be {num_classes} bools, one per class (not a list of class "
@@ -156,13 +180,31 @@ def check_partitionable(
     return flags
 
 
-def check_labels(name: str, labels: npt.ArrayLike, num_nodes: int) -> npt.NDArray[Any]:
-    """Return labels as an array, or refuse what is not one integer per node."""
-    array = np.asarray(labels)
+def check_labels(
+    name: str, labels: npt.ArrayLike, num_nodes: int, num_classes: int | None = None
+) -> npt.NDArray[Any]:
+    """Return labels as an array, or refuse what is not one integer per node.
+
+    Args:
+        name: of the argument.
+        labels: what the caller gave.
+        num_nodes: V.
+        num_classes: K, if the labels are classes 0 .. K-1.
+
+    Raises:
+        ValueError: so it is.
+    """
+    array = plain_array(name, labels)
     if array.shape != (num_nodes,) or array.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be {num_nodes} integers, one per node, but has shape "
             f"{array.shape} and type {array.dtype}"
+        )
+    if num_classes is not None and (array.min() < 0 or array.max() >= num_classes):
+        wrong = int(np.flatnonzero((array < 0) | (array >= num_classes))[0])
+        raise ValueError(
+            f"{name} must hold classes 0 .. {num_classes - 1}, but {name}[{wrong}] is "
+            f"{array[wrong]}"
         )
     return array
 
@@ -183,41 +225,73 @@ def largest_magnitude(values: npt.NDArray[Any], workers: Workers = ALONE) -> flo
     return float(np.array([max(largest)], word).view(values.dtype)[0])
 
 
-def float_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Bring `values` into C-contiguous float32 or float64; no copy where they already are."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
-    if array.dtype.char not in "fd":
-        # Integers and float16 fit into float64 exactly (int64 up to 2^53).
-        array = array.astype(np.float64)
-    # Also brings a foreign byte order into the native one, which is all that Numba reads.
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+def edge_array(edges: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return edges as (E, 2) integers, which may name any node.
+
+    Raises:
+        ValueError: they have another shape.
+        TypeError: they are no integers.
+    """
+    ends = plain_array("edges", edges)
+    if ends.size == 0 and ends.shape in ((0,), (0, 2)):
+        return np.zeros((0, 2), dtype=np.int32)
+    if ends.ndim != 2 or ends.shape[1] != 2:
+        raise ValueError(f"edges must have shape (E, 2), not {ends.shape}")
+    if not is_whole(ends):
+        raise TypeError(f"edges must hold integers, not {ends.dtype}")
+    return ends
 
 
-def _check_edges(
+def count_nodes(ends: npt.NDArray[Any]) -> int:
+    """Count the nodes that edges name, one more than the largest, unless that is a mistake.
+
+    Args:
+        ends: (E, 2) of `edge_array`, E >= 1.
+
+    Raises:
+        ValueError: a number is negative, or far above what so many edges can have as ends.
+    """
+    edge, side = np.unravel_index(int(ends.argmax()), ends.shape)
+    num_nodes = int(ends[edge, side]) + 1
+    if ends.min() < 0:
+        refuse_wrong_edges(ends, num_nodes)
+    if num_nodes > NODES_PER_EDGE * len(ends) + NODES_AT_LEAST:
+        raise ValueError(
+            f"edges[{edge}] names node {num_nodes - 1}, but there are only {len(ends)} edges: give "
+            "num_nodes if so many nodes are meant, or number them from 0 on without gaps"
+        )
+    return num_nodes
+
+
+def refuse_wrong_edges(ends: npt.NDArray[Any], num_nodes: int) -> None:
+    """Refuse edges that name a node that is not there.
+
+    Args:
+        ends: (E, 2) of `edge_array`.
+        num_nodes: V.
+    """
+    if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
+        wrong = int(np.flatnonzero(((ends < 0) | (ends >= num_nodes)).any(axis=1))[0])
+        raise ValueError(
+            f"edges[{wrong}] = {ends[wrong].tolist()} names a node outside 0 .. {num_nodes - 1}"
+        )
+
+
+def check_edges(
     edges: npt.ArrayLike, num_nodes: int, workers: Workers
 ) -> tuple[npt.NDArray[np.int32], Stencil]:
     """Bring `edges` into the form (E, 2) int32, all valid and no self-loop; and find its pieces."""
-    ends = np.asarray(edges)
-    if ends.size == 0 and ends.shape in ((0,), (0, 2)):
+    ends = edge_array(edges)
+    if len(ends) == 0:
         return np.zeros((0, 2), dtype=np.int32), no_stencil()
-    if ends.ndim != 2 or ends.shape[1] != 2:
-        raise ValueError(f"edges must have shape (E, 2), not {ends.shape}")
-    if ends.dtype.kind not in "iu":
-        raise TypeError(f"edges must hold integers, not {ends.dtype}")
-    if num_nodes >= 2**30 or len(ends) >= 2**30:
+    if num_nodes > MOST_NODES or len(ends) > MOST_NODES:
         raise ValueError("at most 2^30 - 1 nodes and edges are possible: indices are int32")
     if ends.dtype == np.int32:
         ends = np.ascontiguousarray(ends, dtype=np.int32)
         stencil, valid = find_stencil(ends, num_nodes, workers)
         if valid:
             return ends, stencil
-    if ends.min() < 0 or ends.max() >= num_nodes:
-        wrong = int(np.flatnonzero(((ends < 0) | (ends >= num_nodes)).any(axis=1))[0])
-        raise ValueError(
-            f"edges[{wrong}] = {ends[wrong].tolist()} names a node outside 0 .. {num_nodes - 1}"
-        )
+    refuse_wrong_edges(ends, num_nodes)
     ends = np.ascontiguousarray(ends, dtype=np.int32)
     loops = ends[:, 0] == ends[:, 1]
     if loops.any():
@@ -229,7 +303,7 @@ def _check_edges(
     return ends, find_stencil(ends, num_nodes, workers)[0]
 
 
-def _check_node_values(nodes: npt.NDArray[Any], workers: Workers) -> float:
+def check_node_values(nodes: npt.NDArray[Any], workers: Workers) -> float:
     """Refuse NaN, -inf, and a node without any possible class; return the largest magnitude."""
     largest = largest_magnitude(nodes, workers)
     if np.isfinite(largest):
@@ -251,14 +325,17 @@ def _check_node_values(nodes: npt.NDArray[Any], workers: Workers) -> float:
     return largest
 
 
-def _check_magnitude(nodes: npt.NDArray[Any], num_edges: int, survey: Survey) -> None:
+def _check_magnitude(nodes: npt.NDArray[Any], edge_costs: npt.NDArray[Any], survey: Survey) -> None:
     """Refuse finite costs whose sums might overflow float64."""
     largest = survey.largest_node_cost
     if largest == np.inf:
         largest = float(np.abs(nodes[np.isfinite(nodes)]).max())
-    largest = max(largest, survey.largest_edge_cost)
-    if largest * (2 * len(nodes) + num_edges) > LARGEST_SUM:
-        raise ValueError(
-            f"a cost of magnitude {largest:.3g} is too large: sums over the graph would overflow; "
-            "rescale the costs, or use +inf for a class that a node must not take"
-        )
+    of_edges = survey.largest_edge_cost
+    if max(largest, of_edges) * (2 * len(nodes) + len(edge_costs)) <= LARGEST_SUM:
+        return
+    name, values = ("node_costs", nodes) if largest > of_edges else ("edge_costs", edge_costs)
+    place = np.argwhere(np.abs(values) == max(largest, of_edges))[0].tolist()
+    raise ValueError(
+        f"{name}{place} = {max(largest, of_edges):.3g} in magnitude is too large: sums over the "
+        "graph would overflow; rescale the costs, or use +inf for a class that a node must not take"
+    )

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.labelling import Result, energy
+from cops.solver.labelling import Result, total_cost
 from cops.solver.multilevel.build import (
     find_scale,
     make_graph,
@@ -99,7 +99,7 @@ def solve_multilevel(
     if survey.largest_node_cost == np.inf:
         finite, survey = without_infinity(problem, survey)
         result = solve_multilevel(finite, survey, start=start, refine=refine, workers=workers)
-        cost = energy(*problem[:3], result.node_classes, result.is_cut, workers)
+        cost = total_cost(problem, result.node_classes, result.is_cut, workers)
         return result._replace(energy=cost)
     draft = draft_labelling(problem, survey, start=start, refine=refine, workers=workers)
     return finish_draft(problem, survey, draft, start, workers)

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from cops.solver.dual.ascent import costs_after_cycles
 from cops.solver.greedy.algorithm import contract_greedily
-from cops.solver.labelling import Result, energy, finish, total_chosen, total_cut
+from cops.solver.labelling import Result, finish, total_chosen, total_cost, total_cut
 from cops.solver.multilevel.algorithm import (
     CHAIN_PATIENCE,
     Draft,
@@ -85,7 +85,7 @@ def solve_auto(
     if survey.largest_node_cost == np.inf:
         finite, survey = without_infinity(problem, survey)
         result = solve_auto(finite, survey, start=start, workers=workers)
-        cost = energy(*problem[:3], result.node_classes, result.is_cut, workers)
+        cost = total_cost(problem, result.node_classes, result.is_cut, workers)
         return result._replace(energy=cost)
     draft = draft_labelling(problem, survey, start=start, refine=1, workers=workers)
     first = finish_draft(problem, survey, draft, start, workers)

@@ -43,7 +43,7 @@ def test_energy_sums_float32_costs_in_float64():
     nodes = np.full((1_000_001, 1), 0.1, dtype=np.float32)
     nodes[0] = 2.0**24
     edges = np.zeros((0, 2), dtype=np.int32)
-    total = energy(nodes, edges, np.zeros(0), np.zeros(len(nodes)), np.zeros(0, dtype=bool))
+    total = energy(nodes, edges, np.zeros(0), np.zeros(len(nodes), int), np.zeros(0, bool))
     assert total == pytest.approx(2.0**24 + 1e6 * float(np.float32(0.1)), rel=1e-12)
 
 
