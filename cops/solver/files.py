@@ -15,11 +15,12 @@ node. LPMP's programs read both, RAMA's read the first. Blank lines, and lines t
 or "c", are no data to LPMP and to this reader; RAMA stops at them. In LPMP's second form all
 classes may have several clusters. What else is known stands in comments that LPMP passes over:
 
-    # PARTITIONABLE 0 1         a flag for each class, behind NODE COSTS
-    # NODES 7                   how many nodes there are, at the end, if the last ones have no edge
+    # PARTITIONABLE 0 1         a flag for each class
+    # NODES 7                   how many nodes there are, if the last ones have no edge
 
-A cost may be "inf" or "-inf" (see `cops.solver.multicut`); of these LPMP reads "inf" only and RAMA
-none.
+on any line, in any letters, with or without a colon. Another comment that begins with one of these
+words is refused. A cost may be "inf" or "-inf" (see `cops.solver.multicut`); of these LPMP reads
+"inf" only and RAMA none.
 
 Shapes: V nodes, K classes, E edges.
 """
@@ -27,18 +28,19 @@ Shapes: V nodes, K classes, E edges.
 from __future__ import annotations
 
 import gzip
-import io
-import re
-import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cops.solver import parsing
-from cops.solver.problem import Problem
+from cops.solver.archives import kind_of, read_archive, read_bytes, write_archive
+from cops.solver.comments import Comments
+from cops.solver.problem import NODES_AT_LEAST, NODES_PER_EDGE
+from cops.solver.stored import FileError, StoredProblem, check_stored
+
+__all__ = ["FileError", "StoredProblem", "read_problem", "write_problem"]
 
 FAULTS = {
     parsing.NO_NODE: "an edge needs two node numbers 0, 1, 2 ... and a cost",
@@ -50,42 +52,8 @@ FAULTS = {
     parsing.TOO_SHORT: "the row has fewer costs than the first one",
 }
 MULTICUT, AMWC, NODE_COSTS = "MULTICUT", "ASYMMETRIC MULTIWAY CUT", "NODE COSTS"
-# Packed files may hold so many times their size: text packs to a third or tenth.
-MOST_UNPACKING = 200
-LEAST_LIMIT = 1 << 26
-# Nodes per edge from which on a file is taken for a mistake: only nodes without edges add to it.
-NODES_PER_EDGE, NODES_AT_LEAST = 16, 1_000_000
 ROWS_AT_A_TIME = 100_000
 WORD_LENGTH = 32
-
-
-class StoredProblem(NamedTuple):
-    """A problem in a file.
-
-    Attributes:
-        edges: (E, 2) int32.
-        edge_costs: (E,) float64.
-        num_nodes: V.
-        node_costs: (V, K) float64; None for multicut.
-        partitionable: (K,) bool; None for multicut.
-    """
-
-    edges: npt.NDArray[np.int32]
-    edge_costs: npt.NDArray[Any]
-    num_nodes: int
-    node_costs: npt.NDArray[Any] | None = None
-    partitionable: npt.NDArray[np.bool_] | None = None
-
-    def amwc(self) -> Problem:
-        """Return the arguments of `solve_amwc`; a multicut has one class, in P, for nothing."""
-        if self.node_costs is None or self.partitionable is None:
-            free = np.zeros((self.num_nodes, 1), np.float32)
-            return Problem(free, self.edges, self.edge_costs, np.array([True]))
-        return Problem(self.node_costs, self.edges, self.edge_costs, self.partitionable)
-
-
-class FileError(ValueError):
-    """A file that is no problem; the message names it, the line and what to do."""
 
 
 def read_problem(path: str | Path) -> StoredProblem:
@@ -98,27 +66,9 @@ def read_problem(path: str | Path) -> StoredProblem:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        return _read_archive(path)
-    return _parse(path, _read_bytes(path))
-
-
-def _read_bytes(path: Path) -> bytes:
-    """Read a text as it is, or unpack it as long as it does not swell out of proportion."""
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    limit = max(MOST_UNPACKING * path.stat().st_size, LEAST_LIMIT)
-    try:
-        with gzip.open(path) as file:
-            data = file.read(limit + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileError(f"{path} is no complete gzip file: {error}") from error
-    if len(data) > limit:
-        raise FileError(
-            f"{path} unpacks to more than {limit} bytes, {MOST_UNPACKING} times its size: if that "
-            "is right, unpack it yourself"
-        )
-    return data
+    if kind_of(path) == ".npz":
+        return read_archive(path)
+    return _parse(path, read_bytes(path))
 
 
 # ---- text ----------------------------------------------------------------------------------------
@@ -149,21 +99,23 @@ def _parse(path: Path, data: bytes) -> StoredProblem:
     if fault:
         raise _error(path, scan, FAULTS[fault])
     edges, costs = edges[:count].copy(), costs[:count].copy()
-    _convert_marks(text, scan, costs)
-    num_nodes = _count_nodes(path, data, edges)
+    _convert_marks(path, text, scan, costs, "inf for edges that must not be cut")
+    named = int(edges.max()) + 1 if len(edges) else 1
     if not has_classes:
         if scan.place[0] < text.size:
             raise _error(path, scan, "after the edges nothing may follow")
-        return StoredProblem(edges, costs, num_nodes)
+        comments = Comments(path, data, scan)
+        comments.refuse_flags()
+        return StoredProblem(edges, costs, _count_nodes(path, comments, named, len(edges)))
     if _read_header(data, scan) != NODE_COSTS:
         raise _error(path, scan, f"after the edges there must be a line {NODE_COSTS}")
     node_costs = _read_node_costs(path, text, scan)
-    if len(node_costs) < num_nodes:
-        raise FileError(
-            f"{path} has {len(node_costs)} rows of node costs, but an edge has node {num_nodes - 1}"
-        )
-    flags = _find_flags(path, data, node_costs.shape[1])
-    return StoredProblem(edges, costs, len(node_costs), node_costs, flags)
+    comments = Comments(path, data, scan)
+    rows, num_classes = node_costs.shape
+    comments.count_nodes(rows, f"there are {rows} rows of node costs", exactly=True)
+    if rows < named:
+        raise FileError(f"{path} has {rows} rows of node costs, but an edge has node {named - 1}")
+    return StoredProblem(edges, costs, rows, node_costs, comments.find_flags(num_classes))
 
 
 def _error(path: Path, scan: parsing.Scan, message: str) -> FileError:
@@ -186,41 +138,14 @@ def _read_header(data: bytes, scan: parsing.Scan) -> str:
     return header
 
 
-def _count_nodes(path: Path, data: bytes, edges: npt.NDArray[np.int32]) -> int:
+def _count_nodes(path: Path, comments: Comments, named: int, num_edges: int) -> int:
     """Count the nodes: one more than the largest number, or what a comment says."""
-    num_nodes = int(edges.max()) + 1 if len(edges) else 1
-    found = _find_comment(data, b"# NODES ")
-    if found and re.fullmatch(rb"\d{1,10}", found[0]):
-        num_nodes = max(num_nodes, int(found[0]))
-    if num_nodes > NODES_PER_EDGE * len(edges) + NODES_AT_LEAST:
+    if not comments.names_nodes and named > NODES_PER_EDGE * num_edges + NODES_AT_LEAST:
         raise FileError(
-            f"{path} has {len(edges)} edges, but {num_nodes} nodes: number the nodes that have "
-            "edges from 0 on without gaps"
+            f"{path} has {num_edges} edges, but {named} nodes: number the nodes that have edges "
+            f"from 0 on without gaps, or say by a comment # NODES {named} that so many are meant"
         )
-    return num_nodes
-
-
-def _find_comment(data: bytes, begin: bytes) -> list[bytes]:
-    """Return the words of the first comment that begins so."""
-    place = data.find(b"\n" + begin)
-    if place < 0:
-        return []
-    place += 1 + len(begin)
-    end = data.find(b"\n", place)
-    return data[place : len(data) if end < 0 else end].split()
-
-
-def _find_flags(path: Path, data: bytes, num_classes: int) -> npt.NDArray[np.bool_]:
-    """Find which classes are in P; all of them where the file does not say."""
-    words = _find_comment(data, b"# PARTITIONABLE ")
-    if not words:
-        return np.ones(num_classes, dtype=bool)
-    if len(words) != num_classes or not set(words) <= {b"0", b"1"}:
-        raise FileError(
-            f"{path}: the comment # PARTITIONABLE must have {num_classes} flags 0 or 1, one per "
-            "class"
-        )
-    return np.array([word == b"1" for word in words])
+    return comments.count_nodes(named, f"an edge has node {named - 1}")
 
 
 def _read_node_costs(
@@ -233,22 +158,29 @@ def _read_node_costs(
     # A row has two bytes at least for each cost.
     most = (text.size - int(scan.place[0])) // (2 * num_classes) + 1
     costs = np.empty((most, num_classes), np.float64)
-    rest = parsing.make_scan(costs.size)
-    rest.place[:], rest.line[:] = scan.place, scan.line
+    rest = scan._replace(marks=np.empty((costs.size, 3), np.int64), num_marks=np.zeros(1, np.int64))
     fault, count = parsing.read_costs(text, rest, costs)
     if fault == parsing.GOOD and rest.place[0] < text.size:
         fault = parsing.NO_COST
     if fault:
         raise _error(path, rest, FAULTS[fault])
     costs = costs[:count].copy()
-    _convert_marks(text, rest, costs.reshape(-1))
+    _convert_marks(path, text, rest, costs.reshape(-1), "inf for a class that is not possible")
     return costs
 
 
 def _convert_marks(
-    text: npt.NDArray[np.uint8], scan: parsing.Scan, values: npt.NDArray[np.float64]
+    path: Path,
+    text: npt.NDArray[np.uint8],
+    scan: parsing.Scan,
+    values: npt.NDArray[np.float64],
+    instead: str,
 ) -> None:
-    """Fill in the numbers that the kernels have only marked."""
+    """Fill in the numbers that the kernels have only marked.
+
+    Raises:
+        FileError: a number is too large. Infinity has a meaning, and who means it writes it.
+    """
     marks = scan.marks[: scan.num_marks[0]]
     for begin in range(0, len(marks), ROWS_AT_A_TIME):
         some = marks[begin : begin + ROWS_AT_A_TIME]
@@ -259,37 +191,13 @@ def _convert_marks(
         values[some[:, 0]] = words.view(f"S{WORD_LENGTH}")[:, 0].astype(np.float64)
         for index, first, behind in some[long]:
             values[index] = float(text[first:behind].tobytes())
-
-
-# ---- archives ------------------------------------------------------------------------------------
-
-
-def _read_archive(path: Path) -> StoredProblem:
-    """Read edges and edge_costs, and node_costs and partitionable or num_nodes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        limit = max(MOST_UNPACKING * path.stat().st_size, LEAST_LIMIT)
-        if unpacked > limit:
-            raise FileError(f"{path} unpacks to {unpacked} bytes, more than {limit}: pack it less")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, zlib.error, KeyError) as error:
-        raise FileError(f"{path} is no complete .npz file: {error}") from error
-    except ValueError as error:
-        raise error if isinstance(error, FileError) else FileError(f"{path}: {error}") from error
-    wanted = {"edges", "edge_costs"}
-    if "num_nodes" not in arrays:
-        wanted |= {"node_costs", "partitionable"}
-    missing = wanted - set(arrays)
-    if missing:
-        raise FileError(f"{path} has no array called {', '.join(sorted(missing))}")
-    if "node_costs" in wanted:
-        nodes = arrays["node_costs"]
-        return StoredProblem(
-            arrays["edges"], arrays["edge_costs"], len(nodes), nodes, arrays["partitionable"]
-        )
-    return StoredProblem(arrays["edges"], arrays["edge_costs"], int(arrays["num_nodes"]))
+        large = np.flatnonzero(np.isinf(values[some[:, 0]]))
+        if len(large):
+            before = text[: some[large[0], 1]]
+            line = int(np.count_nonzero(before == ord("\n"))) + 1
+            raise FileError(
+                f"{path}, line {line}: a cost is too large for float64: write {instead}"
+            )
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -299,19 +207,17 @@ def write_problem(path: str | Path, problem: StoredProblem) -> None:
     """Write a problem in the form that the name asks for: .npz, .gz, or text.
 
     Costs are written with as many digits as bring back the same float64.
+
+    Raises:
+        ValueError, TypeError: the problem is malformed, so that no one could read it again.
+        OSError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        arrays = {name: value for name, value in problem._asdict().items() if value is not None}
-        if problem.node_costs is not None:
-            del arrays["num_nodes"]
-        # In memory: where the disk is full, an archive complains once more when it is collected.
-        archive = io.BytesIO()
-        np.savez(archive, **arrays)
-        # Not getbuffer(): Python 3.12.1 crashes when it collects a view that an error has kept.
-        path.write_bytes(archive.getvalue())
+    problem = check_stored(problem)
+    if kind_of(path) == ".npz":
+        write_archive(path, problem)
         return
-    if path.suffix == ".gz":
+    if kind_of(path) == ".gz":
         with gzip.open(path, "wt", encoding="ascii") as file:
             _write_text(file, problem)
     else:

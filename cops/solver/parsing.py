@@ -23,7 +23,7 @@ from cops.solver._jit import jit, jit_pass
 LARGEST_NODE = 2**30 - 2
 
 _BLANK, _TAB, _RETURN, _NEWLINE = 32, 9, 13, 10
-_ZERO, _NINE, _POINT, _PLUS, _MINUS, _HASH = 48, 57, 46, 43, 45, 35
+_ZERO, _NINE, _POINT, _PLUS, _MINUS, _HASH, _UNDERSCORE = 48, 57, 46, 43, 45, 35, 95
 _LOWER = 32  # sets the bit that tells small letters from capitals
 _A, _C, _E, _F, _I, _N, _Z = (ord(letter) for letter in "acefinz")
 EXACT_DIGITS = 15  # fewer than 2^53
@@ -31,6 +31,10 @@ MOST_DIGITS = 18  # fewer than 2^63
 # A quotient in twice the precision is off by less than this part of its lower half.
 DOUBT = 2.0**-45
 SPLITTER = 2.0**27 + 1.0
+# Comments that begin with these words mean something (comments.py). So many are noted: two of a
+# kind are one too many.
+_WORDS = ("nodes", "partitionable")
+MAX_COMMENTS = len(_WORDS) + 1
 POWERS: npt.NDArray[np.float64] = np.array([10.0**n for n in range(23)])
 
 
@@ -44,6 +48,10 @@ class Scan(NamedTuple):
         marks: (M, 3) int64, numbers to be converted later: index, first byte, byte behind.
         num_marks: (1,) int64.
         powers: (23,) float64, powers of ten.
+        words: (2, 14) uint8, small letters that end in zeros: words that comments begin with.
+        comments: (MAX_COMMENTS, 3) int64 of the first comments that do: the word's index, the byte
+            behind it, the line.
+        num_comments: (1,) int64, how many there are, with those for which there is no room.
     """
 
     place: npt.NDArray[np.int64]
@@ -52,10 +60,14 @@ class Scan(NamedTuple):
     marks: npt.NDArray[np.int64]
     num_marks: npt.NDArray[np.int64]
     powers: npt.NDArray[np.float64]
+    words: npt.NDArray[np.uint8]
+    comments: npt.NDArray[np.int64]
+    num_comments: npt.NDArray[np.int64]
 
 
 def make_scan(num_numbers: int) -> Scan:
     """Begin at the first byte, with room for marks of so many numbers."""
+    words = np.array(_WORDS, "S14").view(np.uint8).reshape(len(_WORDS), 14)
     return Scan(
         np.zeros(1, np.int64),
         np.ones(1, np.int64),
@@ -63,6 +75,9 @@ def make_scan(num_numbers: int) -> Scan:
         np.empty((num_numbers, 3), np.int64),
         np.zeros(1, np.int64),
         POWERS,
+        words,
+        np.empty((MAX_COMMENTS, 3), np.int64),
+        np.zeros(1, np.int64),
     )
 
 
@@ -103,10 +118,34 @@ def _ends_here(text, i):
 
 
 @jit_pass
+def _note_comment(text, i, scan):
+    """Note a comment that begins with one of the words; its mark is in front of byte i."""
+    while i < text.size and (text[i] == _HASH or text[i] == _BLANK or text[i] == _TAB):
+        i += 1
+    for kind in range(scan.words.shape[0]):
+        end = i
+        # Each word ends in a zero at least, which no letter is.
+        while end < text.size and text[end] | _LOWER == scan.words[kind, end - i]:
+            end += 1
+        if scan.words[kind, end - i] != 0:
+            continue
+        behind = text[end] | _LOWER if end < text.size else _BLANK
+        if _A <= behind <= _Z or (end < text.size and text[end] == _UNDERSCORE):
+            continue  # another word, such as "nodes_per_edge"
+        number = scan.num_comments[0]
+        if number < scan.comments.shape[0]:
+            scan.comments[number, 0] = kind
+            scan.comments[number, 1] = end
+            scan.comments[number, 2] = scan.line[0]
+        scan.num_comments[0] += 1
+    return 0
+
+
+@jit_pass
 def find_row(text, scan):
     """Go to the first character of the next line that holds numbers.
 
-    Blank lines and comments, which begin with "#" or "c", are passed over.
+    Blank lines and comments, which begin with "#" or "c", are passed over; see `_note_comment`.
 
     Returns:
         False at the end, and before a line that begins with another letter.
@@ -123,6 +162,7 @@ def find_row(text, scan):
             i += 1
             scan.line[0] += 1
         elif first in (_HASH, _C):
+            _note_comment(text, i + 1, scan)
             i = _end_of_line(text, i) + 1
             scan.line[0] += 1
         elif _A <= letter <= _Z and letter != _I and letter != _N:
