@@ -227,9 +227,21 @@ def grid_graph(height: int, width: int, distances: Sequence[int]) -> GridGraph:
     """
     if height < 1 or width < 1:
         raise ValueError(f"a grid needs at least one cell, got {height} x {width}")
-    if any(int(d) != d or d < 1 for d in distances) or len(set(distances)) < len(distances):
-        raise ValueError(f"the distances {tuple(distances)} are not different positive integers")
-    return _cached_graph(int(height), int(width), tuple(int(d) for d in distances))
+    return _cached_graph(int(height), int(width), _whole_distances(distances))
+
+
+def _whole_distances(distances: Sequence[int]) -> tuple[int, ...]:
+    """Return distances as integers, or refuse them, whatever they are."""
+    given: Any = distances
+    try:
+        given = tuple(distances)
+        numbers = tuple(int(d) for d in given)
+        good = all(n == d and n > 0 for n, d in zip(numbers, given, strict=True))
+    except (TypeError, ValueError, OverflowError):  # one number, text, NaN, infinity
+        numbers, good = (), False
+    if not good or len(set(numbers)) < len(numbers):
+        raise ValueError(f"the distances {given} are not different positive integers")
+    return numbers
 
 
 @lru_cache(maxsize=_CACHED_GRAPHS)

@@ -23,16 +23,17 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cops.solver.grid import solve_amwc_grid
-from cops.solver.labelling import Result, energy, is_feasible
-from cops.solver.methods import METHODS, check_method, solve_checked
+from cops.solver.labelling import Result, energy, is_feasible, pair_of_labels
+from cops.solver.methods import METHODS, check_options, solve_checked
 from cops.solver.multicut import Multicut, solve_multicut
 from cops.solver.parallel import Workers, call_beside, run_all
 from cops.solver.problem import Problem, check_labels, check_problem, survey_problem
@@ -59,7 +60,7 @@ def solve_amwc(
     partitionable: npt.ArrayLike,
     *,
     method: str = "auto",
-    start: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    start: tuple[npt.ArrayLike, npt.ArrayLike] | Result | None = None,
     refine: int = 1,
     num_threads: int = 1,
 ) -> Result:
@@ -77,8 +78,8 @@ def solve_amwc(
             "multilevel". "multilevel" = local moves on coarser and coarser graphs
             (`cops.solver.multilevel`). "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`).
         start: (V,) classes and (V,) clusters from which "auto" and "multilevel" start, instead of
-            from single nodes, such as `result[:2]` of the image before in a video. The result costs
-            no more.
+            from single nodes, such as those of the image before in a video; or the whole result
+            that holds them. The result costs no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: threads for this one problem, >= 1. The result does not depend on it, to the
             last bit. Greedy contraction uses one. For many problems at once `solve_many` is the
@@ -88,13 +89,13 @@ def solve_amwc(
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start, or the
             start is not feasible.
     """
-    check_method(method, start)
+    check_options(method, start, refine)
 
     def solve() -> Result:
         with Workers(num_threads) as workers:
             arrays = (node_costs, edges, edge_costs, partitionable)
             problem, survey = survey_problem(*arrays, workers)
-            first = None if start is None else _check_labelling(*start, problem)
+            first = None if start is None else _check_labelling(start, problem)
             return solve_checked(
                 problem, survey, method, start=first, refine=refine, workers=workers
             )
@@ -108,7 +109,7 @@ def solve_mwc(
     edge_costs: npt.ArrayLike,
     *,
     method: str = "auto",
-    start: npt.ArrayLike | None = None,
+    start: npt.ArrayLike | Result | None = None,
     refine: int = 1,
     num_threads: int = 1,
 ) -> Result:
@@ -119,7 +120,8 @@ def solve_mwc(
         edges: (E, 2).
         edge_costs: (E,), paid if the ends of the edge have different classes.
         method: "auto", "multilevel" or "greedy".
-        start: (V,) classes from which "auto" and "multilevel" start, instead of from single nodes.
+        start: (V,) classes from which "auto" and "multilevel" start, instead of from single nodes,
+            or a whole result.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: threads for this one problem, >= 1. The result does not depend on it, to the
             last bit. Greedy contraction uses one. For many problems at once `solve_many` is the
@@ -131,12 +133,13 @@ def solve_mwc(
     Raises:
         ValueError, TypeError: see `check_problem`; the method is unknown or takes no start.
     """
-    check_method(method, start)
+    check_options(method, start, refine)
+    classes = start.node_classes if isinstance(start, Result) else start
 
     def solve() -> Result:
         with Workers(num_threads) as workers:
             problem, survey = survey_problem(node_costs, edges, edge_costs, None, workers)
-            first = None if start is None else (_check_start("start", start, problem),) * 2
+            first = None if classes is None else (_check_start("start", classes, problem),) * 2
             return solve_checked(
                 problem, survey, method, start=first, refine=refine, workers=workers
             )
@@ -157,26 +160,42 @@ def solve_many(problems: Iterable[Mapping[str, Any]], num_threads: int) -> list[
 
     Raises:
         Exception: that of the first problem, in their order, that could not be solved.
+        ValueError, TypeError: a problem is no mapping of these arguments.
     """
-    tasks = [
-        partial(solve_amwc if "partitionable" in problem else solve_mwc, **problem)
-        for problem in problems
+    return run_all([_as_task(*numbered) for numbered in enumerate(problems)], num_threads)
+
+
+def _as_task(number: int, problem: Mapping[str, Any]) -> Callable[[], Result]:
+    """Return a call that solves one of many problems, or refuse arguments that are none."""
+    name = f"problems[{number}]"
+    if not isinstance(problem, Mapping):
+        raise TypeError(
+            f"{name} must be a mapping of arguments, such as a dict with node_costs, edges and "
+            f"edge_costs, not {type(problem).__name__}"
+        )
+    solve = solve_amwc if "partitionable" in problem else solve_mwc
+    parameters = signature(solve).parameters
+    unknown = [str(key) for key in problem if key not in parameters]
+    if unknown:
+        raise TypeError(f"{name} has {unknown[0]}, which is none of {', '.join(parameters)}")
+    missing = [
+        key for key, what in parameters.items() if what.default is what.empty and key not in problem
     ]
-    return run_all(tasks, num_threads)
+    if missing:
+        raise TypeError(f"{name} has no {missing[0]}")
+    return partial(solve, **problem)
 
 
 def _check_start(name: str, start: npt.ArrayLike, problem: Problem) -> npt.NDArray[np.int32]:
-    num_nodes, num_classes = problem.node_costs.shape
-    classes = check_labels(name, start, num_nodes)
-    if classes.min() < 0 or classes.max() >= num_classes:
-        raise ValueError(f"{name} must hold classes 0 .. {num_classes - 1}")
+    classes = check_labels(name, start, *problem.node_costs.shape)
     return np.ascontiguousarray(classes, dtype=np.int32)
 
 
 def _check_labelling(
-    classes: npt.ArrayLike, clusters: npt.ArrayLike, problem: Problem
+    start: tuple[npt.ArrayLike, npt.ArrayLike] | Result, problem: Problem
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Bring a start into the form that the multilevel method reads, or refuse it."""
+    classes, clusters = pair_of_labels("start", start)
     first = _check_start("start[0]", classes, problem)
     second = check_labels("start[1]", clusters, len(first))
     # Clusters of several classes would be read as several clusters: they are an error somewhere.

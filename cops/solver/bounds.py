@@ -65,6 +65,7 @@ class Bound(NamedTuple):
         optimum: a labelling of least cost, if that was found in the time; else None.
         num_constraints: how many were separated.
         seconds: spent.
+        rounding: what sums of these costs in float64 may be off by.
     """
 
     lower: float
@@ -72,10 +73,11 @@ class Bound(NamedTuple):
     optimum: Result | None
     num_constraints: int
     seconds: float
+    rounding: float = 0.0
 
     def gap_percent(self, cost: float) -> float:
-        """Return by how much a cost may exceed the optimum, in percent of the bound."""
-        return gap_percent(self.lower, cost)
+        """Return by how much a cost may exceed the optimum; see `cops.solver.dual.gap_percent`."""
+        return gap_percent(self.lower, cost, 2.0 * self.rounding)
 
 
 def find_bound(
@@ -113,7 +115,10 @@ def find_bound(
     if integral and program.complete:
         lower, optimum = program.solve(relaxation)
     seconds = time.perf_counter() - begin
-    return Bound(lower, relaxation, optimum, program.num_rows, seconds)
+    finite = np.where(np.isinf(problem.node_costs), 0.0, problem.node_costs)
+    magnitude = np.abs(finite).sum(dtype=float) + np.abs(problem.edge_costs).sum(dtype=float)
+    rounding = 2.0**-52 * (finite.size + len(problem.edges)) * float(magnitude)
+    return Bound(lower, relaxation, optimum, program.num_rows, seconds, rounding)
 
 
 class _Program:

@@ -9,15 +9,18 @@ Shapes: K classes, h, w cells, V = h w nodes in raster order, D distances, E edg
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import numpy.typing as npt
 
 from cops.grid_graph import GridGraph, grid_graph
 from cops.solver.arguments import float_array
 from cops.solver.labelling import Result
-from cops.solver.methods import solve_checked
+from cops.solver.methods import check_options, solve_checked
 from cops.solver.parallel import Workers, call_beside
 from cops.solver.problem import Problem, check_partitionable, survey_values
 from cops.solver.stencil import Stencil, find_stencil
@@ -48,8 +51,9 @@ def solve_amwc_grid(
         A result whose edges are those of `grid_graph(h, w, distances).edges`, in that order.
 
     Raises:
-        ValueError, TypeError: as for `solve_amwc`; node v is cell (v // w, v % w).
+        ValueError, TypeError: as for `solve_amwc`, with places in the maps.
     """
+    check_options("multilevel", None, refine)
 
     def solve() -> Result:
         with Workers(num_threads) as workers:
@@ -60,14 +64,41 @@ def solve_amwc_grid(
         if classes.ndim != 3 or 0 in classes.shape:
             raise ValueError(f"class_costs must have shape (K, h, w), none 0, not {classes.shape}")
         graph = grid_graph(classes.shape[1], classes.shape[2], distances)
-        costs = graph.edge_costs_from_maps(float_array("edge_costs", edge_costs))
+        maps = float_array("edge_costs", edge_costs)
+        expected = (graph.num_channels, graph.height, graph.width)
+        if maps.shape != expected:
+            raise ValueError(
+                f"edge_costs must have shape {expected}, by class_costs and distances, not "
+                f"{maps.shape}"
+            )
+        costs = graph.edge_costs_from_maps(maps)
         flags = check_partitionable(partitionable, len(classes))
         nodes = graph.node_costs_from_maps(classes)
-        survey = survey_values(nodes, costs, _stencil_of(graph), workers)
+        try:
+            survey = survey_values(nodes, costs, _stencil_of(graph), workers)
+        except ValueError as error:
+            raise ValueError(_name_cells(str(error), graph)) from error
         problem = Problem(nodes, graph.edges, costs, flags)
         return solve_checked(problem, survey, "multilevel", refine=refine, workers=workers)
 
     return call_beside(solve)
+
+
+def _name_cells(sentence: str, graph: GridGraph) -> str:
+    """Replace the places of nodes and edges in a sentence by places in the maps."""
+
+    def of_node(match: re.Match[str]) -> str:
+        row, column = divmod(int(match[1]), graph.width)
+        return f"class_costs[{match[2] or ':'}, {row}, {column}]"
+
+    def of_edge(match: re.Match[str]) -> str:
+        shape = (graph.num_channels, graph.height, graph.width)
+        places = graph.edge_costs_from_maps(np.arange(math.prod(shape)).reshape(shape))
+        place = np.unravel_index(int(places[int(match[1])]), shape)
+        return f"edge_costs[{', '.join(str(index) for index in place)}]"
+
+    sentence = re.sub(r"node_costs\[(\d+)(?:, (\d+))?\]", of_node, sentence)
+    return re.sub(r"edge_costs\[(\d+)\]", of_edge, sentence)
 
 
 @lru_cache(maxsize=8)

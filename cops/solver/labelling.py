@@ -42,6 +42,28 @@ class Result(NamedTuple):
     energy: float
 
 
+def pair_of_labels(name: str, given: Any) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    """Return the classes and clusters that a caller gives, as a pair or as a whole result.
+
+    Args:
+        name: of the argument.
+        given: a `Result`, or what has two entries.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, Result):
+        return given.node_classes, given.node_clusters
+    try:
+        classes, clusters = given
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be a result, or a pair of (V,) classes and (V,) clusters such as "
+            "result[:2]"
+        ) from error
+    return classes, clusters
+
+
 def energy(
     node_costs: npt.ArrayLike,
     edges: npt.ArrayLike,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import announce_compiling
+from cops.solver.arguments import whole_number
 from cops.solver.greedy.algorithm import contract_greedily
 from cops.solver.greedy.contraction import rebuild_table
 from cops.solver.labelling import Result, finish
@@ -19,13 +20,14 @@ from cops.solver.second_compiler import start_second_compiler
 METHODS = ("greedy", "multilevel", "auto")
 
 
-def check_method(method: str, start: object) -> None:
-    """Refuse an unknown method, and a start for one that takes none.
+def check_options(method: str, start: object, refine: int) -> None:
+    """Refuse an unknown method, a start for one that takes none, and what is no number of cycles.
 
     Raises:
-        ValueError: so it is.
+        ValueError, TypeError: so it is.
     """
-    if method not in METHODS:
+    whole_number("refine", refine, 0)
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if method == "greedy" and start is not None:
         raise ValueError("the greedy method has no start; use method='auto' or 'multilevel'")

@@ -26,10 +26,22 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit
 from cops.solver.arguments import float_array
-from cops.solver.labelling import find_cut, total_cut
-from cops.solver.methods import check_method, solve_checked
+from cops.solver.labelling import Result, find_cut, total_cut
+from cops.solver.methods import check_options, solve_checked
 from cops.solver.parallel import Workers, call_beside
-from cops.solver.problem import check_labels, survey_problem
+from cops.solver.problem import (
+    LARGEST_SUM,
+    check_edge_costs,
+    check_labels,
+    check_num_nodes,
+    count_nodes,
+    edge_array,
+    refuse_nan,
+    survey_problem,
+)
+
+# What a cannot-link pays, in sums of all finite magnitudes.
+BARRIER = 2.01
 
 
 class Multicut(NamedTuple):
@@ -52,7 +64,7 @@ def solve_multicut(
     *,
     num_nodes: int | None = None,
     method: str = "auto",
-    start: npt.ArrayLike | None = None,
+    start: npt.ArrayLike | Multicut | Result | None = None,
     refine: int = 1,
     num_threads: int = 1,
 ) -> Multicut:
@@ -62,17 +74,19 @@ def solve_multicut(
         edges: (E, 2), the two ends of each edge, 0 .. V-1; parallel edges add up.
         edge_costs: (E,), what is paid if the edge is cut: positive = wants to stay together. +inf:
             the ends must have one cluster (must-link); -inf: two clusters (cannot-link).
-        num_nodes: V; by default one more than the largest end of an edge.
+        num_nodes: V; by default one more than the largest end of an edge. Nodes far above what so
+            few edges can name, as with identifiers for numbers, must be asked for.
         method: "auto", "multilevel" or "greedy", as for `cops.solver.solve_amwc`.
         start: (V,) integer labels from which "auto" and "multilevel" start, such as those of the
-            image before. They need not obey the constraints: the nodes of a must-link take the
-            label of the first of them.
+            image before, or the whole result that holds them. They need not obey the constraints:
+            the nodes of a must-link take the label of the first of them.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: threads, >= 1; the result does not depend on it.
 
     Raises:
         ValueError, TypeError: an argument is malformed, the method is unknown or takes no start, or
             a cannot-link contradicts must-links; the message names the edge.
+        MemoryError: so many nodes or edges do not fit.
 
     Examples:
         A square of friends with one that must stay out.
@@ -81,11 +95,18 @@ def solve_multicut(
         >>> found.labels.tolist(), found.energy
         ([0, 1, 1, 1], 1.0)
     """
-    check_method(method, start)
+    check_options(method, start, refine)
+    if isinstance(start, Multicut):
+        start = start.labels
+    elif isinstance(start, Result):
+        start = start.node_clusters
+    labels_before = start
 
     def solve() -> Multicut:
         ends, costs, linked = _check_graph(edges, edge_costs, num_nodes)
-        first = None if start is None else check_labels("start", start, len(linked))
+        first = None
+        if labels_before is not None:
+            first = check_labels("start", labels_before, len(linked))
         with Workers(num_threads) as workers:
             options = {"refine": refine, "workers": workers}
             parts = _solve_linked(ends, costs, linked, first, method, options)
@@ -95,31 +116,45 @@ def solve_multicut(
         finite = np.where(np.isinf(costs), 0.0, costs)
         return Multicut(labels, is_cut, total_cut(finite, is_cut))
 
-    return call_beside(solve)
+    try:
+        return call_beside(solve)
+    except MemoryError as error:
+        raise MemoryError("so many nodes and edges do not fit into memory: give fewer") from error
 
 
 def _check_graph(
     edges: npt.ArrayLike, edge_costs: npt.ArrayLike, num_nodes: int | None
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any], npt.NDArray[np.int32]]:
     """Check a graph; return its edges and costs, and the node (V,) that each is contracted to."""
-    ends = np.asarray(edges)
+    ends = edge_array(edges)
     if num_nodes is None:
-        if ends.size == 0:
+        if len(ends) == 0:
             raise ValueError("without an edge, num_nodes must say how many nodes there are")
-        num_nodes = int(ends.max()) + 1 if ends.dtype.kind in "iu" else 1
-    if num_nodes < 1:
-        raise ValueError(f"num_nodes must be at least 1, not {num_nodes}")
-    costs = float_array("edge_costs", edge_costs)
-    missing = np.flatnonzero(np.isnan(costs).ravel())
-    if len(missing):
-        raise ValueError(f"edge_costs[{missing[0]}] is NaN")
+        num_nodes = count_nodes(ends)
+    num_nodes = check_num_nodes(num_nodes)
+    costs = check_edge_costs(float_array("edge_costs", edge_costs), len(ends))
+    refuse_nan("edge_costs", costs)
     finite = np.where(np.isinf(costs), 0.0, costs)
     # The nodes of a multicut cost nothing: one class, and one number per node that is never read.
     problem, _ = survey_problem(np.zeros((num_nodes, 1), np.float32), ends, finite, [True])
+    if np.isneginf(costs).any():
+        _check_barrier(finite, num_nodes)
     linked, count = join_linked(problem.edges, np.isposinf(costs), num_nodes)
     if count < num_nodes:
         _check_contradictions(problem.edges, costs, linked)
     return problem.edges, costs, linked
+
+
+def _check_barrier(finite: npt.NDArray[Any], num_nodes: int) -> None:
+    """Refuse finite costs beside which no cost of a cannot-link has finite sums."""
+    magnitudes = np.abs(finite)
+    total = BARRIER * float(magnitudes.sum(dtype=np.float64))
+    if total * (2 * num_nodes + len(finite)) > LARGEST_SUM:
+        edge = int(magnitudes.argmax())
+        raise ValueError(
+            f"edge_costs[{edge}] = {finite[edge]:.3g} is too large beside a cannot-link (-inf): "
+            "sums over the graph would overflow; rescale the costs"
+        )
 
 
 def _check_contradictions(
@@ -152,7 +187,7 @@ def _solve_linked(
     apart = np.isneginf(costs)
     if apart.any():
         total = float(np.abs(costs[~apart]).sum(dtype=np.float64))
-        barrier = 2.01 * total if total > 0.0 else 1.0
+        barrier = BARRIER * total if total > 0.0 else 1.0
         costs = np.where(apart, -barrier, costs.astype(np.float64))
     no_classes = np.zeros((num_parts, 1), np.float32)
     problem, survey = survey_problem(no_classes, edges, costs, [True])

@@ -22,12 +22,17 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
+from cops.solver.arguments import whole_number
+
 T = TypeVar("T")
 
 # A phase is cut into as many blocks at most: enough for threads to end at about the same time.
 MAX_BLOCKS = 16
 # A block has as many nodes (or other items) at least: a call of a kernel takes some microseconds.
 LEAST_BLOCK = 1 << 13
+# So many threads wait for the next task at most.
+MAX_IDLE = 4
+LONGEST_WAIT = 0.2  # seconds
 
 
 def count_processors() -> int:
@@ -51,13 +56,11 @@ class Workers:
         num_threads: how many compute at a time, >= 1, the caller's own among them.
 
     Raises:
-        ValueError: `num_threads` is not positive.
+        ValueError, TypeError: `num_threads` is no positive integer.
     """
 
     def __init__(self, num_threads: int) -> None:
-        if num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-        self.num_threads = num_threads
+        self.num_threads = num_threads = whole_number("num_threads", num_threads, 1)
         self._pool = ThreadPoolExecutor(num_threads - 1) if num_threads > 1 else None
 
     def __enter__(self) -> Workers:
@@ -113,22 +116,40 @@ def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
         num_threads: how many run at a time, >= 1; with 1 the caller's own thread runs them.
 
     Raises:
-        ValueError: `num_threads` is not positive.
+        ValueError, TypeError: `num_threads` is no positive integer.
         Exception: that of the first task, in their order, that failed. Tasks that have not begun
             by then are not begun.
     """
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, not {num_threads}")
+    num_threads = whole_number("num_threads", num_threads, 1)
     tasks = list(tasks)
     if num_threads == 1 or len(tasks) < 2:
         return [call_beside(task) for task in tasks]
-    with ThreadPoolExecutor(min(num_threads, len(tasks))) as pool:
-        try:
-            futures = [pool.submit(task) for task in tasks]
-            return [future.result() for future in futures]
-        except BaseException:  # also Ctrl-C: leave as soon as the solves under way are done
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    # Whoever is free takes the next number. So when a task fails, all before it have begun.
+    numbers = iter(range(len(tasks)))
+    results: dict[int, T] = {}
+    errors: dict[int, BaseException] = {}
+    stopped = threading.Event()
+
+    def work() -> None:
+        for number in numbers:
+            if stopped.is_set():
+                return
+            try:
+                results[number] = tasks[number]()
+            except BaseException as error:
+                errors[number] = error
+                stopped.set()
+
+    try:
+        waits = [_begin(work) for _ in range(min(num_threads, len(tasks)))]
+        for wait in waits:
+            _wait(wait)
+    except BaseException:  # Ctrl-C: those under way compute on, and no other begins
+        stopped.set()
+        raise
+    if errors:
+        raise errors[min(errors)]
+    return [results[number] for number in range(len(tasks))]
 
 
 class _Helper:
@@ -144,15 +165,40 @@ class _Helper:
             run, done = self._tasks.get()
             run()
             del run  # and with it the arrays of the task
+            if len(_IDLE) >= MAX_IDLE:
+                done.release()
+                return
             _IDLE.append(self)
             done.release()
 
-    def do(self, run: Callable[[], None]) -> None:
-        """Run a function that raises nothing, and wait; then or later the helper is idle again."""
+    def begin(self, run: Callable[[], None]) -> threading.Lock:
+        """Begin a function that raises nothing; the lock that is returned is free when it is done.
+
+        Then the helper is idle again, or gone where enough are idle.
+        """
         done = threading.Lock()
         done.acquire()
         self._tasks.put((run, done))
-        done.acquire()
+        return done
+
+
+def _begin(run: Callable[[], None]) -> threading.Lock:
+    """Let an idle helper or a new one begin a function."""
+    try:
+        helper = _IDLE.pop()
+    except IndexError:
+        helper = _Helper()
+    return helper.begin(run)
+
+
+def _wait(done: threading.Lock) -> None:
+    """Wait until a helper is done.
+
+    Python looks for Ctrl-C when a wait begins and when a signal ends it. One that comes between the
+    two, or to another thread, it would see at the end only.
+    """
+    while not done.acquire(timeout=LONGEST_WAIT):
+        pass
 
 
 # Those that wait for a task. After Ctrl-C one is missing until its solve is done.
@@ -179,8 +225,7 @@ def call_beside(task: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    helper = _IDLE.pop() if _IDLE else _Helper()
-    helper.do(run)
+    _wait(_begin(run))
     if errors:
         raise errors[0]
     return outcome[0]

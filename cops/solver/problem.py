@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.arguments import float_array, is_whole, plain_array
+from cops.solver.arguments import float_array, is_whole, plain_array, whole_number
 from cops.solver.counting import largest_masked
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.stencil import Stencil, find_stencil, no_stencil
@@ -122,6 +122,14 @@ def node_cost_array(node_costs: npt.ArrayLike) -> npt.NDArray[Any]:
     if nodes.shape[1] < 1:
         raise ValueError("node_costs must have a column for at least one class: K is 0")
     return nodes
+
+
+def check_num_nodes(num_nodes: Any) -> int:
+    """Return a number of nodes, 1 .. MOST_NODES."""
+    number = whole_number("num_nodes", num_nodes, 1)
+    if number > MOST_NODES:
+        raise ValueError(f"num_nodes is {number}, but at most {MOST_NODES} are possible")
+    return number
 
 
 def check_edge_costs(costs: npt.NDArray[Any], num_edges: int) -> npt.NDArray[Any]:
@@ -257,7 +265,7 @@ def count_nodes(ends: npt.NDArray[Any]) -> int:
         refuse_wrong_edges(ends, num_nodes)
     if num_nodes > NODES_PER_EDGE * len(ends) + NODES_AT_LEAST:
         raise ValueError(
-            f"edges[{edge}] names node {num_nodes - 1}, but there are only {len(ends)} edges: give "
+            f"edges[{edge}] names node {num_nodes - 1}, but the edges are only {len(ends)}: give "
             "num_nodes if so many nodes are meant, or number them from 0 on without gaps"
         )
     return num_nodes

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver.arguments import float_array, whole_number
+from cops.solver.arguments import float_array
 from cops.solver.parallel import ALONE
 from cops.solver.problem import (
-    MOST_NODES,
     Problem,
     check_edge_costs,
     check_edges,
     check_node_values,
+    check_num_nodes,
     check_partitionable,
     node_cost_array,
     refuse_nan,
@@ -66,9 +66,7 @@ def check_stored(problem: StoredProblem) -> StoredProblem:
     Raises:
         ValueError, TypeError: an array is malformed, or two of them contradict one another.
     """
-    num_nodes = whole_number("num_nodes", problem.num_nodes, 1)
-    if num_nodes > MOST_NODES:
-        raise ValueError(f"num_nodes is {num_nodes}, but at most {MOST_NODES} are possible")
+    num_nodes = check_num_nodes(problem.num_nodes)
     nodes = flags = None
     if problem.node_costs is not None:
         nodes = node_cost_array(problem.node_costs)

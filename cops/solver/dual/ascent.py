@@ -5,6 +5,7 @@ Shapes: V nodes, K classes, E edges.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -74,6 +75,8 @@ class DualBound(NamedTuple):
         passes: that were made; fewer than allowed if they have stopped to gain.
         certificate: what proves it, if that was asked for; else None.
         seconds: spent, without those for a labelling to begin with.
+        rounding: what sums of these costs in float64 may be off by. So much was taken off the
+            bound, and so much the cost of a labelling may be wrong.
     """
 
     lower: float
@@ -81,15 +84,31 @@ class DualBound(NamedTuple):
     passes: int
     certificate: Certificate | None
     seconds: float
+    rounding: float = 0.0
 
     def gap_percent(self, cost: float) -> float:
-        """Return by how much a cost may exceed the optimum, in percent of the bound."""
-        return gap_percent(self.lower, cost)
+        """Return by how much a cost may exceed the optimum; see the function of that name."""
+        return gap_percent(self.lower, cost, 2.0 * self.rounding)
 
 
-def gap_percent(lower: float, cost: float) -> float:
-    """Return by how much a cost exceeds a bound, in percent of the bound's magnitude."""
-    return 100.0 * (cost - lower) / max(abs(lower), 1e-30)
+def gap_percent(lower: float, cost: float, rounding: float = 0.0) -> float:
+    """Return by how much a cost exceeds a bound, in percent of the bound's magnitude.
+
+    Args:
+        lower: the bound.
+        cost: of a labelling.
+        rounding: what the difference of the two may be off by, as sums of float64.
+
+    Returns:
+        0 where the two differ by no more than that. +inf where they do, but the bound is 0 within
+        rounding: then no percentage says anything, and the difference itself does.
+    """
+    gap = cost - lower
+    if abs(gap) <= rounding:
+        return 0.0
+    if abs(lower) <= rounding:
+        return math.copysign(math.inf, gap)
+    return 100.0 * gap / abs(lower)
 
 
 def costs_after_cycles(
@@ -146,6 +165,7 @@ class Ascent:
             np.empty(num_classes, np.float32),
         )
         self.potentials = np.empty((num_nodes, num_classes))
+        self.rounding = 0.0  # of the last evaluation
 
     def _wanted(self, classes: Array, clusters: Array) -> Array:
         """List the edges for which the labelling pays, and which cycles may account for."""
@@ -175,7 +195,8 @@ class Ascent:
             if gained <= LEAST_GAIN * abs(best) and self._is_over(passes):
                 break
         seconds = time.perf_counter() - self.begin
-        return DualBound(best / self.scale, trivial / self.scale, passes, certificate, seconds)
+        lower, first, rounding = (x / self.scale for x in (best, trivial, self.rounding))
+        return DualBound(lower, first, passes, certificate, seconds, rounding)
 
     def _pass(self, number: int) -> None:
         """Make a pass: cycles in the first, or in each where there are no messages."""
@@ -240,7 +261,8 @@ class Ascent:
         magnitude += np.abs(self.edge_costs).sum()
         # No sum has more terms than that.
         terms = len(self.node_costs) + 2 * len(self.edges) + int(self.packing.first.max()) + 4
-        return float(bound - terms * UNIT * magnitude)
+        self.rounding = float(terms * UNIT * magnitude)
+        return float(bound) - self.rounding
 
     def _certificate(self) -> Certificate:
         return Certificate(

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver.arguments import whole_number
 from cops.solver.dual.ascent import Ascent, Certificate, DualBound, gap_percent
+from cops.solver.labelling import Result, pair_of_labels
 from cops.solver.methods import solve_checked
 from cops.solver.multilevel.algorithm import without_infinity
 from cops.solver.multilevel.build import find_scale
@@ -38,7 +40,7 @@ def dual_bound(
     problem: Problem | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None],
     budget: int = 20,
     *,
-    labels: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    labels: tuple[npt.ArrayLike, npt.ArrayLike] | Result | None = None,
     progress: Callable[[int, float], None] | None = None,
     certify: bool = False,
 ) -> DualBound:
@@ -50,16 +52,19 @@ def dual_bound(
         problem: node_costs, edges, edge_costs, partitionable, as for `check_problem`. A multicut
             has node costs of zero for one class, which is in P.
         budget: passes; 0 gives the trivial bound. A larger one never gives a lower bound.
-        labels: (V,) classes and (V,) clusters of a good solution, such as `result[:2]`, near which
-            cycles are looked for; by default one of "multilevel". Any labels give a valid bound.
+        labels: a good solution, near which cycles are looked for: a result, or its (V,) classes
+            and (V,) clusters; by default one of "multilevel". Any labels give a valid bound.
         progress: called after each pass with the passes and the bound so far.
         certify: keep what proves the bound; takes 4 E K bytes more.
 
     Raises:
-        ValueError, TypeError: as for `check_problem`; or the budget is negative.
+        ValueError, TypeError: as for `check_problem`; or another argument is malformed.
     """
-    if budget < 0:
-        raise ValueError(f"budget must be 0 or more passes, not {budget}")
+    budget = whole_number("budget", budget, 0)
+    if not isinstance(problem, (tuple, list)) or len(problem) not in (3, 4):
+        raise TypeError(
+            "problem must be a tuple of node_costs, edges, edge_costs and partitionable"
+        )
 
     def ascend() -> DualBound:
         checked, survey = survey_problem(*problem)
@@ -68,10 +73,12 @@ def dual_bound(
         if labels is None:
             guide: tuple[Array, Array] = solve_checked(checked, survey, "multilevel")[:2]
         else:
-            names = ("labels[0]", "labels[1]")
             size = len(checked.node_costs)
-            first, second = (check_labels(n, x, size) for n, x in zip(names, labels, strict=True))
-            guide = first, second
+            classes, clusters = pair_of_labels("labels", labels)
+            guide = (
+                check_labels("labels[0]", classes, size),
+                check_labels("labels[1]", clusters, size),
+            )
         scale = find_scale(max(survey.largest_node_cost, survey.largest_edge_cost))
         return Ascent(checked, scale, *guide).run(budget, progress, certify)
 

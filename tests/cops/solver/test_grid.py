@@ -145,7 +145,7 @@ def test_maps_are_checked() -> None:
     classes, edges, flags = np.zeros((2, 4, 5)), np.zeros((2, 4, 5)), [True, False]
     for arguments, message in (
         ((classes[0], edges, [1], flags), "class_costs must have shape"),
-        ((classes, edges[:1], [1], flags), "edge maps have shape"),
+        ((classes, edges[:1], [1], flags), "edge_costs must have shape"),
         ((classes, edges, [1], [True]), "2 bools"),
         ((classes + np.nan, edges, [1], flags), "is NaN"),
         ((classes, edges + np.inf, [1], flags), "must be finite"),

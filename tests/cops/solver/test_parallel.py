@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from project import ROOT
 
-from cops.solver import solve_amwc, solve_many, solve_mwc
+from cops.solver import parallel, solve_amwc, solve_many, solve_mwc
 from cops.solver.parallel import call_beside, run_all
 from cops.solver.planted import planted_problem
 
@@ -121,6 +121,36 @@ def test_after_an_interrupt_the_next_task_does_not_wait_for_the_last():
     finally:
         go_on.set()
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_of_many_is_answered_at_once_and_no_further_one_begins():
+    go_on = threading.Event()
+    begun = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def task(number: int):
+        begun.append(number)
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        go_on.wait(20)
+
+    try:
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            run_all([partial(task, number) for number in range(9)], 2)
+        assert time.monotonic() - start < 10
+    finally:
+        go_on.set()
+        signal.signal(signal.SIGINT, before)
+    time.sleep(0.1)
+    assert len(begun) == 2
+    assert run_all([lambda: 1, lambda: 2], 2) == [1, 2]
+
+
+def test_few_threads_stay_idle():
+    run_all([partial(time.sleep, 0.01)] * 40, 20)
+    time.sleep(0.1)
+    assert len(parallel._IDLE) <= parallel.MAX_IDLE
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

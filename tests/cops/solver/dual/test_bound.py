@@ -12,7 +12,7 @@ from solver_instances import random_batch
 
 from cops.solver import solve_amwc, solve_multicut
 from cops.solver.bounds import dual_bound, find_bound
-from cops.solver.dual.ascent import costs_after_cycles
+from cops.solver.dual.ascent import costs_after_cycles, gap_percent
 from cops.solver.dual.evaluation import evaluate
 from cops.solver.dual.links import merge_parallel
 from cops.solver.planted import planted_problem
@@ -254,13 +254,27 @@ def test_hostile_costs_still_give_bounds():
             assert np.isfinite(bound.lower) and bound.lower <= found + 1e-15 * magnitude
 
 
+def test_the_gap_of_an_optimum_is_zero():
+    """Where the bound is 0 up to rounding, a percentage of it is none."""
+    edges = np.array([[0, 1], [1, 2]])
+    bound = dual_bound((np.zeros((3, 1)), edges, [0.1, 0.2], [True]))
+    assert -1e-14 < bound.lower <= 0.0 and bound.rounding < 1e-14
+    assert bound.gap_percent(0.0) == 0.0 == bound.gap_percent(5e-17)
+    assert bound.gap_percent(0.1) == np.inf
+    assert gap_percent(-2.0, -1.0) == 50.0 and gap_percent(0.0, 0.0) == 0.0
+    assert gap_percent(0.0, 3.0) == np.inf and gap_percent(-1.0, -1.0 + 1e-16, 1e-15) == 0.0
+    for factor in (1e-30, 1e30):  # costs of any magnitude
+        problem = (np.zeros((3, 1)), edges, np.array([0.1, 0.2]) * factor, [True])
+        assert dual_bound(problem).gap_percent(0.0) == 0.0
+
+
 def test_progress_and_wrong_arguments():
     seen = []
     bound = dual_bound(random_problem(1), 5, progress=lambda *values: seen.append(values))
     assert [passes for passes, _ in seen] == list(range(1, bound.passes + 1))
     assert seen[-1][1] == bound.lower and bound.certificate is None
     assert bound.gap_percent(bound.lower) == 0.0
-    with pytest.raises(ValueError, match="budget must be 0 or more"):
+    with pytest.raises(ValueError, match="budget must be at least 0"):
         dual_bound(random_problem(1), -1)
     with pytest.raises(ValueError, match=r"labels\[1\] must be 6 integers"):
         dual_bound(random_problem(1), labels=([0] * 6, [0] * 5))
