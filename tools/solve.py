@@ -19,9 +19,11 @@ the command is wrong, which one sentence says.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ import panoptic_common.processes.starting  # Ctrl-C while libraries are imported
 import numpy as np
 
 from cops.solver import METHODS, solve_amwc, solve_multicut
-from cops.solver.files import StoredProblem, read_problem, write_problem
+from cops.solver.files import FileError, StoredProblem, read_problem, write_problem
 from panoptic_common.files import naming, write_atomically
 from panoptic_common.processes.scratch import scratch_folder
 from panoptic_common.processes.stopping import end_at_once
@@ -44,6 +46,19 @@ from panoptic_tools.arguments import (
     require_at_least,
 )
 from panoptic_tools.outputs import refuse_own_inputs
+
+
+def problem_file(text: str) -> Path:
+    """Take a regular file; a file is read whole, so none comes through a pipe."""
+    try:
+        return input_file(text)
+    except argparse.ArgumentTypeError as error:
+        path = Path(text)
+        if text == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise argparse.ArgumentTypeError(
+                f"{text}: standard input, pipes and devices are not read: give a regular file"
+            ) from error
+        raise
 
 
 class Solution(NamedTuple):
@@ -59,7 +74,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, whole=True)
     add = parser.add_argument
-    add("file", type=input_file, help="the problem")
+    add("file", type=problem_file, help="the problem")
     add("--method", choices=METHODS, default="auto")
     add("--refine", type=int, default=1, help="cycles of multilevel's refinement")
     add("--threads", type=int, default=1, help="the result does not depend on it")
@@ -113,9 +128,11 @@ def find_bound(problem: StoredProblem, solution: Solution, budget: int) -> list[
             progress=lambda passes, lower: bar.update(passes - bar.n),
         )
     gap = bound.gap_percent(solution.energy)
+    # No share of 0 says anything.
+    absolute = f"{solution.energy - bound.lower:.10g} (of a bound of 0)"
     return [
         ("bound", f"{bound.lower:.10g}"),
-        ("gap", f"{gap:.4f} %"),
+        ("gap", f"{gap:.4f} %" if np.isfinite(gap) else absolute),
         ("seconds of the bound", f"{bound.seconds:.3f}"),
     ]
 
@@ -124,14 +141,23 @@ def write_labels(path: Path, solution: Solution) -> None:
     """Write a line per node."""
     columns = [solution.clusters] if solution.classes is None else list(solution[:2])
     labels = np.stack(columns, axis=1)
-    write_atomically(path, partial(np.savetxt, X=labels, fmt="%d"))
+    with naming(path):
+        write_atomically(path, partial(np.savetxt, X=labels, fmt="%d"))
+
+
+@contextlib.contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Let what the solver says of a problem name the file that it came from."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise FileError(f"{path}: {error}") from error
 
 
 def convert(path: Path, problem: StoredProblem) -> None:
     """Write a problem, whole or not at all; the name says in which form."""
-    with scratch_folder(path.absolute().parent) as folder:
-        with naming(path):
-            write_problem(folder / path.name, problem)
+    with naming(path), scratch_folder(path.absolute().parent) as folder:
+        write_problem(folder / path.name, problem)
         os.replace(folder / path.name, path)
 
 
@@ -142,10 +168,11 @@ def run(options: argparse.Namespace) -> None:
     problem = read_problem(options.file)
     seconds = time.perf_counter() - begin
     report(f"{problem.num_nodes} nodes and {len(problem.edges)} edges in {seconds:.1f} s; solving")
-    if options.convert:
-        convert(options.convert, problem)
-    with end_at_once():
-        solution = solve(problem, options)
+    with about(options.file):
+        if options.convert:
+            convert(options.convert, problem)
+        with end_at_once():
+            solution = solve(problem, options)
     rows: list[tuple[str, Any]] = [
         ("nodes", problem.num_nodes),
         ("edges", len(problem.edges)),
@@ -159,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     if options.bound:
         report("bounding")
-        with end_at_once():
+        with about(options.file), end_at_once():
             rows += find_bound(problem, solution, options.budget)
     if options.output:
         write_labels(options.output, solution)

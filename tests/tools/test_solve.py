@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import numpy as np
 import pytest
 
@@ -52,6 +55,50 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, capsys, text, words, mess
     assert main([str(path), *words]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("solve.py: ") and message in error
+
+
+def test_what_the_solver_says_names_the_file(tmp_path, capsys):
+    """And nothing is converted that could not be read."""
+    path, other = tmp_path / "p.npz", tmp_path / "o.txt"
+    for arrays, message in (
+        ({"edges": [[0.0, 1.0]], "edge_costs": [1.0], "num_nodes": 2}, "edges must hold integers"),
+        ({"edges": [[0, 1]], "edge_costs": 1.0, "num_nodes": 2}, "edge_costs must have shape"),
+    ):
+        np.savez(path, **arrays)
+        assert main([str(path), "--convert", str(other)]) == 2 and not other.exists()
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"solve.py: {path}: ") and message in said
+    text = tmp_path / "p.txt"
+    text.write_text("ASYMMETRIC MULTIWAY CUT\nMULTICUT\n0 1 1\nNODE COSTS\n0 1\ninf inf\n")
+    assert main([str(text), "--convert", str(other)]) == 2 and not other.exists()
+    assert f"{text}: node_costs[1] is +inf" in capsys.readouterr().err
+
+
+def test_the_gap_of_an_optimum_whose_bound_is_zero(tmp_path, capsys):
+    path = tmp_path / "p.txt"
+    path.write_text("MULTICUT\n0 1 .1\n1 2 .2\n")
+    assert main([str(path), "--bound"]) == 0
+    found = table(capsys.readouterr().out)
+    assert found["energy"] == "0" and found["gap"] == "0.0000 %"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no such devices here")
+def test_standard_input_is_refused_by_name(capsys):
+    for name in ("-", "/dev/null"):
+        with pytest.raises(SystemExit):
+            main([name])
+        assert "are not read: give a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no folder that refuses files here")
+def test_a_file_that_cannot_be_written_is_called_by_its_own_name(tmp_path, capsys):
+    path = tmp_path / "p.txt"
+    path.write_text("MULTICUT\n0 1 1.5\n")
+    for option in ("--output", "--convert"):
+        with contextlib.suppress(SystemExit):  # where permissions tell
+            assert main([str(path), option, "/proc/labels"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "/proc/labels" in said and ".tmp" not in said and str(os.getpid()) not in said
 
 
 def test_wrong_options_are_refused_before_the_work(tmp_path, capsys):
