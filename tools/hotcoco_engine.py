@@ -3,9 +3,9 @@
 hotcoco (https://github.com/derekallman/hotcoco, MIT) reads the PNGs and counts the pixels in
 compiled code. Its sums are those of `panoptic_common.coco.quality` to the last digit. It accepts
 input that is refused here: a segment that is listed twice, a class that only the truth names, PNGs
-with 16 bits or alpha, a truth whose PNGs have ids that it does not list. It believes a truth whose
-listed areas are wrong. So all that is checked, or left out of what it gets, before it counts. It
-knows no boundary PQ.
+with 16 bits or alpha. It takes a truth whose PNGs have ids that are not listed, and believes one
+whose listed areas are wrong. So all that is checked, or left out of what it gets, before it counts.
+It knows no boundary PQ.
 """
 
 from __future__ import annotations

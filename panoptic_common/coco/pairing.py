@@ -48,7 +48,7 @@ def pair_annotations(
     Raises:
         ValueError, OSError: a file cannot be read, or an image has no prediction, two, or one that
             is named as that of another image. Also for a category that the truth does not know, or
-            knows by the name of another one, and for a truth without an image, or with two
+            knows by the name of another one. Also for a truth without an image, or with two
             segments of one stuff class in an image.
     """
     content = read_lists(truth, "annotations", "categories")

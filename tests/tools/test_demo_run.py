@@ -146,3 +146,16 @@ def test_a_signal_before_the_first_image(tmp_path, monkeypatch, capsys):
     assert demo.main(words) == 143
     assert capsys.readouterr().err == "demo.py: ended by SIGTERM\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_what_it_reads_is_not_overwritten(stub, tmp_path, capsys):
+    """Drawings of an earlier run beside the images, all named once more as input and output."""
+    for name in ("a.png", "a_panoptic.png"):
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
+    before = (tmp_path / "a_panoptic.png").read_bytes()
+    (tmp_path / "stub.pth").touch()
+    words = [str(tmp_path), "--checkpoint", str(tmp_path / "stub.pth"), "--output", str(tmp_path)]
+    assert demo.main(words) == 2
+    said = capsys.readouterr().err
+    assert "a_panoptic.png: it would replace what" in said and said.count("\n") == 1
+    assert (tmp_path / "a_panoptic.png").read_bytes() == before
