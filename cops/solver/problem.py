@@ -262,7 +262,8 @@ def count_nodes(ends: npt.NDArray[Any]) -> int:
     edge, side = np.unravel_index(int(ends.argmax()), ends.shape)
     num_nodes = int(ends[edge, side]) + 1
     if ends.min() < 0:
-        refuse_wrong_edges(ends, num_nodes)
+        wrong = int(np.flatnonzero((ends < 0).any(axis=1))[0])
+        raise ValueError(f"edges[{wrong}] = {ends[wrong].tolist()}, but nodes are numbered from 0")
     if num_nodes > NODES_PER_EDGE * len(ends) + NODES_AT_LEAST:
         raise ValueError(
             f"edges[{edge}] names node {num_nodes - 1}, but the edges are only {len(ends)}: give "

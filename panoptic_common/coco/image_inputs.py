@@ -35,7 +35,8 @@ def as_rgb(image: Any, order: str = "RGB") -> RGBImage:
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: it is none of these.
-        ValueError: an unknown order, a shape or values that no image has, or a damaged file.
+        ValueError: an unknown order, a shape or values that no image has, masked pixels, or a
+            damaged file.
     """
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}: use one of {ORDERS}")
@@ -53,6 +54,10 @@ def as_rgb(image: Any, order: str = "RGB") -> RGBImage:
 
 def _array_to_rgb(array: npt.NDArray[Any], order: str) -> RGBImage:
     """Convert an (H, W) or (H, W, C) array by the rules of `as_rgb`."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            "a masked array with masked pixels is no image: give them a value by .filled(...)"
+        )
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in CHANNELS:

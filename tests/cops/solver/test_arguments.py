@@ -110,8 +110,8 @@ def test_numbers_of_nodes_of_another_kind_are_named(value, error):
         ([[0, 10**9]], "edges[0] names node 1000000000, but the edges are only 1: give num_nodes"),
         ([[0, 1], [10**12, 0]], "edges[1] names node 1000000000000"),
         (np.array([[0, 2**64 - 1]], np.uint64), "edges[0] names node 18446744073709551615"),
-        ([[-1, -1]], "edges[0] = [-1, -1] names a node outside"),
-        ([[0, 1], [-3, -2]], "edges[1] = [-3, -2] names a node outside"),
+        ([[-1, -1]], "edges[0] = [-1, -1], but nodes are numbered from 0"),
+        ([[0, 1], [-3, -2]], "edges[1] = [-3, -2], but nodes are numbered from 0"),
     ],
 )  # fmt: skip
 def test_nodes_that_nobody_can_mean_are_refused_at_once(edges, message):

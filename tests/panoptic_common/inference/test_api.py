@@ -81,6 +81,7 @@ def test_grey_images(model, red):
         (np.zeros((4, 5, 2), np.uint8), ValueError, r"shape \(4, 5, 2\)"),
         (np.zeros((0, 5, 3), np.uint8), ValueError, "no pixel"),
         (np.zeros(7, np.uint8), ValueError, r"shape \(7,\)"),
+        (np.ma.masked_less(np.zeros((4, 5, 3), np.uint8), 1), ValueError, "masked pixels"),
         (torch.zeros(40, 50, 3), ValueError, "come first in a tensor"),
         (None, TypeError, "a NoneType is no image"),
         (7, TypeError, "a int is no image"),
