@@ -78,8 +78,8 @@ def solve_amwc(
             "multilevel". "multilevel" = local moves on coarser and coarser graphs
             (`cops.solver.multilevel`). "greedy" = Algorithm 2 of the paper (`cops.solver.greedy`).
         start: (V,) classes and (V,) clusters from which "auto" and "multilevel" start, instead of
-            from single nodes, such as those of the image before in a video; or the whole result
-            that holds them. The result costs no more.
+            from single nodes. Such are those of the image before in a video. A whole result does,
+            too. What comes out costs no more.
         refine: of "multilevel" only: cycles of refinement, 0 = as fast as possible.
         num_threads: threads for this one problem, >= 1. The result does not depend on it, to the
             last bit. Greedy contraction uses one. For many problems at once `solve_many` is the
