@@ -107,6 +107,8 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, LookupError,
         RuntimeError, TypeError, SyntaxError, OverflowError,
     )  # fmt: skip
+    found: dict[str, npt.NDArray[Any]] = {}
+    name = ""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -114,13 +116,14 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         if unpacked > limit:
             raise FileError(f"{path} unpacks to {unpacked} bytes, more than {limit}: pack it less")
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+            for name in file.files:
+                found[name] = file[name]
     except broken as error:
         raise FileError(f"{path} is no complete .npz file: {error}") from error
     except FileError:
         raise
     except ValueError as error:
-        raise FileError(f"{path}: {error}") from error
+        raise FileError(f"{path}: {name or 'the file'} cannot be read: {error}") from error
     except MemoryError as error:
         raise FileError(f"{path} has arrays that do not fit into memory") from error
     except OSError as error:

@@ -173,7 +173,7 @@ def test_archives(tmp_path):
     with pytest.raises(FileError, match="no array called node_costs, partitionable"):
         read_problem(path)
     np.savez(path, edges=np.array([{}], dtype=object), edge_costs=[1.0], num_nodes=2)
-    with pytest.raises(FileError, match="allow_pickle"):
+    with pytest.raises(FileError, match="edges cannot be read: .*allow_pickle"):
         read_problem(path)
     path.write_bytes(b"no archive")
     with pytest.raises(FileError, match="no complete .npz file"):
