@@ -16,8 +16,8 @@ A model must see in training what it sees later. So every mode of Pillow has one
                           and rounded, what is not finite is black
 
 The EXIF orientation is applied; one that is damaged is ignored. So is one behind the pixels of a
-PNG or in the XMP of a TIFF, since the size of an image must be known from its header. An animation
-gives its first frame. The pixels of 8-bit RGB files are those that Pillow decodes.
+PNG or in the XMP of a TIFF. The size of an image must be known from its header. An animation gives
+its first frame. The pixels of 8-bit RGB files are those that Pillow decodes.
 
 A file is refused before it is decoded if it is no regular file. The same holds if its header does
 not have the size that is expected, or if it has more than `pixel_limit()` pixels. No torch, no

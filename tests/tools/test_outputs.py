@@ -97,13 +97,6 @@ PROGRAMS = {
         "{weights} --name packed --out {folder} --images {image} {packed}",
     ),
     "run_exported": ("{folder} {folder}/panoptic/a.png --output {folder}",),
-    "prepare_dataset": (
-        "coco {folder}/panoptic_train.json --images {empty} --out {folder}",
-        "coco {json} --images {folder}/train --out {folder} --force",
-        "coco {json} --images {folder}/mine/deep --out {folder} --split mine --force",
-        "labels {folder}/train --things a --out {folder} --force",
-    ),
-    "prepare_nuclei": ("{folder}/train --out {folder} --force",),
     "studies.nuclei_figures": (
         "--truth {json} --predictions {other} --images {folder} --output {json}",
         "--truth {other} --predictions {other} --images {folder} --contact-sheet {image}",
