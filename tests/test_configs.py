@@ -12,7 +12,7 @@ from project import ROOT
 
 from panoptic_common.config import fill_classes, read_config
 from panoptic_common.engine.optimizer import build_optimizer
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 CLASSES = {

@@ -34,8 +34,7 @@ class Row(NamedTuple):
 TABLE = (
     Row(
         1,
-        "panoptic_common.{files,mappings,plain_yaml,systems,value_kinds,drawing,processes} "
-        "cops.grid_graph",
+        "panoptic_common.{files,plain_yaml,systems,values,drawing,processes} cops.grid_graph",
         NUMPY_ONLY,
     ),
     Row(2, "panoptic_common.{coco,runtime} cops.solver", NUMPY_ONLY),

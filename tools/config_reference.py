@@ -23,7 +23,7 @@ import panoptic_common.compat
 from detectron2.config import CfgNode, get_cfg
 
 from cops.config import add_cops_config
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 from panoptic_tools.arguments import FAULTY, make_parser, orderly
 from unified_panoptic.config import add_unified_panoptic_config
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from panoptic_common.value_kinds import is_number
+from panoptic_common.values import is_number
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and endings come on top
 

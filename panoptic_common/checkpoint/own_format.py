@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from panoptic_common.plain_yaml import parse_yaml
-from panoptic_common.value_kinds import is_colour, is_integer, is_number
+from panoptic_common.values import is_colour, is_integer, is_number
 
 OWN_KEYS = ("model", "class_table", "config", "iteration", "seed")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from panoptic_common.checkpoint.safe_load import odd_kind
-from panoptic_common.value_kinds import is_integer, is_number
+from panoptic_common.values import is_integer, is_number
 
 
 def state_problem(state: Any, item: Any) -> str | None:

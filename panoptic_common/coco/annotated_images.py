@@ -25,7 +25,7 @@ from panoptic_common.coco.segment_ids import update_segments
 from panoptic_common.coco.shapes import BoolMap, Size
 from panoptic_common.coco.splits import IntMap, PreparedSample
 from panoptic_common.coco.user_files import error_text
-from panoptic_common.value_kinds import is_whole
+from panoptic_common.values import is_whole
 
 
 @dataclass(frozen=True)

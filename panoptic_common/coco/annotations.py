@@ -21,7 +21,7 @@ from typing import Any
 
 from panoptic_common.coco.segment_ids import MAX_ID, VOID_ID
 from panoptic_common.coco.user_files import read_json
-from panoptic_common.value_kinds import is_colour, is_integer, is_number, is_whole
+from panoptic_common.values import is_colour, is_integer, is_number, is_whole
 
 _NO_IMAGE_ID = "neither an integer nor a text"
 MAX_CLASSES = 255  # training numbers the classes from 0, and void has the number 255

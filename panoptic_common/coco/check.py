@@ -41,7 +41,7 @@ from panoptic_common.coco.segment_ids import (
     segment_problems,
 )
 from panoptic_common.processes.worker_pool import map_in_processes
-from panoptic_common.value_kinds import is_integer
+from panoptic_common.values import is_integer
 
 _CHUNK = 16  # images that a worker process gets at a time
 

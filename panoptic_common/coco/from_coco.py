@@ -26,7 +26,7 @@ from panoptic_common.coco.annotations import class_name_fault
 from panoptic_common.coco.instance_masks import IntMap, read_label_image
 from panoptic_common.coco.shapes import BoolMap, Size, as_points, box_mask, coco_mask
 from panoptic_common.coco.user_files import read_json
-from panoptic_common.value_kinds import is_integer, is_number
+from panoptic_common.values import is_integer, is_number
 
 _LARGEST = 1e15  # of areas and sides, in pixels; NaN is not below it either
 _Entry = TypeVar("_Entry")

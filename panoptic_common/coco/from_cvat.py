@@ -34,7 +34,7 @@ from panoptic_common.coco.shapes import (
     runs_mask,
 )
 from panoptic_common.coco.user_files import open_regular
-from panoptic_common.value_kinds import is_whole
+from panoptic_common.values import is_whole
 
 Attributes = Mapping[str, str]
 

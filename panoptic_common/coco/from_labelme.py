@@ -36,7 +36,7 @@ from panoptic_common.coco.shapes import (
     polygon_mask,
 )
 from panoptic_common.coco.user_files import error_text, read_json, require_utf8_name
-from panoptic_common.value_kinds import is_whole
+from panoptic_common.values import is_whole
 
 
 def read_labelme(folder: str | os.PathLike[str]) -> FoundImages:

@@ -12,7 +12,7 @@ from typing import Any
 
 from panoptic_common.coco.annotations import is_image_id
 from panoptic_common.coco.user_files import read_json
-from panoptic_common.value_kinds import is_integer, is_number
+from panoptic_common.values import is_integer, is_number
 
 
 def read_instance_annotations(

@@ -18,7 +18,7 @@ from panoptic_common.coco.annotations import (
     require_objects,
 )
 from panoptic_common.coco.user_files import read_json
-from panoptic_common.value_kinds import is_integer
+from panoptic_common.values import is_integer
 
 
 class AnnotatedPair(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panoptic_common.value_kinds import is_integer, is_whole
+from panoptic_common.values import is_integer, is_whole
 
 BoolMap = npt.NDArray[np.bool_]
 Size = tuple[int, int]

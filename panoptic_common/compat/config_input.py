@@ -12,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode as CN
 
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 Options = Mapping[str, Any] | Sequence[str]
 

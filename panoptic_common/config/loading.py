@@ -35,8 +35,8 @@ from panoptic_common.data.catalog import (
     require_files,
 )
 from panoptic_common.data.instance_truth import load_instances
-from panoptic_common.mappings import flatten
 from panoptic_common.systems import SYSTEMS, add_system_config, check_system_config
+from panoptic_common.values import flatten
 
 # What adds further keys to a config, in place.
 Extension = Callable[[CN], object]

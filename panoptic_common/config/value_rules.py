@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
-from panoptic_common.mappings import flatten
-from panoptic_common.value_kinds import is_integer, is_number
+from panoptic_common.values import flatten, is_integer, is_number
 
 
 class Rule(NamedTuple):

@@ -19,7 +19,7 @@ from panoptic_common.config.value_rules import (
     several,
     whole,
 )
-from panoptic_common.value_kinds import is_integer
+from panoptic_common.values import is_integer
 
 _FRACTION, _DECAY = number(0, 1), number(0)
 _CROPS = ("relative", "relative_range", "absolute", "absolute_range")

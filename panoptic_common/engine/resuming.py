@@ -12,7 +12,7 @@ from detectron2.solver import LRMultiplier
 from tabulate import tabulate
 
 from panoptic_common.checkpoint.files import CheckpointError
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 # Settings that may differ at a resume without changing what is trained.
 _FREE_KEYS = {"OUTPUT_DIR", "SEED", "VERSION", "MODEL.WEIGHTS", "MODEL.DEVICE"}

@@ -11,8 +11,8 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from panoptic_common.mappings import flatten
 from panoptic_common.processes.torchrun import LaunchRefused
+from panoptic_common.values import flatten
 
 _ABSENT = "absent"
 

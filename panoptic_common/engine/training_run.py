@@ -34,7 +34,7 @@ from typing import Any
 
 from panoptic_common.engine.run_folder import FINAL, METRICS, FolderRefused, hold_folder
 from panoptic_common.files import write_json
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 OUTPUT = "train_net.txt"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from panoptic_common.value_kinds import is_integer, is_number
+from panoptic_common.values import is_integer, is_number
 
 
 class Kind(NamedTuple):

@@ -29,7 +29,7 @@ from panoptic_common.config.value_rules import (
     whole,
 )
 from panoptic_common.engine import ranges
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 from unified_panoptic.matching import FORMS, MATCHERS
 from unified_panoptic.modeling.dynamic_potential import VARIANTS
 from unified_panoptic.modeling.grid import PIXELS

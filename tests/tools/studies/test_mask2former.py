@@ -15,7 +15,7 @@ from project import ROOT
 
 from panoptic_common.config import add_panoptic_config, read_config
 from panoptic_common.config.files import read_yaml
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 ADAPTER = "panoptic_tools.studies.peers.mask2former"
 # What the adapter imports of it. The package itself needs compiled parts, and says so.

@@ -23,7 +23,7 @@ from torch import nn
 from panoptic_common.config import add_panoptic_config, read_config
 from panoptic_common.config.files import read_yaml
 from panoptic_common.data.catalog import load_panoptic, register_panoptic
-from panoptic_common.mappings import flatten
+from panoptic_common.values import flatten
 
 ADAPTER = "panoptic_tools.studies.peers.panoptic_deeplab"
 

@@ -1,8 +1,9 @@
-"""What a single value of a file that anybody may have written is. Standard library only."""
+"""Values of configs and files: what single ones are, nested ones flat. Standard library only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 
@@ -28,3 +29,17 @@ def is_colour(value: Any) -> bool:
         and len(value) == 3
         and all(is_integer(channel) and 0 <= channel <= 255 for channel in value)
     )
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten nested mappings: ``{"a": {"b": 1}, "c": 2}`` becomes ``{"a.b": 1, "c": 2}``.
+
+    An empty mapping leaves no entry.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{below}": item for below, item in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat

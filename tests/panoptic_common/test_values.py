@@ -1,10 +1,10 @@
-"""What single values of foreign files are taken for."""
+"""Values of configs and files: single ones, and nested mappings by dotted keys."""
 
 from __future__ import annotations
 
 import pytest
 
-from panoptic_common.value_kinds import is_colour, is_integer, is_number
+from panoptic_common.values import flatten, is_colour, is_integer, is_number
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,12 @@ def test_numbers(value, integer, number):
 )
 def test_colours(value, expected):
     assert is_colour(value) is expected
+
+
+def test_each_value_gets_the_keys_on_the_way_to_it() -> None:
+    nested = {"a": {"b": 1, "c": {"d": [2], "e": {}}}, "f": None}
+    assert flatten(nested) == {"a.b": 1, "a.c.d": [2], "f": None}
+
+
+def test_empty_mapping() -> None:
+    assert flatten({}) == {}
