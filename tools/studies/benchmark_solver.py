@@ -16,10 +16,10 @@ images of its test set, and what its inference hands to the solver is saved, one
 
 Compiling, or loading compiled kernels, comes first and is not counted; checks of the input and the
 energy are. With t threads, t copies of a problem are solved side by side (`solve_many`), and the
-time is that of all divided by t. Peak memory is what one solve adds to the process, its result
-included (Linux only). The first table has a row for each problem and solver, the second sums up
-over the seeds. "x greedy" is greedy's median time over the row's, at the same number of threads;
-"gain" compares energies, in percent of greedy's: + is better.
+time is that of all divided by t. With `--share` the t threads share one solve. Peak memory is what
+one solve adds to the process, its result included (Linux only). The first table has a row for each
+problem and solver, the second sums up over the seeds. "x greedy" is greedy's median time over the
+row's, at the same number of threads; "gain" compares energies, in percent of greedy's: + is better.
 
 `--beside MODULE` measures another solver in the same run: MODULE.py in the current folder, or a
 Python module that can be imported, with a function
@@ -90,6 +90,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--methods", nargs="+", choices=METHODS, default=["greedy", "multilevel"])
     add("--refine", nargs="+", type=int, help="cycles of multilevel, a row each (default 1)")
     add("--threads", nargs="+", type=int, default=[1])
+    add("--share", action="store_true", help="threads share one solve (wall time)")
     add("--repeat", type=int, default=5, help="runs; the median counts")
     add(
         "--clock",
@@ -123,6 +124,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--dump needs the network's --config-file")
     if not options.dump and (options.config_file or options.weights or options.opts):
         parser.error("--config-file, --weights and KEY VALUE go with --dump FOLDER only")
+    if options.share and options.clock != "wall":
+        parser.error("--share is measured by --clock wall; processor time adds up all threads")
     if options.gap and options.beside:
         parser.error("--gap and --beside are two runs")
     return options
@@ -145,9 +148,8 @@ def run_times(options: argparse.Namespace) -> dict[str, Any]:
         found: list[Row] = []
         for method, refine in solvers(options):
             for threads in options.threads:
-                row, _ = measure(
-                    problem, method, refine, threads, options.repeat, CLOCKS[options.clock]
-                )
+                how = (threads, options.repeat, CLOCKS[options.clock], options.share)
+                row, _ = measure(problem, method, refine, *how)
                 found.append(description | row)
                 report_progress(found[-1])
         if beside is not None:

@@ -4,12 +4,13 @@
     python tools/studies/solver_threads.py
     python tools/studies/solver_threads.py --sizes 1024x2048 --noise 1 3 --repeat 3 --wall
 
-Planted problems, `method="multilevel"`. One thread solves, and its processor time is taken in all,
-in each phase and in each block that `cops.solver.parallel.Workers` hands out. From the blocks
-follows the *critical path* with t threads. It is what is left in sequence, and the busiest thread
-of each phase; whoever is free takes the next block. That says what t idle cores would gain, also on
-a machine that is busy. `--wall` measures seconds with 1 and t threads as well, one after the other
-and the best of all: on busy cores they say less. Of `--repeat` solves the fastest counts.
+Planted problems, `method="multilevel"`. One thread solves, and its processor time is taken in all
+and in each phase. Then it does alone what t threads would do, and the time of each block is taken
+that `cops.solver.parallel.Workers` hands out. From these follows the *critical path* with t
+threads. It is what is left in sequence, and the busiest thread of each phase; whoever is free takes
+the next block. That says what t idle cores would gain, also on a machine that is busy. `--wall`
+measures seconds with 1 and t threads as well, one after the other and the best of all: on busy
+cores they say less. Of `--repeat` solves the fastest counts.
 """
 
 from __future__ import annotations
@@ -69,15 +70,15 @@ class Record:
         self.phases: dict[str, float] = defaultdict(float)
         self.blocks: list[list[float]] = []
 
-    def gain(self, num_threads: int) -> float:
-        """Return the seconds of one thread over those of the critical path."""
+    def path(self, num_threads: int) -> float:
+        """Return the seconds of the critical path."""
         path = self.seconds
         for block in self.blocks:
             busy = [0.0] * num_threads
             for second in block:
                 heapq.heapreplace(busy, busy[0] + second)
             path += max(busy) - sum(block)
-        return self.seconds / path
+        return path
 
 
 @contextmanager
@@ -111,17 +112,18 @@ def recorded(record: Record) -> Iterator[None]:
         yield
 
 
-def best_record(solve: Callable[[], Any], repeat: int) -> Record:
-    """Solve some times; return the record of the fastest."""
-    records = []
+def best_records(solve: Callable[..., Any], threads: list[int], repeat: int) -> list[Record]:
+    """Solve some times as so many threads would, in turns; return the record of the fastest."""
+    records: list[list[Record]] = [[] for _ in threads]
     for _ in range(repeat):
-        record = Record()
-        with recorded(record):
-            begin = clock()
-            solve()
-            record.seconds = clock() - begin
-        records.append(record)
-    return min(records, key=lambda record: record.seconds)
+        for number, of_number in zip(threads, records, strict=True):
+            record = Record()
+            with recorded(record):
+                begin = clock()
+                solve(num_threads=number)
+                record.seconds = clock() - begin
+            of_number.append(record)
+    return [min(of_number, key=lambda record: record.seconds) for of_number in records]
 
 
 def wall_gain(solve: Callable[..., Any], num_threads: int, repeat: int) -> float:
@@ -162,14 +164,15 @@ def main(arguments: list[str] | None = None) -> int:
                 return solver.solve_amwc(*problem, method="multilevel", **more)
 
             solve()
-            record = best_record(solve, options.repeat)
+            record, *others = best_records(solve, [1, *options.threads], options.repeat)
             column = {"problem": f"{size}, {noise:g}", "all, ms": f"{1e3 * record.seconds:.1f}"}
             for _, _, title in PHASES:
                 column[title] = f"{1e3 * record.phases[title]:.1f}"
             shared = sum(map(sum, record.blocks)) / record.seconds
             column["in blocks, %"] = f"{100 * shared:.0f}"
-            for threads in options.threads:
-                column[f"critical path, {threads} threads"] = f"{record.gain(threads):.2f}"
+            for threads, other in zip(options.threads, others, strict=True):
+                gain = record.seconds / other.path(threads)
+                column[f"critical path, {threads} threads"] = f"{gain:.2f}"
                 if options.wall:
                     gain = wall_gain(solve, threads, options.repeat)
                     column[f"wall, {threads} threads"] = f"{gain:.2f}"

@@ -45,6 +45,7 @@ from cops.solver.multilevel.build import (
 )
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.cluster_numbers import look_up
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.parts import move_parts
@@ -157,7 +158,7 @@ def finish_draft(
 ) -> Result:
     """Do step 5; the result is at least as good as the start, where there is one."""
     stencil, best = survey.stencil, draft.graph.best
-    classes = draft.class_of[draft.clusters]
+    classes = look_up(draft.class_of, draft.clusters, workers)
     result = finish_best(problem, stencil, best, draft.together, classes, draft.clusters, workers)
     if start is not None:
         # Moves are chosen in float32. The one who gave the start shall not lose by rounding.
@@ -205,7 +206,7 @@ def input_graph(
     costs, stencil = problem.edge_costs, survey.stencil
     if len(stencil.offsets):
         return make_stencil_graph(stencil, costs, scale, *reduced, workers), scale
-    return make_graph(problem.edges, costs, scale, *reduced, both), scale
+    return make_graph(problem.edges, costs, scale, *reduced, both, workers), scale
 
 
 def _sweep_ranges(graph: Graph, workers: Workers) -> tuple[Labels, int]:
@@ -264,7 +265,7 @@ def _solve_parts(
     clusters = np.where(partitionable[best], numbers, best)
     for level, parent in zip(reversed(levels), reversed(parents), strict=True):
         move_constrained(level, partitionable, clusters, class_of, CONSTRAINED_PASSES)
-        clusters = clusters[parent]
+        clusters = look_up(clusters, parent, workers)
     return clusters, class_of, small, taken
 
 

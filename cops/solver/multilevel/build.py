@@ -5,20 +5,23 @@ Shapes: n nodes of a graph, K classes, E edges, R runs.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_minimum
+from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_minimum, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
-from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers
+from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers, cut_into_blocks
 from cops.solver.stencil import Stencil, spread_costs
 
 # Rows of this many nodes are filled at a time (make_graph). 24 links of 8 bytes each, on a grid
 # with six distances, are 200 KB. MAX_RUNS sequential streams are what prefetching can follow.
 NODES_PER_BLOCK = 1024
 MAX_RUNS = 32
+# Threads sort blocks of as many edges at least.
+EDGES_PER_COUNT = 1 << 14
 
 # At least two links are allocated. Numba takes an interleaved array of one entry or none for one
 # that does not interleave. That is another type, for which it would compile all kernels again.
@@ -129,6 +132,7 @@ def make_graph(
     node_costs: npt.NDArray[np.float32],
     best: npt.NDArray[np.int32],
     both: bool,
+    workers: Workers = ALONE,
 ) -> Graph:
     """Make the graph with these edges; parallel edges stay parallel links.
 
@@ -147,14 +151,80 @@ def make_graph(
         node_costs: (n, K) float32, reduced.
         best: (n,) int32, the first class of cost zero.
         both: whether forward links are wanted as well.
+        workers: threads, which do not change the result.
     """
     num_nodes, num_edges = len(node_costs), len(edges)
     first = np.zeros(num_nodes + 1, np.int64)
     middle = np.empty(num_nodes, np.int64)
     links = np.empty(max(2, 2 * num_edges if both else num_edges), LINK)
     rows = (first, middle, links["node"], links["cost"])
-    longest = _fill_rows(edges, edge_costs, scale, both, *rows)
+    blocks = cut_into_blocks(num_edges, max(EDGES_PER_COUNT, 4 * num_nodes))
+    if workers.num_threads > 1 and len(blocks) > 1:
+        longest = _share_rows(edges, edge_costs, scale, both, *rows, blocks, workers)
+    else:
+        longest = _fill_rows(edges, edge_costs, scale, both, *rows)
     return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
+
+
+def _share_rows(
+    edges: npt.NDArray[np.int32],
+    edge_costs: npt.NDArray[Any],
+    scale: float,
+    both: bool,
+    first: npt.NDArray[np.int64],
+    middle: npt.NDArray[np.int64],
+    link_node: npt.NDArray[np.int32],
+    link_cost: npt.NDArray[np.float32],
+    blocks: list[tuple[int, int]],
+    workers: Workers,
+) -> int:
+    """Do what `_fill_rows` does, with threads that share blocks of edges."""
+    # Each block counts for itself, backward and forward links, and then knows where its links go.
+    counts = np.zeros((len(blocks), 2, len(middle)), np.int64)
+    workers.run(
+        [partial(_count_ends, edges, *b, both, c) for b, c in zip(blocks, counts, strict=True)]
+    )
+    backward, forward = counts.sum(axis=0)
+    np.cumsum(backward + forward, out=first[1:])
+    np.add(first[:-1], backward, out=middle)
+    places = np.cumsum(counts, axis=0) - counts
+    places += np.stack([first[:-1], middle])
+    costs = (edge_costs, scale)
+    workers.run(
+        [
+            partial(_place_links, edges, *costs, *b, both, p, link_node, link_cost)
+            for b, p in zip(blocks, places, strict=True)
+        ]
+    )
+    return int((backward + forward).max(initial=0))
+
+
+@jit_pass
+def _count_ends(edges, begin, end, both, counts):
+    """Count edges begin .. end - 1 at their larger ends, counts[0], and at their smaller ones."""
+    for e in range(begin, end):
+        counts[0, max(edges[e, 0], edges[e, 1])] += 1
+        if both:
+            counts[1, min(edges[e, 0], edges[e, 1])] += 1
+    return 0
+
+
+@jit_pass
+def _place_links(edges, edge_costs, scale, begin, end, both, places, link_node, link_cost):
+    """Write the links of edges begin .. end - 1 where the next one of their nodes goes."""
+    for e in range(begin, end):
+        low = min(edges[e, 0], edges[e, 1])
+        high = max(edges[e, 0], edges[e, 1])
+        i = places[0, high]
+        link_node[i] = low
+        link_cost[i] = edge_costs[e] * scale
+        places[0, high] = i + 1
+        if both:
+            i = places[1, low]
+            link_node[i] = high
+            link_cost[i] = edge_costs[e] * scale
+            places[1, low] = i + 1
+    return 0
 
 
 @jit

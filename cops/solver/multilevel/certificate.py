@@ -47,7 +47,10 @@ def finish_best(
     cost = result.energy - lowest
     # Nodes of one class outside P have the same label, all others have one of their own.
     numbers = np.arange(len(best), dtype=np.int32)
-    alone = np.where(problem.partitionable[best], len(problem.partitionable) + numbers, best)
+    alone = np.empty_like(best)
+    workers.over(
+        len(best), lambda *block: _number_alone(best, problem.partitionable, *block, alone)
+    )
     cut_alone = find_cut(problem.edges, alone, stencil, workers)
     cost_alone = total_cut(problem.edge_costs, cut_alone, workers)
     if cost_alone < cost:
@@ -61,6 +64,13 @@ def finish_best(
             one = np.full_like(best, sums.argmin())
             result = finish(problem, one, np.zeros_like(best), stencil, workers)
     return result
+
+
+@jit
+def _number_alone(best, partitionable, begin, end, numbers):
+    """Give nodes begin .. end - 1 the numbers of clusters if each is alone in its best class."""
+    for v in range(begin, end):
+        numbers[v] = partitionable.size + v if partitionable[best[v]] else best[v]
 
 
 @jit

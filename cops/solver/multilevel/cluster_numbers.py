@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
+from cops.solver.parallel import Workers
 
 
 class Numbers(NamedTuple):
@@ -70,6 +71,18 @@ def take_unused(numbers):
     """Take a free number."""
     numbers.num_unused[0] -= 1
     return numbers.unused[numbers.num_unused[0]]
+
+
+def look_up(
+    values: npt.NDArray[np.int32], places: npt.NDArray[np.int32], workers: Workers
+) -> npt.NDArray[np.int32]:
+    """Return values[places], (n,) int32; threads share the places."""
+    found = np.empty_like(places)
+    workers.over(
+        len(places),
+        lambda begin, end: np.take(values, places[begin:end], out=found[begin:end], mode="clip"),
+    )
+    return found
 
 
 @jit

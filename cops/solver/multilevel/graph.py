@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_pass
 from cops.solver.multilevel.build import make_graph
-from cops.solver.multilevel.rows import MISSING, Graph, load_earlier, make_row
-from cops.solver.parallel import ALONE, Workers, cut_into_blocks
+from cops.solver.multilevel.rows import MISSING, Graph, least_block, load_earlier, make_row
+from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers, cut_into_blocks
 
 Labels = npt.NDArray[np.int32]
 
@@ -109,7 +109,8 @@ def contract(
     """
     found: list[tuple[Any, ...]]
     along_runs = len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters
-    if len(cut_into_blocks(len(clusters))) == 1:
+    least = least_block(graph)
+    if len(cut_into_blocks(len(clusters), least)) == 1:
         whole = _contract_whole(graph, clusters, num_clusters, not along_runs)
         reduced, best, ends, costs, taken = whole
         found = [(ends, costs)]
@@ -121,7 +122,7 @@ def contract(
         found = workers.run(
             [
                 partial(_contract_block, *parts, *block, not along_runs, reduced, best)
-                for block in _cut_by_members(first, len(members))
+                for block in _cut_by_members(first, len(members), least)
             ]
         )
         taken = sum(block[2] for block in found)
@@ -130,10 +131,10 @@ def contract(
         found = workers.run([partial(_sum_run, graph, clusters, r) for r in runs])
         ends, costs = _join_lists(found, workers)
         groups = _group_members(np.ascontiguousarray(ends[:, 0]), num_clusters, workers)
-        blocks = _cut_by_members(groups[0], len(costs))
+        blocks = _cut_by_members(groups[0], len(costs), LEAST_BLOCK)
         found = workers.run([partial(_merge_block, ends, costs, *groups, *b) for b in blocks])
     ends, costs = _join_lists(found, workers)
-    return make_graph(ends, costs, 1.0, reduced, best, True), taken
+    return make_graph(ends, costs, 1.0, reduced, best, True, workers), taken
 
 
 def _join_lists(
@@ -154,9 +155,11 @@ def _join_lists(
     return ends, costs
 
 
-def _cut_by_members(first: npt.NDArray[np.int64], num_members: int) -> list[tuple[int, int]]:
+def _cut_by_members(
+    first: npt.NDArray[np.int64], num_members: int, least: int
+) -> list[tuple[int, int]]:
     """Cut clusters into blocks with about as many members each; return begin and end of each."""
-    bounds = [begin for begin, _ in cut_into_blocks(num_members)][1:]
+    bounds = [begin for begin, _ in cut_into_blocks(num_members, least)][1:]
     cuts = np.unique([0, *np.searchsorted(first, bounds), len(first) - 1])
     return list(pairwise(cuts.tolist()))
 

@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
+from cops.solver._jit import jit, jit_pass
 from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.cluster_numbers import look_up
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.graph import contract
 from cops.solver.multilevel.refine import move_constrained
@@ -58,14 +59,14 @@ def move_parts(
     # Invariant: `parts` leads from nodes of the graph to nodes of `small`; `coarse` and `classes`
     # are the labelling of the latter.
     small, coarse, classes = graph, clusters, class_of
-    parts: npt.NDArray[np.int32] | None = None
+    parts = np.empty(0, np.int32)
     total = 0.0
     budget = int(PART_BUDGET * chain_budget(graph))
     for number in range(max_rounds):
         joined, num_parts = find_components(small, coarse, number == 0, workers)
         representative = np.empty(num_parts, np.int32)
-        representative[joined] = coarse
-        parts = joined if parts is None else joined[parts]
+        _write_representatives(coarse, joined, representative)
+        parts = joined if number == 0 else look_up(joined, parts, workers)
         small, _ = contract(small, joined, num_parts, workers)
         coarse, classes = renumber(representative, classes, num_classes, num_parts)
         move = partial(move_constrained, small, partitionable, coarse, classes, PART_PASSES)
@@ -79,7 +80,7 @@ def move_parts(
         total += gain
         if gain == 0.0 and number > 0:
             break
-    clusters[:] = coarse[parts]
+    clusters[:] = look_up(coarse, parts, workers)
     class_of[: len(classes)] = classes
     return total
 
@@ -95,8 +96,16 @@ def contract_labelled(
     """Contract parts of clusters; return the smaller graph and the same labelling of it."""
     small, _ = contract(graph, parts, num_parts, workers)
     coarse = np.empty(num_parts, np.int32)
-    coarse[parts] = clusters
+    _write_representatives(clusters, parts, coarse)
     return small, *renumber(coarse, class_of, graph.node_costs.shape[1], num_parts)
+
+
+@jit_pass
+def _write_representatives(clusters, parts, of_parts):
+    """Set of_parts (M,) to the cluster of each part, all of whose nodes have the same."""
+    for v in range(parts.size):
+        of_parts[parts[v]] = clusters[v]
+    return 0
 
 
 @jit

@@ -69,6 +69,8 @@ def move_constrained(
         What the moves have gained in sum; 0 if there was none.
     """
     waiting = find_restless(graph, clusters, class_of, workers)
+    if not waiting.any():
+        return 0.0
     return float(_move_waiting(graph, partitionable, max_passes, clusters, class_of, waiting))
 
 

@@ -34,6 +34,9 @@ from cops.solver._jit import jit_inline, jit_inner, jit_step
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
+# Where threads share the nodes of a graph, a block has about as many links at least. To go through
+# them takes some ten times as long as to hand over a block.
+LINKS_PER_BLOCK = 1 << 16
 
 
 class Graph(NamedTuple):
@@ -61,6 +64,18 @@ class Graph(NamedTuple):
     node_costs: npt.NDArray[np.float32]
     best: npt.NDArray[np.int32]
     longest: int
+
+
+def links_per_node(graph: Graph) -> float:
+    """Return how many links a node has in the mean."""
+    if len(graph.offsets):
+        return 2.0 * len(graph.offsets)
+    return len(graph.link_node) / len(graph.node_costs)
+
+
+def least_block(graph: Graph) -> int:
+    """Return how many nodes a block has at least that a thread goes through, link by link."""
+    return max(int(LINKS_PER_BLOCK / max(links_per_node(graph), 1.0)), 1)
 
 
 class Row(NamedTuple):

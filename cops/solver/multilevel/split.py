@@ -4,66 +4,62 @@ Moves of single nodes cannot divide a cluster in two: the first node to leave lo
 neighbours. Moves of parts can, if something shows where a part ends; the class costs do, where the
 part is of another class than the rest. For two instances of one class nothing does. But a node at
 the wrong side has edges into its cluster that pay for being cut. From such a *seed* a part is grown
-here, as in the local search of Kernighan and Lin. The next node is always the one whose change of
-side costs least (or gains most). It goes uphill too, and in the end back to where the sum was best.
+here (growth.py), as in the local search of Kernighan and Lin. It goes uphill too, and in the end
+back to where the sum was best. The part keeps the class of its cluster, so node costs stay; later
+moves may change it or join the part to another cluster. Clusters of a class outside P are left
+alone, as that class cannot have a second one.
 
-Taking u out of cluster C into the part S changes the cost of cut edges by
-
-    (edges between u and C without S)  -  (edges between u and S)  =  inside(u) - 2 towards(u)
-
-with inside(u) the sum of all edges between u and C, and towards(u) of those into S. The part keeps
-the class of its cluster, so node costs stay; later moves may change it or join the part to another
-cluster. Clusters of a class outside P are left alone, as that class cannot have a second one.
+Parts of two clusters have nothing to do with each other. So threads grow them side by side, and
+what would not have been done in sequence, the budget spent, is given back.
 
 Source of the idea: Kernighan, Lin, "An efficient heuristic procedure for partitioning graphs"
 (1970).
 
-Shapes: n nodes of a graph, K classes, C cluster numbers, L links of the longest row.
+Shapes: n nodes of a graph, K classes, C cluster numbers, S seeds.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
-from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
-from cops.solver.multilevel.sums import RELATIVE_GAIN
+from cops.solver._jit import jit, jit_inner_pass
+from cops.solver.multilevel.growth import Growth, grow_part, make_part, take_off
+from cops.solver.multilevel.rows import Graph, least_block, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
 SEED_SHARE = 0.1
 # Of one cluster, so many seeds at most; those with the weakest hold on it go first.
 SEEDS_PER_CLUSTER = 32
-# A part grows until so many nodes have brought nothing better.
-PATIENCE = 64
+# Parts are grown for so many seeds before it is seen whether the budget is spent, by so many groups
+# of seeds at most. Threads share the groups.
+SEEDS_AT_ONCE = 256
+MAX_GROUPS = 8
 
 
-class Part(NamedTuple):
-    """The part that is being grown, and room for the next; changed in place.
+class Trials(NamedTuple):
+    """The T parts that were grown for a group of seeds, in their order.
 
     Attributes:
-        inside: (n,) float64, edges between each node and its cluster in sum.
-        towards: (n,) float64, those of them that lead into the part.
-        met: (n,) int32, the part that has last set `towards`.
-        taken: (n,) int32, the part that has last taken the node.
-        members: (n,) int32, the nodes of the part in their order.
-        changed: (L,) int32, the neighbours of the last node whose change is another now.
-        nodes: (n,) int32, 0 .. n - 1, what `load_labels` calls the neighbours.
-        row: room for the neighbours of the last node.
+        seeds: (T,) int64, the place of each seed among all.
+        links: (T,) int64, how many were visited.
+        gains: (T,) float64, what it has gained; 0 where nothing was taken off.
+        sources: (T,) int32, the cluster that it was taken from.
+        first: (T + 1,) int64, its nodes are members[first[t]] .. members[first[t + 1] - 1].
+        members: (M,) int32.
     """
 
-    inside: npt.NDArray[np.float64]
-    towards: npt.NDArray[np.float64]
-    met: npt.NDArray[np.int32]
-    taken: npt.NDArray[np.int32]
+    seeds: npt.NDArray[np.int64]
+    links: npt.NDArray[np.int64]
+    gains: npt.NDArray[np.float64]
+    sources: npt.NDArray[np.int32]
+    first: npt.NDArray[np.int64]
     members: npt.NDArray[np.int32]
-    changed: npt.NDArray[np.int32]
-    nodes: npt.NDArray[np.int32]
-    row: Row
 
 
 def split_clusters(
@@ -89,165 +85,173 @@ def split_clusters(
         What the splits have gained in sum; 0 if there was none.
     """
     inside = np.empty(len(clusters), np.float64)
-    found = workers.over(len(inside), lambda *block: _find_seeds(graph, clusters, *block, inside))
+    found = workers.over(
+        len(inside),
+        lambda *block: _find_seeds(graph, clusters, *block, inside),
+        least_block(graph),
+    )
     seeds = found[0] if len(found) == 1 else np.concatenate(found)
     if len(seeds) == 0:
         return 0.0
-    order = np.argsort(inside[seeds], kind="stable")
-    return float(_split_at(graph, clusters, class_of, budget, seeds[order], inside))
-
-
-@jit
-def _split_at(graph, clusters, class_of, budget, seeds, inside):
-    """Do `split_clusters` at seeds in their order.
-
-    Args:
-        graph: as there.
-        clusters: as there.
-        class_of: as there.
-        budget: as there.
-        seeds: (S,) int32.
-        inside: (n,), see `Part`.
-    """
-    part = _make_part(graph, inside)
-    grown = np.zeros(class_of.size, np.int32)  # how many parts each cluster has tried
-    size = np.zeros(class_of.size, np.int32)
-    for v in range(clusters.size):
-        size[clusters[v]] += 1
+    seeds = seeds[np.argsort(inside[seeds], kind="stable")]
+    growth = _begin_growth(clusters, inside, len(class_of) + len(seeds))
     num_classes = graph.node_costs.shape[1]
-    unused = num_classes  # no number from here on is known to be free before it is looked at
-    total = 0.0
-    visits = 0
-    for number in range(seeds.size):
-        seed = seeds[number]
-        own = clusters[seed]
-        if visits >= budget:
+    # Invariant: what was done at the seeds before `begin` has gained `total` and taken `spent`.
+    total, spent = 0.0, 0
+    for begin in range(0, len(seeds), SEEDS_AT_ONCE):
+        left = budget - spent
+        if left <= 0:
             break
-        # A seed that an earlier part has tried is not tried again.
-        if part.taken[seed] >= 0 or grown[own] == SEEDS_PER_CLUSTER:
-            continue
-        grown[own] += 1
-        gain, count, links = _grow_part(graph, clusters, seed, size[own], number, part)
-        visits += links
-        if count == 0:
-            continue
-        # Invariant: all numbers from K to `unused`, which is the first free one, are used.
-        while size[unused] > 0:
-            unused += 1
+        places = np.arange(begin, min(begin + SEEDS_AT_ONCE, len(seeds)))
+        groups = _group_seeds(clusters[seeds[places]], places, workers)
+        state = (graph, clusters, len(class_of), left, seeds)
+        found = workers.run([partial(_split_at, *state, group, growth) for group in groups])
+        trials = [Trials(*group) for group in found]
+        gain, links = _settle(trials, left, num_classes, clusters, class_of, growth)
         total += gain
-        class_of[unused] = class_of[own]
-        size[unused] = count
-        size[own] -= count
-        _take_off(graph, clusters, own, unused, count, part)
+        spent += links
     return total
 
 
-@jit_inline
-def _make_part(graph, inside):
-    """Allocate for a graph; no node is met or taken."""
-    num_nodes = inside.size
-    row = make_row(graph)
-    return Part(
+def _begin_growth(
+    clusters: npt.NDArray[np.int32], inside: npt.NDArray[np.float64], num_numbers: int
+) -> Growth:
+    """Allocate for a labelling; no node is met or taken."""
+    num_nodes = len(clusters)
+    return Growth(
         inside,
         np.empty(num_nodes, np.float64),
         np.full(num_nodes, -1, np.int32),
         np.full(num_nodes, -1, np.int32),
-        np.empty(num_nodes, np.int32),
-        np.empty_like(row.labels),
-        np.arange(num_nodes).astype(np.int32),
-        row,
+        np.arange(num_nodes, dtype=np.int32),
+        np.bincount(clusters, minlength=num_numbers).astype(np.int32),
+        np.zeros(num_numbers, np.int32),
     )
 
 
-@jit_inner
-def _grow_part(graph, clusters, seed, size, number, part):
-    """Grow a part from a seed, and find how much of it gains most.
+def _group_seeds(
+    labels: npt.NDArray[np.int32], places: npt.NDArray[np.int64], workers: Workers
+) -> list[npt.NDArray[np.int64]]:
+    """Divide places of seeds among threads; those of one cluster stay together, and in order."""
+    if workers.num_threads == 1:
+        return [places]
+    order = np.argsort(labels, kind="stable")
+    in_order = labels[order]
+    wanted = len(places) * np.arange(1, MAX_GROUPS) // MAX_GROUPS
+    cuts = [0, *np.searchsorted(in_order, in_order[wanted]).tolist(), len(places)]
+    return [np.sort(places[order[a:b]]) for a, b in pairwise(cuts) if a < b]
+
+
+def _settle(
+    trials: list[Trials],
+    budget: int,
+    num_classes: int,
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    growth: Growth,
+) -> tuple[float, int]:
+    """Put together what was done at some seeds, as if one had followed the other.
+
+    Parts that would not have begun to grow any more are given back. The others get cluster numbers.
 
     Args:
-        graph: as for `split_clusters`.
+        trials: of each group of seeds.
+        budget: links that may be visited by all.
+        num_classes: K.
+        clusters: as for `split_clusters`, changed.
+        class_of: as there, changed.
+        growth: changed.
+
+    Returns:
+        What was gained, and how many links were visited; not less than the budget if it is spent.
+    """
+    if not any(group.gains.any() for group in trials):
+        return 0.0, sum(int(group.links.sum()) for group in trials)
+    seeds, links, gains, sources = (
+        np.concatenate(column) for column in list(zip(*trials, strict=True))[:4]
+    )
+    members = [group.members[begin:end] for group in trials for begin, end in pairwise(group.first)]
+    order = np.argsort(seeds)
+    visited = np.cumsum(links[order])
+    num_kept = int(np.count_nonzero(visited - links[order] < budget))
+    for t in reversed(order[num_kept:]):
+        if gains[t] > 0.0:
+            clusters[members[t]] = sources[t]
+    kept = [t for t in order[:num_kept].tolist() if gains[t] > 0.0]
+    num_numbers = len(class_of)
+    unused = np.flatnonzero(growth.size[num_classes:num_numbers] == 0)[: len(kept)]
+    numbers: dict[int, int] = {}  # that labels have become
+    for t, number in zip(kept, (num_classes + unused).tolist(), strict=True):
+        label, source = num_numbers + int(seeds[t]), int(sources[t])
+        numbers[label] = number
+        class_of[number] = class_of[numbers.get(source, source)]
+        clusters[members[t]] = number
+        growth.size[number], growth.tried[number] = growth.size[label], growth.tried[label]
+    return float(sum(gains[kept].tolist())), int(links[order[:num_kept]].sum())
+
+
+@jit
+def _split_at(graph, clusters, num_numbers, budget, seeds, places, growth):
+    """Do `split_clusters` at some seeds in their order; a new cluster has a label of its own.
+
+    Args:
+        graph: as there.
         clusters: as there.
-        seed: a node.
-        size: the nodes of its cluster, one of which must be left.
-        number: that of the part, which no other has.
-        part: changed.
+        num_numbers: C; the part that seed s takes off is labelled C + s.
+        budget: as there.
+        seeds: (S,) int32.
+        places: (P,) int64, which of them.
+        growth: changed.
 
     Returns:
-        What taking off the first nodes of the part gains; how many nodes these are, 0 without a
-        gain; how many links were visited.
+        The fields of `Trials`.
     """
-    inside, towards, taken = part.inside, part.towards, part.taken
-    own = clusters[seed]
-    part.met[seed] = number
-    towards[seed] = 0.0
-    # Invariant: the heap holds each node next to the part under its current change, and perhaps
-    # under old ones, which are passed over.
-    heap = [(inside[seed], np.int64(seed))]
-    gain = 0.0
-    mass = 0.0
-    best_gain = 0.0
-    best_size = 0
-    count = 0
+    size, tried = growth.size, growth.tried
+    part = make_part(graph)
+    numbers = np.empty(places.size, np.int64)
+    links = np.empty(places.size, np.int64)
+    gains = np.empty(places.size, np.float64)
+    sources = np.empty(places.size, np.int32)
+    first = np.zeros(places.size + 1, np.int64)
+    members = np.empty(64, np.int32)
     visits = 0
-    while len(heap) > 0 and count < size - 1 and count - best_size < PATIENCE:
-        change, u = heappop(heap)
-        if taken[u] == number or change != inside[u] - 2.0 * towards[u]:
+    count = 0
+    for place in places:
+        seed = seeds[place]
+        own = clusters[seed]
+        if visits >= budget:
+            break
+        # A seed that an earlier part has tried is not tried again.
+        if growth.taken[seed] >= 0 or tried[own] == SEEDS_PER_CLUSTER:
             continue
-        taken[u] = number
-        part.members[count] = u
+        tried[own] += 1
+        gain, num_taken, visited = grow_part(graph, clusters, seed, size[own], place, growth, part)
+        visits += visited
+        numbers[count] = place
+        links[count] = visited
+        gains[count] = gain
+        sources[count] = own
+        begin = first[count]
+        end = begin + num_taken
+        first[count + 1] = end
         count += 1
-        gain -= change
-        mass += abs(inside[u])
-        if gain > best_gain + RELATIVE_GAIN * mass:
-            best_gain = gain
-            best_size = count
-        num_changed, links = _advance(graph, clusters, u, own, number, part)
-        visits += links
-        for i in range(num_changed):
-            v = part.changed[i]
-            heappush(heap, (inside[v] - 2.0 * towards[v], np.int64(v)))
-    return best_gain, best_size, visits
-
-
-@jit_inner_pass
-def _advance(graph, clusters, u, own, number, part):
-    """Update `towards` of the neighbours of u, which the part has taken from `own`.
-
-    Returns:
-        How many neighbours are listed in `part.changed`; one with two links is there twice. And
-        how many links were visited.
-    """
-    num_links = load_labels(graph, u, part.nodes, part.row)
-    num_changed = 0
-    for i in range(num_links):
-        v = part.row.labels[i]
-        if clusters[v] != own or part.taken[v] == number:
-            continue
-        if part.met[v] != number:
-            part.met[v] = number
-            part.towards[v] = 0.0
-        part.towards[v] += part.row.costs[i]
-        part.changed[num_changed] = v
-        num_changed += 1
-    return num_changed, num_links
-
-
-@jit_inner_pass
-def _take_off(graph, clusters, own, new, count, part):
-    """Give the first `count` nodes of the part the cluster `new`, and renew `inside`."""
-    for p in range(count):
-        clusters[part.members[p]] = new
-    # Invariant: `inside` is right for the nodes of the part before p, and that of the nodes left
-    # behind no longer counts their edges to these.
-    for p in range(count):
-        u = np.int64(part.members[p])
-        part.inside[u] = 0.0
-        for i in range(load_labels(graph, u, part.nodes, part.row)):
-            v = part.row.labels[i]
-            if clusters[v] == new:
-                part.inside[u] += part.row.costs[i]
-            elif clusters[v] == own:
-                part.inside[v] -= part.row.costs[i]
-    return 0
+        if num_taken > 0:
+            if end > members.size:
+                members = np.append(members[:begin], np.empty(2 * end - begin, np.int32))
+            members[begin:end] = part.members[:num_taken]
+            new = num_numbers + place
+            size[new] = num_taken
+            size[own] -= num_taken
+            take_off(graph, clusters, own, new, num_taken, growth, part)
+    end = first[count]
+    return (
+        numbers[:count],
+        links[:count],
+        gains[:count],
+        sources[:count],
+        first[: count + 1],
+        members[:end],
+    )
 
 
 @jit

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_step
-from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
+from cops.solver.multilevel.rows import Graph, Row, least_block, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
 # A node is a seed if its move costs less than this share of all its edges, in absolute terms.
@@ -112,7 +112,9 @@ def find_seeds(
         to any; inf where that is too much.
     """
     found = workers.over(
-        len(waiting), lambda *block: _find_seeds(graph, clusters, class_of, waiting, share, *block)
+        len(waiting),
+        lambda *block: _find_seeds(graph, clusters, class_of, waiting, share, *block),
+        least_block(graph),
     )
     if len(found) == 1:
         return found[0]

@@ -55,6 +55,16 @@ def test_planted_problems(tmp_path, capsys):
     assert row["edges_per_second"] == pytest.approx(row["edges"] / row["seconds"])
 
 
+def test_threads_may_share_one_solve(tmp_path, capsys):
+    words = "--sizes 16x24 --noise 3 --methods multilevel --threads 1 2 --share --repeat 1"
+    rows = run(tmp_path, words)["rows"]
+    assert [row["threads"] for row in rows] == [1, 2]
+    assert rows[0]["energy"] == rows[1]["energy"]
+    with pytest.raises(SystemExit):
+        run(tmp_path, f"{words} --clock cpu")
+    assert "--share is measured by --clock wall" in capsys.readouterr().err
+
+
 def test_refinement_is_a_row_each_and_seeds_are_summed_up(tmp_path, capsys):
     words = "--sizes 16x24 --noise 6 --seeds 0 1 2 --refine 0 3 --repeat 1"
     report = run(tmp_path, words)

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from cops.solver import Result, is_feasible, solve_many
+from cops.solver import Result, is_feasible, solve_amwc, solve_many
 from cops.solver.bounds import components
 from cops.solver.labelling import finish
 from cops.solver.problem import Problem
@@ -55,6 +55,7 @@ def measure(
     num_threads: int = 1,
     repeat: int = 5,
     clock: Callable[[], float] = time.perf_counter,
+    share: bool = False,
 ) -> tuple[Row, Result]:
     """Measure one of ours on one problem; return a row of the table and the solution.
 
@@ -65,6 +66,7 @@ def measure(
         num_threads: t; as many copies are solved side by side, and the time is divided by t.
         repeat: runs; the median counts.
         clock: returns seconds.
+        share: whether the threads share one solve instead.
     """
     arguments = problem._asdict() | {"method": method, "refine": refine}
     copies = [arguments] * num_threads
@@ -72,8 +74,11 @@ def measure(
     seconds, results = [], []
     for _ in range(repeat):
         start = clock()
-        results = solve_many(copies, num_threads)
-        seconds.append((clock() - start) / num_threads)
+        if share:
+            results = [solve_amwc(**arguments, num_threads=num_threads)]
+        else:
+            results = solve_many(copies, num_threads)
+        seconds.append((clock() - start) / len(results))
     feasible = all(is_feasible(problem.edges, problem.partitionable, *r[:3]) for r in results)
     row = {"solver": solver_name(method, refine), "method": method, "threads": num_threads}
     row["refine"] = refine if method == "multilevel" else None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cops.solver.multilevel import split
 from cops.solver.multilevel.build import make_graph, make_stencil_graph, reduce_node_costs
 from cops.solver.multilevel.chain import move_chains
 from cops.solver.multilevel.parts import move_parts
 from cops.solver.multilevel.refine import labelling_cost, move_constrained
 from cops.solver.multilevel.rows import Graph
 from cops.solver.multilevel.split import split_clusters
+from cops.solver.parallel import Workers
 from cops.solver.planted import grid_edges
 from cops.solver.stencil import find_stencil
 
@@ -127,6 +129,38 @@ def test_repeated_until_nothing_gains_both_end_and_then_change_nothing(seed: int
     assert chains(graph, clusters, class_of) == 0.0
     assert np.array_equal(clusters, kept[0])
     assert np.array_equal(class_of, kept[1])
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 256])
+@pytest.mark.parametrize("seed", range(6))
+def test_threads_split_as_one_does_whatever_the_budget(seed: int, at_once: int, monkeypatch):
+    graph, _ = random_grid(seed)
+    outcomes: dict[int, list[tuple[float, bytes, bytes]]] = {1: [], 2: [], 3: []}
+    for threads, found in outcomes.items():
+        monkeypatch.setattr(split, "SEEDS_AT_ONCE", at_once if threads > 1 else MANY)
+        for budget in (0, 1, 50, 400, 1000, MANY):
+            clusters, class_of = random_labelling(graph, seed, 5)
+            with Workers(threads) as workers:
+                gain = split_clusters(graph, clusters, class_of, budget, workers)
+            found.append((gain, clusters.tobytes(), class_of.tobytes()))
+    assert outcomes[1] == outcomes[2] == outcomes[3]
+    gains = [gain for gain, _, _ in outcomes[1]]
+    assert gains[0] == 0.0 and gains == sorted(gains)  # the more links, the more parts
+
+
+def test_a_part_is_split_again_by_a_later_seed() -> None:
+    """Three cliques in one cluster; a second part comes from the first, or from what is left."""
+    across = [(a, b, -1.0) for a in range(12) for b in range(12) if a // 4 < b // 4]
+    edges = [e for first in (0, 4, 8) for e in clique(range(first, first + 4), 4.0)]
+    graph = build(edges + across, np.tile([9.0, 0.0], (12, 1)))
+    for threads in (1, 2):
+        clusters = np.full(12, 2, np.int32)
+        class_of = np.array([0, 1] + [1] * 12, np.int32)
+        with Workers(threads) as workers:
+            assert split_clusters(graph, clusters, class_of, MANY, workers) == 48.0
+        assert len(set(clusters.reshape(3, 4)[:, 0])) == 3
+        assert (clusters.reshape(3, 4) == clusters[::4, None]).all()
+        assert clusters.max() < len(class_of)
 
 
 def clique(members: range, cost: float) -> list[tuple[int, int, float]]:
