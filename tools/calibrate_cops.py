@@ -2,12 +2,14 @@
 """Balance the edge costs of a COPS checkpoint on training images, and write it anew.
 
     python tools/calibrate_cops.py output/cops/nuclei/pretrain/model_final.pth
+    python tools/calibrate_cops.py FILE --out FILE --opts MODEL.COPS.SOLVER.METHOD multilevel
 
 Pre-training leaves affinities that lean towards cutting. This tries constants and factors on all
 edge costs, then a power by which longer edges weigh less, then a constant for the shortest ones. It
 takes those whose solutions have the best panoptic quality on images of the training set. It writes
-FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else changes. Never name
-a set here that figures are reported on. Exit status: 2 for what cannot be used.
+FILE_calibrated.pth, whose learned scales and offsets contain them. Nothing else changes but what
+--opts says, which the new file keeps. Each solver has a balance of its own. Never name a set here
+that figures are reported on. Exit status: 2 for what cannot be used.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from panoptic_tools.arguments import (
     add_unsafe_option,
     input_file,
     require_at_least,
+    require_pairs,
 )
 
 
@@ -34,7 +35,7 @@ class SeenImages:
     Attributes:
         model: the meta-architecture, in evaluation mode.
         images: as far as the network has brought them.
-        cfg: of the checkpoint.
+        cfg: of the checkpoint, with the options of the program.
         metadata: of the checkpoint.
     """
 
@@ -60,11 +61,18 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
     add_register_option(parser)
     add_unsafe_option(parser)
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config keys and values, such as another solver; comes last",
+    )
 
 
 def check_image_options(parser: Any, options: argparse.Namespace) -> None:
     """Refuse options that name no image."""
     require_at_least(parser, options, 1, "images")
+    require_pairs(parser, options.opts)
 
 
 def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
@@ -94,10 +102,11 @@ def seen_images(options: argparse.Namespace) -> SeenImages:
     """
     path, unsafe = str(options.checkpoint), options.allow_unsafe_checkpoint
     metadata = read_checkpoint_metadata(path, unsafe)
-    cfg = load_config(stored_config(metadata.config), table=metadata.class_table)
+    stored = stored_config(metadata.config)
+    cfg = load_config(stored, options.opts, table=metadata.class_table)
     if cfg.MODEL.META_ARCHITECTURE != "COPS":
         raise ValueError(f"{path} holds a {cfg.MODEL.META_ARCHITECTURE}, which has no edge costs")
     records = find_records(options, cfg)
-    predictor = Predictor.from_checkpoint(path, allow_unsafe=unsafe)
+    predictor = Predictor.from_checkpoint(path, opts=options.opts, allow_unsafe=unsafe)
     images = [run_network(predictor, record) for record in tqdm(records, unit="image")]
     return SeenImages(predictor.model, images, cfg, metadata)

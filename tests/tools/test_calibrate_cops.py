@@ -69,6 +69,21 @@ def test_the_balance_that_is_taken_is_in_the_new_file(
         torch.testing.assert_close(after["model"][name], expected, msg=name)
 
 
+def test_a_checkpoint_is_calibrated_for_another_solver(
+    words: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "other.pth"
+    opts = ["--opts", "MODEL.COPS.SOLVER.METHOD"]
+    assert calibrate_cops.main([str(checkpoint), *words, "--out", str(out), *opts, "auto"]) == 0
+    assert "METHOD: auto" in torch.load(out, weights_only=True)["config"]
+    assert "METHOD: auto" not in torch.load(checkpoint, weights_only=True)["config"]
+    with pytest.raises(SystemExit):
+        calibrate_cops.main([str(checkpoint), *words, *opts])
+    assert "pairs of key and value" in capsys.readouterr().err
+    assert calibrate_cops.main([str(checkpoint), *words, *opts, "greed"]) == 2
+    assert "greed" in capsys.readouterr().err
+
+
 def test_what_cannot_be_used_is_said_in_a_sentence(
     words: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
