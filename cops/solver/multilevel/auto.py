@@ -50,6 +50,7 @@ from cops.solver.multilevel.refine import find_restless
 from cops.solver.multilevel.rows import Graph
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem, Survey
+from cops.solver.stencil import EDGES_PER_BLOCK
 
 MAX_ROUNDS = 12
 # A round that gains less than this share of what edges and classes cost is the last.
@@ -149,7 +150,13 @@ def _edges_disagree(problem: Problem, draft: Draft, result: Result, workers: Wor
     """
     costs = problem.edge_costs
     cut = total_cut(costs, result.is_cut, workers)
-    of_edges = cut - total_cut(costs, costs < 0.0, workers)
+    repulsive = np.empty(len(costs), np.bool_)
+    workers.over(
+        len(costs),
+        lambda begin, end: np.less(costs[begin:end], 0.0, out=repulsive[begin:end]),
+        EDGES_PER_BLOCK,
+    )
+    of_edges = cut - total_cut(costs, repulsive, workers)
     if of_edges <= LEAST_DISAGREEMENT * abs(result.energy):
         return False
     lowest = total_chosen(problem.node_costs, draft.graph.best, workers)
@@ -169,7 +176,7 @@ def _finish_by_chains(
     clusters, class_of = number_start(*best[:2], partitionable)
     budget = chain_budget(graph)
     links = int(DEPARTURE_SHARE * budget)
-    gain = move_departures(graph, partitionable, clusters, class_of, links)
+    gain = move_departures(graph, partitionable, clusters, class_of, links, workers=workers)
     if gain > 0.0:
         improve(graph, partitionable, clusters, class_of, workers)  # what has left may join others
     waiting = find_restless(graph, clusters, class_of, workers, LAST_REACH)
@@ -263,7 +270,7 @@ def _force_all(
     departed = 0.0
     if noisy:
         links = int(DEPARTURE_SHARE * budget)
-        departed = move_departures(small, partitionable, coarse, classes, links)
+        departed = move_departures(small, partitionable, coarse, classes, links, workers=workers)
         # What is connected in a cluster is so on the smaller graph as well.
         wholes, num_wholes = find_components(small, coarse, False, workers)
         of_wholes = (wholes, num_wholes, coarse, classes, workers)

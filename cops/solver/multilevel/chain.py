@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
+from cops.solver.multilevel.ordering import ascending
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.multilevel.wishes import SEED_SHARE, find_seeds, find_targets, make_room
@@ -111,7 +112,7 @@ def move_chains(
     seeds, lacks = find_seeds(graph, clusters, class_of, waiting, workers, share)
     if len(seeds) == 0:
         return 0.0
-    orders = np.argsort(lacks, axis=1, kind="stable")
+    orders = (ascending(lacks[0]), ascending(lacks[1]))
     options = (patience, budget, one_source, every_seed)
     return float(_move_from(graph, clusters, class_of, seeds, lacks, orders, *options))
 
@@ -130,7 +131,7 @@ def _move_from(
         chain.visited[:] = False
         limit = budget if stage == 1 else budget // 2
         for place in orders[stage]:
-            if visits >= limit or lacks[stage, place] == np.inf:
+            if visits >= limit:
                 break
             seed = seeds[place]
             if chain.visited[seed] and not every_seed:

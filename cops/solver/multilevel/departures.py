@@ -12,13 +12,16 @@ Shapes: n nodes of a graph, K classes, L links of the longest row.
 
 from __future__ import annotations
 
+from heapq import heapify, heappop
+
 import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inner_pass
 from cops.solver.multilevel.chain import begin_chain, grow_chain, make_chain
-from cops.solver.multilevel.rows import Graph, load_labels, make_row
+from cops.solver.multilevel.rows import Graph, least_block, load_labels, make_row
 from cops.solver.multilevel.wishes import make_room
+from cops.solver.parallel import ALONE, Workers
 
 # A chain ends when so many parts have brought nothing better.
 PATIENCE = 32
@@ -34,6 +37,7 @@ def move_departures(
     budget: int,
     patience: int = PATIENCE,
     anywhere: bool = False,
+    workers: Workers = ALONE,
 ) -> float:
     """Let nodes leave in chains for the best class of the first where that lowers the cost.
 
@@ -47,6 +51,7 @@ def move_departures(
         patience: a chain ends when so many nodes have brought nothing better.
         anywhere: whether seeds may also be nodes whose best class is their cluster's. They leave
             for the best of the others.
+        workers: threads, which do not change the result.
 
     Returns:
         What was gained in sum; 0 if nothing was.
@@ -56,9 +61,8 @@ def move_departures(
         if anywhere:
             graph = graph._replace(best=_best_of_others(graph, clusters, class_of))
         labelling = (graph, partitionable, clusters, class_of)
-        shares = _share_departures(*labelling)
-        order = np.argsort(shares, kind="stable")
-        gain, visits = _depart_in_order(*labelling, order, shares, budget, patience)
+        shares = _share_departures(*labelling, workers)
+        gain, visits = _depart_in_order(*labelling, shares, budget, patience)
         total += gain
         budget -= visits
         if gain == 0.0:
@@ -75,19 +79,34 @@ def _best_of_others(
     return costs.argmin(axis=1).astype(np.int32)
 
 
-@jit
-def _share_departures(graph, partitionable, clusters, class_of):
+def _share_departures(
+    graph: Graph,
+    partitionable: npt.NDArray[np.bool_],
+    clusters: npt.NDArray[np.int32],
+    class_of: npt.NDArray[np.int32],
+    workers: Workers,
+) -> npt.NDArray[np.float64]:
     """Return (n,) what each seed pays to leave, as a share of its edges; inf: it is no seed."""
-    shares = np.full(clusters.size, np.inf)
-    row = make_row(graph)
-    _write_departures(graph, partitionable, clusters, class_of, row, shares)
+    shares = np.empty(len(clusters), np.float64)
+    labelling = (graph, partitionable, clusters, class_of)
+    workers.over(
+        len(shares), lambda *block: _share_block(*labelling, *block, shares), least_block(graph)
+    )
     return shares
 
 
+@jit
+def _share_block(graph, partitionable, clusters, class_of, begin, end, shares):
+    """Do `_share_departures` for nodes begin .. end - 1."""
+    row = make_row(graph)
+    _write_departures(graph, partitionable, clusters, class_of, begin, end, row, shares)
+
+
 @jit_inner_pass
-def _write_departures(graph, partitionable, clusters, class_of, row, shares):
-    """Do the pass of `_share_departures`."""
-    for v in range(clusters.size):
+def _write_departures(graph, partitionable, clusters, class_of, begin, end, row, shares):
+    """Do the pass of `_share_block`."""
+    for v in range(begin, end):
+        shares[v] = np.inf
         if graph.best[v] != class_of[clusters[v]]:
             lack, mass = _sum_lack(graph, partitionable, clusters, class_of, v, row)
             shares[v] = lack / max(mass, 1e-30)
@@ -113,7 +132,7 @@ def _sum_lack(graph, partitionable, clusters, class_of, v, row):
 
 
 @jit
-def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, budget, patience):
+def _depart_in_order(graph, partitionable, clusters, class_of, shares, budget, patience):
     """Grow chains from seeds in their order; return what they gain and how many links they visit.
 
     Args:
@@ -121,8 +140,7 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
         partitionable: as there.
         clusters: as there.
         class_of: as there.
-        order: (n,) int64 nodes.
-        shares: (n,) float64; the first inf ends the list.
+        shares: (n,) float64; seeds go in the order of theirs, and inf is no seed.
         budget: as there.
         patience: as there.
     """
@@ -136,10 +154,13 @@ def _depart_in_order(graph, partitionable, clusters, class_of, order, shares, bu
     any_source = np.int32(-1)  # of the type that `grow_chain` is compiled for
     total = 0.0
     visits = 0
-    for number in range(order.size):
-        seed = np.int32(order[number])
-        if visits >= budget or shares[seed] == np.inf:
-            break
+    # Of many seeds few are tried. So they are not sorted.
+    heap = [(shares[v], v) for v in range(shares.size) if shares[v] < np.inf]
+    heapify(heap)
+    number = -1
+    while len(heap) > 0 and visits < budget:
+        number += 1
+        seed = np.int32(heappop(heap)[1])
         best = graph.best[seed]
         # The chains before may have taken the seed.
         if chain.visited[seed] or class_of[clusters[seed]] == best:

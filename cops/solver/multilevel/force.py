@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inline, jit_inner_pass
 from cops.solver.multilevel.cluster_numbers import Numbers, count_sizes, leave, take_unused
+from cops.solver.multilevel.ordering import ascending
 from cops.solver.multilevel.refine import find_class, find_contact, find_restless
 from cops.solver.multilevel.rows import (
     Graph,
@@ -104,19 +105,19 @@ def force_moves(
     labelling = (graph, partitionable, clusters, class_of)
 
     workers.over(len(shares), lambda *block: _share_lacks(*labelling, seeds, *block, shares))
-    order = np.argsort(shares, kind="stable")
-    return float(_force_in_order(*labelling, order, shares, budget))
+    order = ascending(shares)
+    return float(_force_in_order(*labelling, order, budget))
 
 
 @jit
-def _force_in_order(graph, partitionable, clusters, class_of, order, shares, budget):
-    """Do `force_moves` for seeds in their order, each with its share; inf ends the list."""
+def _force_in_order(graph, partitionable, clusters, class_of, order, budget):
+    """Do `force_moves` for seeds in their order."""
     trial = _make_trial(graph, clusters)
     targets = np.empty(graph.longest + partitionable.size, np.int32)
     total = np.float64(0.0)
     for i in range(order.size):
         v = order[i]
-        if shares[v] == np.inf or trial.counts[LINKS] > budget:
+        if trial.counts[LINKS] > budget:
             break
         total += _force_node(graph, partitionable, clusters, class_of, v, targets, trial)
     return total

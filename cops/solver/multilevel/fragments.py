@@ -107,7 +107,7 @@ def _climb(
         total += move_constrained(*labelling, PART_PASSES, workers)
         if level == 0:
             links = int(DEPARTURE_SHARE * budget)
-            departed = move_departures(*labelling, links, PATIENCE, True)
+            departed = move_departures(*labelling, links, PATIENCE, True, workers)
             if departed > 0.0:
                 total += departed + move_constrained(*labelling, PART_PASSES, workers)
     total += force_moves(small, partitionable, coarse, classes, budget, workers)

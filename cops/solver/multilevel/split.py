@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit, jit_inner_pass
 from cops.solver.multilevel.growth import Growth, grow_part, make_part, take_off
+from cops.solver.multilevel.ordering import ascending
 from cops.solver.multilevel.rows import Graph, least_block, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
@@ -93,7 +94,7 @@ def split_clusters(
     seeds = found[0] if len(found) == 1 else np.concatenate(found)
     if len(seeds) == 0:
         return 0.0
-    seeds = seeds[np.argsort(inside[seeds], kind="stable")]
+    seeds = seeds[ascending(inside[seeds])]
     growth = _begin_growth(clusters, inside, len(class_of) + len(seeds))
     num_classes = graph.node_costs.shape[1]
     # Invariant: what was done at the seeds before `begin` has gained `total` and taken `spent`.
