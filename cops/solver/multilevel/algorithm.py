@@ -36,6 +36,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cops.solver._jit import jit_pass
 from cops.solver.labelling import Result, total_cost
 from cops.solver.multilevel.build import (
     find_scale,
@@ -173,13 +174,24 @@ def number_start(
     classes: Labels, clusters: Labels, partitionable: npt.NDArray[np.bool_]
 ) -> tuple[Labels, Labels]:
     """Bring a feasible labelling into the numbers of refine.py: clusters (V,), class_of (K+V,)."""
-    num_classes = len(partitionable)
-    class_of = np.zeros(num_classes + len(classes), np.int32)
-    class_of[:num_classes] = np.arange(num_classes)
-    # Outside P, the number of each class is that of its cluster, too.
-    numbers = np.where(partitionable[classes], num_classes + clusters, classes).astype(np.int32)
-    class_of[numbers] = classes
+    class_of = np.zeros(len(partitionable) + len(classes), np.int32)
+    numbers = np.empty(len(classes), np.int32)
+    _write_start(classes, clusters, partitionable, numbers, class_of)
     return numbers, class_of
+
+
+@jit_pass
+def _write_start(classes, clusters, partitionable, numbers, class_of):
+    """Do `number_start`."""
+    for k in range(partitionable.size):
+        class_of[k] = k
+    for v in range(classes.size):
+        k = classes[v]
+        # Outside P, the number of each class is that of its cluster, too.
+        number = partitionable.size + clusters[v] if partitionable[k] else k
+        class_of[number] = k
+        numbers[v] = number
+    return 0
 
 
 def without_infinity(problem: Problem, survey: Survey) -> tuple[Problem, Survey]:

@@ -41,6 +41,7 @@ from cops.solver.multilevel.algorithm import (
 )
 from cops.solver.multilevel.certificate import finish_best
 from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.cluster_numbers import look_up
 from cops.solver.multilevel.components import find_components
 from cops.solver.multilevel.departures import move_departures
 from cops.solver.multilevel.force import force_moves
@@ -186,7 +187,7 @@ def _finish_by_chains(
     )
     if gain <= 0.0:
         return best
-    moved = finish(problem, class_of[clusters], clusters, survey.stencil, workers)
+    moved = finish(problem, look_up(class_of, clusters, workers), clusters, survey.stencil, workers)
     return min(best, moved, key=attrgetter("energy"))
 
 
@@ -198,7 +199,7 @@ def _move_fragments(
     gain = move_fragments(draft.graph, problem.partitionable, clusters, class_of, workers)
     if gain <= 0.0:
         return best
-    moved = finish(problem, class_of[clusters], clusters, survey.stencil, workers)
+    moved = finish(problem, look_up(class_of, clusters, workers), clusters, survey.stencil, workers)
     return min(best, moved, key=attrgetter("energy"))
 
 
@@ -242,7 +243,7 @@ def _go_on(
     settled = rounds == 1 and forced <= least
     if total <= 0.0:
         return begin, settled
-    classes = class_of[clusters]
+    classes = look_up(class_of, clusters, workers)
     result = finish_best(problem, survey.stencil, graph.best, -np.inf, classes, clusters, workers)
     return (result if result.energy < begin.energy else begin), settled
 
@@ -277,6 +278,6 @@ def _force_all(
         small, coarse, classes = contract_labelled(small, *of_wholes)
         parts = wholes[parts]
     forced += force_moves(small, partitionable, coarse, classes, 4 * budget, workers)
-    clusters[:] = coarse[parts]
+    clusters[:] = look_up(coarse, parts, workers)
     class_of[: len(classes)] = classes
     return float(forced), departed

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from cops.solver._jit import jit, jit_inner_pass
 from cops.solver.multilevel.algorithm import CHAIN_PATIENCE, CONSTRAINED_PASSES
 from cops.solver.multilevel.chain import chain_budget, move_chains
+from cops.solver.multilevel.cluster_numbers import look_up
 from cops.solver.multilevel.departures import move_departures
 from cops.solver.multilevel.force import force_moves
 from cops.solver.multilevel.parts import PART_PASSES, contract_labelled
@@ -111,7 +112,7 @@ def _climb(
             if departed > 0.0:
                 total += departed + move_constrained(*labelling, PART_PASSES, workers)
     total += force_moves(small, partitionable, coarse, classes, budget, workers)
-    clusters[:] = coarse[parts]
+    clusters[:] = look_up(coarse, parts, workers)
     class_of[: len(classes)] = classes
     return total
 
