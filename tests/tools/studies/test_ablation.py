@@ -24,7 +24,7 @@ if "--register" in words:
     del words[(place := words.index("--register")) : place + 5]
 opts = dict(zip(words[3::2], words[4::2]))
 out = pathlib.Path(opts["OUTPUT_DIR"])
-assert opts["DATASETS.TEST"] == ("('mine',)" if "DATASETS.TRAIN" in opts else "('scenes_test',)")
+assert opts["DATASETS.TEST"] == ("('named',)" if "DATASETS.TRAIN" in opts else "('scenes_test',)")
 config = pathlib.Path(words[1]).stem
 if os.environ.get("FAIL_CONFIG") == config:
     sys.exit("cannot train " + config)
@@ -109,12 +109,12 @@ def test_other_configs_are_compared_with_what_they_vary(tmp_path):
 
 def test_a_data_set_by_name_reaches_the_trainings(tmp_path):
     """Any registered set instead of the scenes: it is told to train_net.py, and told apart."""
-    paths = make_coco_panoptic(tmp_path, name="mine")
-    register = ["--register", "mine", paths.images, paths.panoptic_json, paths.panoptic_png]
-    sets = ["--train-set", "mine", "--test-set", "mine"]
+    paths = make_coco_panoptic(tmp_path, name="named")
+    register = ["--register", "named", paths.images, paths.panoptic_json, paths.panoptic_png]
+    sets = ["--train-set", "named", "--test-set", "named"]
     assert ablation.main(words(tmp_path, *register, *sets, "--names", "A", "--seeds", "0")) == 0
     settings = json.loads((tmp_path / "out/A_seed0/settings.json").read_text())
-    assert settings["opts"]["DATASETS.TRAIN"] == settings["opts"]["DATASETS.TEST"] == "('mine',)"
+    assert settings["opts"]["DATASETS.TRAIN"] == settings["opts"]["DATASETS.TEST"] == "('named',)"
     assert settings["flags"] == register
     assert ablation.main(words(tmp_path, "--names", "A", "--seeds", "0")) == 1  # not the same run
 
