@@ -3,8 +3,10 @@
 
     python tools/studies/solver_threads.py
     python tools/studies/solver_threads.py --sizes 1024x2048 --noise 1 3 --repeat 3 --wall
+    python tools/studies/solver_threads.py --method auto
 
-Planted problems, `method="multilevel"`. One thread solves, and its processor time is taken in all
+Planted problems, "multilevel", or "auto" by `--method`: then phases are those of all cycles, and
+what it does besides is in the whole only. One thread solves, and its processor time is taken in all
 and in each phase. Then it does alone what t threads would do, and the time of each block is taken
 that `cops.solver.parallel.Workers` hands out. From these follows the *critical path* with t
 threads. It is what is left in sequence, and the busiest thread of each phase; whoever is free takes
@@ -144,6 +146,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--sizes", nargs="+", default=["256x512"], metavar="HxW")
     parser.add_argument("--noise", nargs="+", type=finite, default=[1.0, 3.0, 6.0])
+    parser.add_argument("--method", choices=("multilevel", "auto"), default="multilevel")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 8], metavar="T")
     parser.add_argument("--wall", action="store_true", help="measure seconds as well")
@@ -161,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
             problem = planted_problem(0, height, width, noise=noise)
 
             def solve(problem: Any = problem, **more: Any) -> Any:
-                return solver.solve_amwc(*problem, method="multilevel", **more)
+                return solver.solve_amwc(*problem, method=options.method, **more)
 
             solve()
             record, *others = best_records(solve, [1, *options.threads], options.repeat)
