@@ -10,7 +10,8 @@ moves may change it or join the part to another cluster. Clusters of a class out
 alone, as that class cannot have a second one.
 
 Parts of two clusters have nothing to do with each other. So threads grow them side by side, and
-what would not have been done in sequence, the budget spent, is given back.
+what would not have been done in sequence, the budget spent, is given back. A thread reads labels
+that another is writing, but asks only whether they are its cluster's, and they never are.
 
 Source of the idea: Kernighan, Lin, "An efficient heuristic procedure for partitioning graphs"
 (1970).
