@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inner
+from cops.solver._jit import jit, jit_inner, jit_inner_pass
 from cops.solver.parallel import ALONE, Workers
 
 # A piece must have this many edges on average, and there may be this many runs.
@@ -28,6 +28,8 @@ EDGES_PER_PIECE = 8
 MAX_RUNS = 32
 # Edges are looked at in blocks of as many at least.
 EDGES_PER_BLOCK = 1 << 16
+# `find_stencil` first asks of so many whether all go on as the one before.
+EDGES_AT_ONCE = 64
 
 
 class Stencil(NamedTuple):
@@ -63,8 +65,9 @@ def find_stencil(
         workers: threads, which do not change the result.
     """
     limit = len(edges) // EDGES_PER_PIECE + 1
+    ends = edges.reshape(-1)
     found = workers.over(
-        len(edges), lambda *block: _find_begins(edges, *block, limit), EDGES_PER_BLOCK
+        len(edges), lambda *block: _find_begins(ends, *block, limit), EDGES_PER_BLOCK
     )
     begins = found[0] if len(found) == 1 else np.concatenate(found)
     if len(begins) > limit:
@@ -77,25 +80,45 @@ def find_stencil(
 
 
 @jit
-def _find_begins(edges, begin, end, limit):
+def _find_begins(ends, begin, end, limit):
     """List the edges (int64) of a block that do not go on the piece of the edge before.
 
     No more than limit + 1 of them: then there are too many.
+
+    Args:
+        ends: (2 E,) int32, edge e joins ends[2 e] and ends[2 e + 1].
+        begin: the first edge of the block.
+        end: the edge after its last.
+        limit: of how many are worth it.
     """
     begins = np.empty(min(limit + 1, end - begin), np.int64)
     count = 0
-    for e in range(begin, end):
-        goes_on = (
-            e > 0
-            and np.int64(edges[e, 0]) == np.int64(edges[e - 1, 0]) + 1
-            and np.int64(edges[e, 1]) == np.int64(edges[e - 1, 1]) + 1
-        )
-        if not goes_on:
-            begins[count] = e
-            count += 1
-            if count == limit + 1:
-                break
+    for first in range(begin, end, EDGES_AT_ONCE):
+        last = min(first + EDGES_AT_ONCE, end)
+        # Inside a piece nothing begins.
+        if first > 0 and _all_go_on(ends[2 * first - 2 : 2 * last - 2], ends[2 * first : 2 * last]):
+            continue
+        for e in range(first, last):
+            goes_on = (
+                e > 0
+                and np.int64(ends[2 * e]) == np.int64(ends[2 * e - 2]) + 1
+                and np.int64(ends[2 * e + 1]) == np.int64(ends[2 * e - 1]) + 1
+            )
+            if not goes_on:
+                begins[count] = e
+                count += 1
+                if count == limit + 1:
+                    return begins
     return begins[:count].copy()
+
+
+@jit_inner_pass
+def _all_go_on(before, ends):
+    """Tell whether each number is one more than the one before."""
+    differences = np.int64(0)
+    for i in range(ends.size):
+        differences |= np.int64(ends[i]) - np.int64(before[i]) - 1
+    return differences == 0
 
 
 @jit
@@ -175,12 +198,18 @@ def spread_costs(stencil, begin, end, edge_costs, scale, missing, run_costs):
             first = stencil.node[s]
             row[filled:first] = missing
             edge = stencil.edge[s]
-            length = stencil.edge[s + 1] - edge
-            for i in range(length):
-                row[first + i] = edge_costs[edge + i] * scale
-            filled = first + length
+            filled = first + stencil.edge[s + 1] - edge
+            _copy_scaled(edge_costs[edge : stencil.edge[s + 1]], scale, row[first:filled])
             s += 1
         row[filled:] = missing
+
+
+@jit_inner_pass
+def _copy_scaled(costs, scale, row):
+    """Write `scale` times the costs."""
+    for i in range(row.size):
+        row[i] = costs[i] * scale
+    return 0
 
 
 @jit
@@ -193,5 +222,15 @@ def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
         # Edge e of the piece joins node e + shift to the one `offset` further on.
         shift = stencil.node[s] - stencil.edge[s]
         offset = stencil.offsets[stencil.run[s]]
-        for e in range(max(stencil.edge[s], begin), min(stencil.edge[s + 1], end)):
-            is_cut[e] = clusters[e + shift] != clusters[e + shift + offset]
+        low, high = max(stencil.edge[s], begin), min(stencil.edge[s + 1], end)
+        nodes = clusters[low + shift : high + shift]
+        others = clusters[low + shift + offset : high + shift + offset]
+        _mark_different(nodes, others, is_cut[low:high])
+
+
+@jit_inner_pass
+def _mark_different(labels, others, is_cut):
+    """Set is_cut[i] to whether labels[i] and others[i] differ."""
+    for i in range(labels.size):
+        is_cut[i] = labels[i] != others[i]
+    return 0

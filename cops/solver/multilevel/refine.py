@@ -30,10 +30,12 @@ from cops.solver._jit import jit, jit_inner_pass, jit_step
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
+    NODES_AT_ONCE,
     Graph,
     add_up,
     load_earlier,
     load_labels,
+    load_run,
     make_row,
     make_tally,
     sum_sides,
@@ -41,9 +43,6 @@ from cops.solver.multilevel.rows import (
 )
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 from cops.solver.parallel import ALONE, Workers
-
-# Nodes of which `find_restless` sums costs at a time: a few arrays of this size fit into L1.
-RESTLESS_BLOCK = 1024
 
 
 def move_constrained(
@@ -207,30 +206,18 @@ def find_restless(
 @jit
 def _mark_restless(graph, clusters, class_of, reach, first, last, restless):
     """Do `find_restless` for nodes first .. last - 1."""
-    num_nodes = restless.size
     node_costs = graph.node_costs
-    inside = np.empty(RESTLESS_BLOCK, np.float32)
-    outside = np.empty(RESTLESS_BLOCK, np.float32)
+    inside = np.empty(NODES_AT_ONCE, np.float32)
+    outside = np.empty(NODES_AT_ONCE, np.float32)
     zero = np.float32(0.0)
-    for begin in range(first, last, RESTLESS_BLOCK):
-        end = min(begin + RESTLESS_BLOCK, last)
+    for begin in range(first, last, NODES_AT_ONCE):
+        end = min(begin + NODES_AT_ONCE, last)
         inside[:] = zero
         outside[:] = zero
         own = clusters[begin:end]
         for r in range(2 * graph.offsets.size):
-            backward = r < graph.offsets.size
-            offset = graph.offsets[r if backward else r - graph.offsets.size]
-            # Nodes from .. to - 1 of the block may have a neighbour there.
-            low = max(offset - begin, 0) if backward else 0
-            high = end - begin if backward else min(end, num_nodes - offset) - begin
-            if high <= low:
-                continue
-            shift = begin - offset if backward else begin
-            costs = graph.run_costs[r if backward else r - graph.offsets.size]
-            costs = costs[shift + low : shift + high]
-            others = begin - offset if backward else begin + offset
-            other = clusters[others + low : others + high]
-            _add_sides(own[low:high], other, costs, inside[low:high], outside[low:high])
+            low, high, others, costs = load_run(graph, r, begin, end, clusters)
+            _add_sides(own[low:high], others, costs, inside[low:high], outside[low:high])
         for v in range(begin, end):
             i = v - begin
             restless[v] = inside[i] - node_costs[v, class_of[own[i]]] < reach * outside[i]

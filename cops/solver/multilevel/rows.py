@@ -34,6 +34,8 @@ from cops.solver._jit import jit_inline, jit_inner, jit_step
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
+# Of a stencil, costs are summed for so many nodes at a time: a few arrays of this size fit into L1.
+NODES_AT_ONCE = 1024
 # Where threads share the nodes of a graph, a block has about as many links at least. To go through
 # them takes some ten times as long as to hand over a block.
 LINKS_PER_BLOCK = 1 << 16
@@ -165,6 +167,35 @@ def _load(graph, v, lowest, both, labels_of, row):
                 row.costs[count] = graph.link_cost[i]
                 count += 1
     return count
+
+
+@jit_inline
+def load_run(graph, r, begin, end, labels_of):
+    """Load along a run, for many nodes at once, what `load_labels` loads of one link each.
+
+    For r = 0 .. 2 R - 1 links come in the order of `load_labels`.
+
+    Args:
+        graph: with a stencil.
+        r: of run r the links to smaller nodes, of run r - R those to larger ones.
+        begin: the first node.
+        end: the node after the last one.
+        labels_of: (n,) int32.
+
+    Returns:
+        low, high, labels and costs. Nodes begin + low .. begin + high - 1 may have such a
+        neighbour; its labels and costs are slices of as many. MISSING: there is none.
+    """
+    backward = r < graph.offsets.size
+    run = r if backward else r - graph.offsets.size
+    offset = graph.offsets[run]
+    low = max(offset - begin, 0) if backward else 0
+    high = end - begin if backward else min(end, labels_of.size - offset) - begin
+    high = max(low, high)
+    edge = begin - offset if backward else begin
+    node = begin - offset if backward else begin + offset
+    costs = graph.run_costs[run]
+    return low, high, labels_of[node + low : node + high], costs[edge + low : edge + high]
 
 
 @jit_step

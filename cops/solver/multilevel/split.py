@@ -28,10 +28,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inner_pass
+from cops.solver._jit import jit, jit_inner_pass, jit_step
 from cops.solver.multilevel.growth import Growth, grow_part, make_part, take_off
 from cops.solver.multilevel.ordering import ascending
-from cops.solver.multilevel.rows import Graph, least_block, load_labels, make_row
+from cops.solver.multilevel.rows import (
+    MISSING,
+    NODES_AT_ONCE,
+    Graph,
+    least_block,
+    load_labels,
+    load_run,
+    make_row,
+)
 from cops.solver.parallel import ALONE, Workers
 
 # A node is a seed if the edges into its cluster that pay for being cut are this share of the rest.
@@ -260,28 +268,61 @@ def _split_at(graph, clusters, num_numbers, budget, seeds, places, growth):
 def _find_seeds(graph, clusters, begin, end, inside):
     """Return the seeds among nodes begin .. end - 1, int32, and fill `inside` (n,) for them."""
     seeds = np.empty(end - begin, np.int32)
-    count = _list_seeds(graph, clusters, begin, end, make_row(graph), inside, seeds)
+    if graph.offsets.size == 0:
+        count = _list_seeds(graph, clusters, begin, end, make_row(graph), inside, seeds)
+        return seeds[:count].copy()
+    count = 0
+    # The same along the runs of a stencil, for many nodes at a time. Sums are those of
+    # `_list_seeds` to the last bit.
+    pays_uncut = np.empty(NODES_AT_ONCE, np.float64)
+    pays_cut = np.empty(NODES_AT_ONCE, np.float64)
+    for first in range(begin, end, NODES_AT_ONCE):
+        last = min(first + NODES_AT_ONCE, end)
+        pays_uncut[:] = 0.0
+        pays_cut[:] = 0.0
+        own = clusters[first:last]
+        for r in range(2 * graph.offsets.size):
+            low, high, others, costs = load_run(graph, r, first, last, clusters)
+            _add_uncut(own[low:high], others, costs, pays_uncut[low:high], pays_cut[low:high])
+        for v in range(first, last):
+            if _is_seed(graph, v, clusters[v], pays_uncut[v - first], pays_cut[v - first], inside):
+                seeds[count] = v
+                count += 1
     return seeds[:count].copy()
 
 
 @jit_inner_pass
 def _list_seeds(graph, clusters, begin, end, row, inside, seeds):
     """Sum the edges of each node into its cluster, and list the seeds; return their number."""
-    num_classes = graph.node_costs.shape[1]
     num_seeds = 0
     for v in range(begin, end):
         own = clusters[v]
-        inside[v] = 0.0
-        if own < num_classes:
-            continue
         pays_uncut = np.float64(0.0)
         pays_cut = np.float64(0.0)
         for i in range(load_labels(graph, v, clusters, row)):
             cost = np.float64(row.costs[i]) if row.labels[i] == own else 0.0
             pays_uncut += max(cost, 0.0)
             pays_cut += max(-cost, 0.0)
-        inside[v] = pays_uncut - pays_cut
-        if pays_cut > SEED_SHARE * pays_uncut:
+        if _is_seed(graph, v, own, pays_uncut, pays_cut, inside):
             seeds[num_seeds] = v
             num_seeds += 1
     return num_seeds
+
+
+@jit_inner_pass
+def _add_uncut(own, others, costs, pays_uncut, pays_cut):
+    """Add costs[i] where own[i] == others[i]: what is paid for cutting, and what for not cutting."""
+    for i in range(own.size):
+        uncut = own[i] == others[i] and costs[i] > MISSING
+        cost = np.float64(costs[i]) if uncut else 0.0
+        pays_uncut[i] += max(cost, 0.0)
+        pays_cut[i] += max(-cost, 0.0)
+    return 0
+
+
+@jit_step
+def _is_seed(graph, v, own, pays_uncut, pays_cut, inside):
+    """Set `inside` of a node, and tell whether the node is a seed."""
+    partitionable = own >= graph.node_costs.shape[1]
+    inside[v] = pays_uncut - pays_cut if partitionable else 0.0
+    return partitionable and pays_cut > SEED_SHARE * pays_uncut
