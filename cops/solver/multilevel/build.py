@@ -158,44 +158,85 @@ def make_graph(
     middle = np.empty(num_nodes, np.int64)
     links = np.empty(max(2, 2 * num_edges if both else num_edges), LINK)
     rows = (first, middle, links["node"], links["cost"])
-    blocks = cut_into_blocks(num_edges, max(EDGES_PER_COUNT, 4 * num_nodes))
+    blocks = cut_into_blocks(num_edges, _edges_per_count(num_nodes))
     if workers.num_threads > 1 and len(blocks) > 1:
-        longest = _share_rows(edges, edge_costs, scale, both, *rows, blocks, workers)
+        shares = [[(edges, edge_costs, *block)] for block in blocks]
+        longest = _share_rows(shares, scale, both, *rows, workers)
     else:
         longest = _fill_rows(edges, edge_costs, scale, both, *rows)
     return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
 
 
+def make_graph_of_lists(
+    lists: list[tuple[npt.NDArray[np.int32], npt.NDArray[Any]]],
+    node_costs: npt.NDArray[np.float32],
+    best: npt.NDArray[np.int32],
+    workers: Workers = ALONE,
+) -> Graph:
+    """Make the graph of several lists of edges and costs, as if they were one, with both rows."""
+    num_nodes, sizes = len(node_costs), [len(costs) for _, costs in lists]
+    first = np.zeros(num_nodes + 1, np.int64)
+    middle = np.empty(num_nodes, np.int64)
+    links = np.empty(max(2, 2 * sum(sizes)), LINK)
+    rows = (first, middle, links["node"], links["cost"])
+    # Small lists are counted together: so many numbers of a node have to be added up.
+    shares: list[list[Any]] = [[]]
+    room = least = _edges_per_count(num_nodes)
+    for (edges, costs), size in zip(lists, sizes, strict=True):
+        if room <= 0:
+            shares.append([])
+            room = least
+        shares[-1].append((edges, costs, 0, size))
+        room -= size
+    longest = _share_rows(shares, 1.0, True, *rows, workers)
+    return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
+
+
+def _edges_per_count(num_nodes: int) -> int:
+    return max(EDGES_PER_COUNT, 4 * num_nodes)
+
+
 def _share_rows(
-    edges: npt.NDArray[np.int32],
-    edge_costs: npt.NDArray[Any],
+    shares: list[list[Any]],
     scale: float,
     both: bool,
     first: npt.NDArray[np.int64],
     middle: npt.NDArray[np.int64],
     link_node: npt.NDArray[np.int32],
     link_cost: npt.NDArray[np.float32],
-    blocks: list[tuple[int, int]],
     workers: Workers,
 ) -> int:
-    """Do what `_fill_rows` does, with threads that share blocks of edges."""
-    # Each block counts for itself, backward and forward links, and then knows where its links go.
-    counts = np.zeros((len(blocks), 2, len(middle)), np.int64)
-    workers.run(
-        [partial(_count_ends, edges, *b, both, c) for b, c in zip(blocks, counts, strict=True)]
-    )
+    """Do what `_fill_rows` does, with threads that take shares of the edges.
+
+    Args:
+        shares: in the order of the edges; each is some pieces of lists: ends, costs, begin and end.
+        scale: as for `make_graph`.
+        both: as there.
+        first: written, as are the other attributes of a graph.
+        middle: written.
+        link_node: written.
+        link_cost: written.
+        workers: threads, which do not change the result.
+    """
+    # Each counts for itself, backward and forward links, and then knows where its links go.
+    counts = np.zeros((len(shares), 2, len(middle)), np.int64)
+
+    def count(share: int) -> None:
+        for ends, _, begin, end in shares[share]:
+            _count_ends(ends, begin, end, both, counts[share])
+
+    workers.run([partial(count, share) for share in range(len(shares))])
     backward, forward = counts.sum(axis=0)
     np.cumsum(backward + forward, out=first[1:])
     np.add(first[:-1], backward, out=middle)
     places = np.cumsum(counts, axis=0) - counts
     places += np.stack([first[:-1], middle])
-    costs = (edge_costs, scale)
-    workers.run(
-        [
-            partial(_place_links, edges, *costs, *b, both, p, link_node, link_cost)
-            for b, p in zip(blocks, places, strict=True)
-        ]
-    )
+
+    def place(share: int) -> None:
+        for ends, costs, begin, end in shares[share]:
+            _place_links(ends, costs, scale, begin, end, both, places[share], link_node, link_cost)
+
+    workers.run([partial(place, share) for share in range(len(shares))])
     return int((backward + forward).max(initial=0))
 
 

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_pass
-from cops.solver.multilevel.build import make_graph
-from cops.solver.multilevel.rows import MISSING, Graph, least_block, load_earlier, make_row
-from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers, cut_into_blocks
+from cops.solver._jit import index, jit, jit_inner_pass, jit_pass, jit_step
+from cops.solver.multilevel.build import make_graph, make_graph_of_lists
+from cops.solver.multilevel.rows import MISSING, Graph, least_block
+from cops.solver.parallel import ALONE, Workers, cut_into_blocks
 
 Labels = npt.NDArray[np.int32]
 
-# From this many nodes a cluster on, contraction goes along the runs of a stencil: neighbouring
-# edges then mostly join the same two clusters.
-NODES_FOR_RUNS = 48
 # Members of clusters are counted in blocks of as many nodes at least.
 NODES_PER_COUNT = 1 << 15
 
@@ -94,9 +90,8 @@ def contract(
 
     For each cluster the links of its members are gone through; `slot[c]` says where the sum towards
     cluster c is kept. No sort and no hash table. Each edge is met once, in a backward row, so two
-    clusters may end with two edges between them, one found from each side. Where a graph has a
-    stencil and clusters are large, the runs are gone through instead. What comes out, shorter by
-    far, is grouped by clusters.
+    clusters may end with two edges between them, one found from each side. There may be more where
+    threads share the members of a large cluster.
 
     Args:
         graph: backward rows suffice.
@@ -107,52 +102,23 @@ def contract(
     Returns:
         The graph, and the sum of what its node costs were reduced by.
     """
-    found: list[tuple[Any, ...]]
-    along_runs = len(graph.offsets) > 0 and len(clusters) >= NODES_FOR_RUNS * num_clusters
     least = least_block(graph)
     if len(cut_into_blocks(len(clusters), least)) == 1:
-        whole = _contract_whole(graph, clusters, num_clusters, not along_runs)
-        reduced, best, ends, costs, taken = whole
-        found = [(ends, costs)]
-    else:
-        first, members = _group_members(clusters, num_clusters, workers)
-        reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
-        best = np.empty(num_clusters, np.int32)
-        parts = (graph, clusters, first, members)
-        found = workers.run(
-            [
-                partial(_contract_block, *parts, *block, not along_runs, reduced, best)
-                for block in _cut_by_members(first, len(members), least)
-            ]
-        )
-        taken = sum(block[2] for block in found)
-    if along_runs:
-        runs = range(len(graph.offsets))
-        found = workers.run([partial(_sum_run, graph, clusters, r) for r in runs])
-        ends, costs = _join_lists(found, workers)
-        groups = _group_members(np.ascontiguousarray(ends[:, 0]), num_clusters, workers)
-        blocks = _cut_by_members(groups[0], len(costs), LEAST_BLOCK)
-        found = workers.run([partial(_merge_block, ends, costs, *groups, *b) for b in blocks])
-    ends, costs = _join_lists(found, workers)
-    return make_graph(ends, costs, 1.0, reduced, best, True, workers), taken
-
-
-def _join_lists(
-    found: list[tuple[Any, ...]], workers: Workers
-) -> tuple[Labels, npt.NDArray[np.float64]]:
-    """Put lists of edges, (E, 2) ends and (E,) costs each, one behind the other."""
-    if len(found) == 1:
-        return found[0][0], found[0][1]
-    bounds = np.cumsum([0, *(len(block[1]) for block in found)]).tolist()
-    ends = np.empty((bounds[-1], 2), np.int32)
-    costs = np.empty(bounds[-1], np.float64)
-
-    def copy(begin: int, number: int) -> None:
-        end = begin + len(found[number][1])
-        ends[begin:end], costs[begin:end] = found[number][:2]
-
-    workers.run([partial(copy, bounds[number], number) for number in range(len(found))])
-    return ends, costs
+        reduced, best, taken, ends, costs = _contract_whole(graph, clusters, num_clusters)
+        return make_graph(ends, costs, 1.0, reduced, best, True, workers), taken
+    first, members = _group_members(clusters, num_clusters, workers)
+    reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
+    best = np.empty(num_clusters, np.int32)
+    blocks = _cut_by_members(first, len(members), least)
+    lows = workers.run(
+        [partial(_reduce_clusters, graph, first, members, *b, reduced, best) for b in blocks]
+    )
+    lists = workers.over(
+        len(members),
+        lambda *block: _find_edges(graph, clusters, num_clusters, members, *block),
+        least,
+    )
+    return make_graph_of_lists(lists, reduced, best, workers), sum(lows)
 
 
 def _cut_by_members(
@@ -165,39 +131,44 @@ def _cut_by_members(
 
 
 @jit
-def _contract_whole(graph, clusters, num_clusters, by_rows):
-    """Do all of `_contract_block` in one, and allocate for it."""
+def _contract_whole(graph, clusters, num_clusters):
+    """Do all of `contract` but for the rows, in one.
+
+    Returns:
+        The node costs, the best classes, by how much node costs were reduced in sum, and the edges.
+    """
     first, members = _group_block(clusters, num_clusters)
     reduced = np.empty((num_clusters, graph.node_costs.shape[1]), np.float32)
     best = np.empty(num_clusters, np.int32)
-    ends, costs, taken = _contract_block(
-        graph, clusters, first, members, np.int64(0), num_clusters, by_rows, reduced, best
-    )
-    return reduced, best, ends, costs, taken
+    begin = np.int64(0)  # of one type for all: a literal would be compiled for
+    taken = _reduce_clusters(graph, first, members, begin, num_clusters, reduced, best)
+    ends, costs = _find_edges(graph, clusters, num_clusters, members, begin, members.size)
+    return reduced, best, taken, ends, costs
 
 
 @jit
-def _contract_block(graph, clusters, first, members, begin, end, by_rows, reduced, best):
-    """Reduce the node costs of clusters begin .. end - 1, and find their edges if `by_rows`.
+def _reduce_clusters(graph, first, members, begin, end, reduced, best):
+    """Sum the node costs of clusters begin .. end - 1 and reduce them; return by how much."""
+    sums = np.empty(reduced.shape[1], np.float64)
+    return _reduce_members(graph, first, members, begin, end, sums, reduced, best)
+
+
+@jit
+def _find_edges(graph, clusters, num_clusters, members, begin, end):
+    """Find the edges to other clusters of members[begin:end], which are grouped by clusters.
 
     Returns:
         (E, 2) int32 ends and (E,) float64 costs, where ends[e, 0] is the cluster from whose side
-        edge e was found. And by how much node costs were reduced in sum.
+        edge e was found.
     """
-    sums = np.empty(reduced.shape[1], np.float64)
-    taken = _reduce_members(graph, first, members, begin, end, sums, reduced, best)
     # Memory that is not written costs nothing, so there is room for as many edges as there are.
-    capacity = 0
-    if by_rows:
-        capacity = _count_links(graph, members[first[begin] : first[end]])
+    nodes = members[begin:end]
+    capacity = _count_links(graph, nodes) + 1  # the one after the last is written, too
     ends = np.empty((capacity, 2), np.int32)
     costs = np.empty(capacity, np.float64)
-    count = 0
-    if by_rows:
-        slot = np.full(first.size - 1, -1, np.int32)
-        row = make_row(graph)
-        count = _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs)
-    return ends[:count], costs[:count], taken
+    slot = np.full(num_clusters, -1, np.int32)
+    count = _sum_links(graph, clusters, nodes, slot, ends, costs)
+    return ends[:count], costs[:count]
 
 
 @jit_inner_pass
@@ -210,109 +181,9 @@ def _count_links(graph, nodes):
     return count
 
 
-@jit
-def _sum_run(graph, clusters, r):
-    """Return the edges between clusters that run r of a stencil contributes, as `_sum_block`.
-
-    Here ends[e, 0] > ends[e, 1].
-    """
-    ends = np.empty((clusters.size, 2), np.int32)
-    costs = np.empty(clusters.size, np.float64)
-    count = _sum_along(clusters, graph.offsets[r], graph.run_costs[r], ends, costs)
-    return ends[:count], costs[:count]
-
-
-@jit
-def _merge_block(ends, costs, first, members, begin, end):
-    """Add up the costs of edges with the same ends; return the edges that are left.
-
-    Args:
-        ends: (E, 2) int32.
-        costs: (E,) float64.
-        first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
-        members: (E,) edges grouped so.
-        begin: the first cluster whose edges are merged.
-        end: the cluster after the last one.
-    """
-    capacity = first[end] - first[begin]
-    merged = np.empty((capacity, 2), np.int32)
-    merged_costs = np.empty(capacity, np.float64)
-    slot = np.full(first.size - 1, -1, np.int64)
-    count = _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs)
-    return merged[:count], merged_costs[:count]
-
-
-@jit_inner_pass
-def _sum_along(clusters, offset, run_costs, ends, costs):
-    """Write the edges between clusters of one run; return how many there are.
-
-    Along a run, the two clusters of an edge are mostly those of the edge before. So costs are added
-    up until one of them changes.
-    """
-    count = 0
-    a = np.int32(-1)
-    b = np.int32(-1)
-    total = np.float64(0.0)
-    for v in range(clusters.size - offset):
-        cost = run_costs[v]
-        if cost == MISSING:
-            continue
-        if clusters[v] == a and clusters[v + offset] == b:
-            total += cost
-            continue
-        count += _write_edge(ends, costs, count, a, b, total)
-        a = clusters[v]
-        b = clusters[v + offset]
-        total = np.float64(cost)
-    count += _write_edge(ends, costs, count, a, b, total)
-    return count
-
-
-@jit_inline
-def _write_edge(ends, costs, count, a, b, total):
-    """Write an edge of this cost, unless both ends are one cluster; return how many that are."""
-    if a != b:
-        ends[count, 0] = max(a, b)
-        ends[count, 1] = min(a, b)
-        costs[count] = total
-    return 1 if a != b else 0
-
-
-@jit_inner_pass
-def _merge_groups(ends, costs, first, members, begin, end, slot, merged, merged_costs):
-    """Add up the costs of edges with the same ends; return how many edges are left.
-
-    Args:
-        ends: (E, 2) int32.
-        costs: (E,) float64.
-        first: (M + 1,) where the edges of each ends[:, 0] begin in `members`.
-        members: (E,) edges grouped so.
-        begin: the first cluster whose edges are merged.
-        end: the cluster after the last one.
-        slot: (M,), all -1.
-        merged: (E, 2) int32, written.
-        merged_costs: (E,) float64, written.
-    """
-    count = 0
-    for c in range(begin, end):
-        earlier = count
-        for m in range(first[c], first[c + 1]):
-            e = members[m]
-            other = ends[e, 1]
-            # A slot below `earlier` was used by an earlier cluster.
-            if slot[other] < earlier:
-                slot[other] = count
-                merged[count, 0] = c
-                merged[count, 1] = other
-                merged_costs[count] = 0.0
-                count += 1
-            merged_costs[slot[other]] += costs[e]
-    return count
-
-
 @jit_inner_pass
 def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
-    """Do `_reduce_block`."""
+    """Do `_reduce_clusters`."""
     taken = np.float64(0.0)
     num_classes = sums.size
     for c in range(begin, end):
@@ -335,36 +206,54 @@ def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
 
 
 @jit_inner_pass
-def _sum_links(graph, clusters, first, members, begin, end, row, slot, ends, costs):
+def _sum_links(graph, clusters, nodes, slot, ends, costs):
     """Write the edges between clusters and their costs; return how many there are.
 
     Args:
         graph: as for `contract`.
         clusters: as there.
-        first: (M + 1,) where the nodes of each cluster begin in `members`.
-        members: (n,) nodes grouped so.
-        begin: the first cluster whose edges are written.
-        end: the cluster after the last one.
-        row: room for a row.
+        nodes: whose links are summed, grouped by clusters.
         slot: (M,), all -1.
-        ends: (E, 2) int32, written.
-        costs: (E,) float64, written.
+        ends: (E + 1, 2) int32, written; the last one is none.
+        costs: (E + 1,) float64, written.
     """
-    num_edges = 0
-    for c in range(begin, end):
-        earlier = num_edges
-        for m in range(first[c], first[c + 1]):
-            count = load_earlier(graph, np.int64(members[m]), np.int64(0), clusters, row)
-            for i in range(count):
-                other = row.labels[i]
-                if other == c:
-                    continue
-                # A slot below `earlier` was used by an earlier cluster.
-                if slot[other] < earlier:
-                    slot[other] = num_edges
-                    ends[num_edges, 0] = c
-                    ends[num_edges, 1] = other
-                    costs[num_edges] = 0.0
-                    num_edges += 1
-                costs[slot[other]] += row.costs[i]
+    # Invariant: edges before `earlier` are of clusters before that of the node.
+    num_edges = earlier = np.int64(0)
+    last = np.int32(-1)
+    for i in range(nodes.size):
+        v = np.int64(nodes[i])
+        own = clusters[index(v)]
+        earlier = earlier if own == last else num_edges
+        last = own
+        # Links are not loaded into a row first: that would take as long as all that is done here.
+        for r in range(graph.offsets.size):
+            u = v - graph.offsets[r]
+            if u < 0:
+                continue
+            other = clusters[index(u)]
+            cost = graph.run_costs[r, index(u)]
+            if other != own and cost > MISSING:
+                num_edges += _add_link(own, other, cost, earlier, num_edges, slot, ends, costs)
+        if graph.offsets.size == 0:
+            for link in range(graph.first[index(v)], graph.middle[index(v)]):
+                other = clusters[index(graph.link_node[index(link)])]
+                cost = graph.link_cost[index(link)]
+                if other != own:
+                    num_edges += _add_link(own, other, cost, earlier, num_edges, slot, ends, costs)
     return num_edges
+
+
+@jit_step
+def _add_link(own, other, cost, earlier, num_edges, slot, ends, costs):
+    """Add the cost of a link to that of the edge between two clusters; return 1 if it is new."""
+    # A slot below `earlier` was used by an earlier cluster. No branch: nobody could predict which
+    # links are the first of an edge.
+    place = np.int64(slot[index(other)])
+    new = place < earlier
+    place = num_edges if new else place
+    slot[index(other)] = place
+    ends[index(num_edges), 0] = own
+    ends[index(num_edges), 1] = other
+    before = 0.0 if new else costs[index(place)]
+    costs[index(place)] = before + cost
+    return 1 if new else 0

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner, jit_step
+from cops.solver._jit import index, jit_inline, jit_inner, jit_step
 
 # In the costs of a run: there is no such edge. All costs are finite.
 MISSING = np.float32(-np.inf)
@@ -143,28 +143,31 @@ def load_earlier(graph, v, lowest, labels_of, row):
 @jit_inline
 def _load(graph, v, lowest, both, labels_of, row):
     """Load the neighbours from `lowest` on; those of larger index only if `both`."""
-    count = 0
+    count = np.int64(0)
     if graph.offsets.size > 0:
         for r in range(graph.offsets.size):
             u = v - graph.offsets[r]
             if u >= lowest:
-                cost = graph.run_costs[r, u]
-                row.labels[count] = labels_of[u]
-                row.costs[count] = cost
+                cost = graph.run_costs[r, index(u)]
+                row.labels[index(count)] = labels_of[index(u)]
+                row.costs[index(count)] = cost
                 count += 1 if cost > MISSING else 0
         if both:
             for r in range(graph.offsets.size):
-                cost = graph.run_costs[r, v]
+                cost = graph.run_costs[r, index(v)]
                 if cost > MISSING:
-                    row.labels[count] = labels_of[v + graph.offsets[r]]
-                    row.costs[count] = cost
+                    row.labels[index(count)] = labels_of[index(v + graph.offsets[r])]
+                    row.costs[index(count)] = cost
                     count += 1
     else:
-        for i in range(graph.first[v], graph.first[v + 1] if both else graph.middle[v]):
-            u = graph.link_node[i]
+        first, after = graph.first[index(v)], graph.middle[index(v)]
+        if both:
+            after = graph.first[index(v + 1)]
+        for i in range(first, after):
+            u = graph.link_node[index(i)]
             if u >= lowest:
-                row.labels[count] = labels_of[u]
-                row.costs[count] = graph.link_cost[i]
+                row.labels[index(count)] = labels_of[index(u)]
+                row.costs[index(count)] = graph.link_cost[index(i)]
                 count += 1
     return count
 
@@ -212,15 +215,15 @@ def add_up(row, count, now, tally):
     Returns:
         How many labels are listed in `tally.touched`, in the order in which they are met.
     """
-    num_touched = 0
+    num_touched = np.int64(0)
     # Invariant: weight[c] is the sum of the entries so far with label c, if stamp[c] is now; else
     # it is of an earlier row. So nothing has to be cleared between two rows.
     for i in range(count):
-        c = row.labels[i]
+        c = index(row.labels[i])
         if tally.stamp[c] != now:
             tally.stamp[c] = now
             tally.weight[c] = row.costs[i]
-            tally.touched[num_touched] = c
+            tally.touched[index(num_touched)] = row.labels[i]
             num_touched += 1
         else:
             tally.weight[c] += row.costs[i]
@@ -246,20 +249,20 @@ def wake_neighbours(graph, v, clusters, waiting):
 
     Those in the new cluster that are glad to have v there have no reason to.
     """
-    cluster = clusters[v]
+    cluster = clusters[index(v)]
     for r in range(graph.offsets.size):
         u = v - graph.offsets[r]
         if u >= 0:
-            cost = graph.run_costs[r, u]
-            if cost > MISSING and (clusters[u] != cluster or cost < 0.0):
-                waiting[u] = True
-        cost = graph.run_costs[r, v]
+            cost = graph.run_costs[r, index(u)]
+            if cost > MISSING and (clusters[index(u)] != cluster or cost < 0.0):
+                waiting[index(u)] = True
+        cost = graph.run_costs[r, index(v)]
         if cost > MISSING:
             u = v + graph.offsets[r]
-            if clusters[u] != cluster or cost < 0.0:
-                waiting[u] = True
+            if clusters[index(u)] != cluster or cost < 0.0:
+                waiting[index(u)] = True
     if graph.offsets.size == 0:
-        for i in range(graph.first[v], graph.first[v + 1]):
-            u = graph.link_node[i]
-            if clusters[u] != cluster or graph.link_cost[i] < 0.0:
-                waiting[u] = True
+        for i in range(graph.first[index(v)], graph.first[index(v + 1)]):
+            u = graph.link_node[index(i)]
+            if clusters[index(u)] != cluster or graph.link_cost[index(i)] < 0.0:
+                waiting[index(u)] = True
