@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner_pass, jit_minimum, jit_pass
+from cops.solver._jit import index, jit, jit_inline, jit_inner_pass, jit_minimum, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
 from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers, cut_into_blocks
 from cops.solver.stencil import Stencil, spread_costs
@@ -244,9 +244,10 @@ def _share_rows(
 def _count_ends(edges, begin, end, both, counts):
     """Count edges begin .. end - 1 at their larger ends, counts[0], and at their smaller ones."""
     for e in range(begin, end):
-        counts[0, max(edges[e, 0], edges[e, 1])] += 1
+        a, b = edges[index(e), 0], edges[index(e), 1]
+        counts[0, index(max(a, b))] += 1
         if both:
-            counts[1, min(edges[e, 0], edges[e, 1])] += 1
+            counts[1, index(min(a, b))] += 1
     return 0
 
 
@@ -254,17 +255,18 @@ def _count_ends(edges, begin, end, both, counts):
 def _place_links(edges, edge_costs, scale, begin, end, both, places, link_node, link_cost):
     """Write the links of edges begin .. end - 1 where the next one of their nodes goes."""
     for e in range(begin, end):
-        low = min(edges[e, 0], edges[e, 1])
-        high = max(edges[e, 0], edges[e, 1])
-        i = places[0, high]
-        link_node[i] = low
-        link_cost[i] = edge_costs[e] * scale
-        places[0, high] = i + 1
+        a, b = edges[index(e), 0], edges[index(e), 1]
+        low, high = min(a, b), max(a, b)
+        cost = edge_costs[index(e)] * scale
+        i = places[0, index(high)]
+        link_node[index(i)] = low
+        link_cost[index(i)] = cost
+        places[0, index(high)] = i + 1
         if both:
-            i = places[1, low]
-            link_node[i] = high
-            link_cost[i] = edge_costs[e] * scale
-            places[1, low] = i + 1
+            i = places[1, index(low)]
+            link_node[index(i)] = high
+            link_cost[index(i)] = cost
+            places[1, index(low)] = i + 1
     return 0
 
 

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
+from cops.solver._jit import index, jit, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.ordering import ascending
 from cops.solver.multilevel.rows import Graph, Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
@@ -260,11 +260,11 @@ def _update_met(clusters, own, target, number, num_links, chain):
     # Invariant: for each node met and not moved, `stay` and `join` are the sums over its links.
     for i in range(num_links):
         v = row.labels[i]
-        if clusters[v] != target and chain.met[v] == number:
-            chain.join[v] += row.costs[i]
-            if clusters[v] == own:
-                chain.stay[v] -= row.costs[i]
-            chain.changed[num_changed] = v
+        if clusters[index(v)] != target and chain.met[index(v)] == number:
+            chain.join[index(v)] += row.costs[i]
+            if clusters[index(v)] == own:
+                chain.stay[index(v)] -= row.costs[i]
+            chain.changed[index(num_changed)] = v
             num_changed += 1
     return num_changed
 
@@ -280,13 +280,14 @@ def _meet(graph, clusters, class_of, target, source, number, num_links, num_chan
     visits = 0
     for i in range(num_links):
         v = row.labels[i]
-        if chain.met[v] == number or row.costs[i] <= 0.0 or clusters[v] == target:
+        met = chain.met[index(v)] == number
+        if met or row.costs[i] <= 0.0 or clusters[index(v)] == target:
             continue
-        if source >= 0 and clusters[v] != source:
+        if source >= 0 and clusters[index(v)] != source:
             continue
-        chain.met[v] = number
+        chain.met[index(v)] = number
         visits += _sum_both(graph, clusters, class_of, np.int64(v), target, chain, room.row)
-        chain.changed[num_changed] = v
+        chain.changed[index(num_changed)] = v
         num_changed += 1
     return num_changed, visits
 
@@ -302,6 +303,7 @@ def _sum_both(graph, clusters, class_of, v, target, chain, row):
         cost = np.float64(row.costs[i])
         inside += cost if row.labels[i] == own else 0.0
         towards += cost if row.labels[i] == target else 0.0
-    chain.stay[v] = inside - graph.node_costs[v, class_of[own]]
-    chain.join[v] = towards - graph.node_costs[v, class_of[target]]
+    costs = graph.node_costs
+    chain.stay[index(v)] = inside - costs[index(v), index(class_of[index(own)])]
+    chain.join[index(v)] = towards - costs[index(v), index(class_of[index(target)])]
     return num_links

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_pass
+from cops.solver._jit import index, jit_inline, jit_pass
 from cops.solver.multilevel.rows import MISSING, Graph
 from cops.solver.parallel import ALONE, Workers
 
@@ -61,26 +61,27 @@ def _join_band(graph, clusters, by_best_class, key, parent, begin, end):
 
     In the end the parent of each of them is its root. Fills `key`, too.
     """
+    num_classes = np.int64(graph.node_costs.shape[1] if by_best_class else 0)
     for v in range(begin, end):
-        key[v] = clusters[v]
-        if by_best_class:
-            key[v] = key[v] * graph.node_costs.shape[1] + graph.best[v]
-        parent[v] = v
+        best = np.int64(graph.best[index(v)] if by_best_class else 0)
+        key[index(v)] = clusters[index(v)] * max(num_classes, 1) + best
+        parent[index(v)] = v
     for v in range(begin, end):
+        own = key[index(v)]
         root = np.int32(v)
         if graph.offsets.size > 0:
             for r in range(graph.offsets.size):
                 u = v - graph.offsets[r]
-                joined = u >= begin and key[u] == key[v] and parent[u] != root
-                if joined and graph.run_costs[r, u] > MISSING:
+                joined = u >= begin and key[index(u)] == own and parent[index(u)] != root
+                if joined and graph.run_costs[r, index(u)] > MISSING:
                     root = _join_sets(parent, np.int32(u), root)
         else:
-            for i in range(graph.first[v], graph.middle[v]):
-                other = graph.link_node[i]
-                if other >= begin and key[other] == key[v] and parent[other] != root:
-                    root = _join_sets(parent, other, root)
+            for i in range(graph.first[index(v)], graph.middle[index(v)]):
+                u = np.int64(graph.link_node[index(i)])
+                if u >= begin and key[index(u)] == own and parent[index(u)] != root:
+                    root = _join_sets(parent, np.int32(u), root)
     for v in range(begin, end):
-        parent[v] = parent[parent[v]]
+        parent[index(v)] = parent[index(parent[index(v)])]
     return 0
 
 
@@ -158,11 +159,11 @@ def _number_roots(parent, numbers):
 @jit_inline
 def _join_sets(parent, node, root):
     """Join the set of `node` with that of `root`; return the common root, the smaller one."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
+    while parent[index(node)] != node:
+        parent[index(node)] = parent[index(parent[index(node)])]
+        node = parent[index(node)]
     if node < root:
-        parent[root] = node
+        parent[index(root)] = node
         return node
-    parent[node] = root
+    parent[index(node)] = root
     return root

@@ -69,7 +69,7 @@ def _group_block(clusters, num_clusters):
 def _count_members(clusters, begin, end, counts):
     """Count nodes begin .. end - 1 of each cluster."""
     for v in range(begin, end):
-        counts[clusters[v]] += 1
+        counts[index(clusters[index(v)])] += 1
     return 0
 
 
@@ -77,8 +77,8 @@ def _count_members(clusters, begin, end, counts):
 def _place_members(clusters, begin, end, places, members):
     """Write nodes begin .. end - 1 where the next node of their cluster goes."""
     for v in range(begin, end):
-        c = clusters[v]
-        members[places[c]] = v
+        c = index(clusters[index(v)])
+        members[index(places[c])] = v
         places[c] += 1
     return 0
 
@@ -189,7 +189,7 @@ def _reduce_members(graph, first, members, begin, end, sums, reduced, best):
     for c in range(begin, end):
         sums[:] = 0.0
         for m in range(first[c], first[c + 1]):
-            v = members[m]
+            v = index(members[index(m)])
             for k in range(num_classes):
                 sums[k] += graph.node_costs[v, k]
         low = sums[0]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_inline, jit_inner, jit_inner_pass
+from cops.solver._jit import index, jit_inline, jit_inner, jit_inner_pass
 from cops.solver.multilevel.rows import Row, load_labels, make_row
 from cops.solver.multilevel.sums import RELATIVE_GAIN
 
@@ -136,13 +136,13 @@ def _advance(graph, clusters, u, own, number, growth, part):
     num_changed = 0
     for i in range(num_links):
         v = part.row.labels[i]
-        if clusters[v] != own or growth.taken[v] == number:
+        if clusters[index(v)] != own or growth.taken[index(v)] == number:
             continue
-        if growth.met[v] != number:
-            growth.met[v] = number
-            growth.towards[v] = 0.0
-        growth.towards[v] += part.row.costs[i]
-        part.changed[num_changed] = v
+        if growth.met[index(v)] != number:
+            growth.met[index(v)] = number
+            growth.towards[index(v)] = 0.0
+        growth.towards[index(v)] += part.row.costs[i]
+        part.changed[index(num_changed)] = v
         num_changed += 1
     return num_changed, num_links
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inner_pass, jit_step
+from cops.solver._jit import index, jit, jit_inner_pass, jit_step
 from cops.solver.multilevel.cluster_numbers import count_sizes, leave, take_unused
 from cops.solver.multilevel.rows import (
     MISSING,
@@ -148,8 +148,9 @@ def find_contact(graph, v, class_of, tally, num_touched, best, threshold):
     """Find the neighbouring cluster where v gains most, and more than `threshold`; else `best`."""
     for t in range(num_touched):
         c = tally.touched[t]
-        if tally.weight[c] > threshold:
-            gain = tally.weight[c] - graph.node_costs[v, class_of[c]]
+        weight = tally.weight[index(c)]
+        if weight > threshold:
+            gain = weight - graph.node_costs[index(v), index(class_of[index(c)])]
             if gain > threshold:
                 threshold = gain
                 best = c
@@ -164,7 +165,7 @@ def find_class(graph, v, partitionable, tally, now, threshold):
     """
     best = -1
     for k in range(partitionable.size):
-        gain = -graph.node_costs[v, k]
+        gain = -graph.node_costs[index(v), k]
         if gain > threshold and (partitionable[k] or tally.stamp[k] != now):
             threshold = gain
             best = k
@@ -220,7 +221,8 @@ def _mark_restless(graph, clusters, class_of, reach, first, last, restless):
             _add_sides(own[low:high], others, costs, inside[low:high], outside[low:high])
         for v in range(begin, end):
             i = v - begin
-            restless[v] = inside[i] - node_costs[v, class_of[own[i]]] < reach * outside[i]
+            pays = node_costs[index(v), index(class_of[index(own[index(i)])])]
+            restless[index(v)] = inside[index(i)] - pays < reach * outside[index(i)]
     return 0
 
 

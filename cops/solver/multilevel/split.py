@@ -311,7 +311,7 @@ def _list_seeds(graph, clusters, begin, end, row, inside, seeds):
 
 @jit_inner_pass
 def _add_uncut(own, others, costs, pays_uncut, pays_cut):
-    """Add costs[i] where own[i] == others[i]: what is paid for cutting, and what for not cutting."""
+    """Add the cost of each link inside a cluster to what is paid if it is cut, or if it is not."""
     for i in range(own.size):
         uncut = own[i] == others[i] and costs[i] > MISSING
         cost = np.float64(costs[i]) if uncut else 0.0

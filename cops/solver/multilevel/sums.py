@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit_step
+from cops.solver._jit import index, jit_step
 
 # A move must gain more than this share of what the node has now: rounding is no reason to move.
 RELATIVE_GAIN = 1e-6
@@ -43,15 +43,16 @@ class Sums(NamedTuple):
 def lowest_sum(sums, cluster, node_costs, node):
     """Return the minimum over k of sums.costs[cluster, k] + node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
-    a = b = c = d = sums.costs[cluster, 0] + node_costs[node, 0]
+    i, j = index(cluster), index(node)
+    a = b = c = d = sums.costs[i, 0] + node_costs[j, 0]
     size = sums.costs.shape[1]
     for k in range(0, size - 3, 4):
-        a = min(a, sums.costs[cluster, k] + node_costs[node, k])
-        b = min(b, sums.costs[cluster, k + 1] + node_costs[node, k + 1])
-        c = min(c, sums.costs[cluster, k + 2] + node_costs[node, k + 2])
-        d = min(d, sums.costs[cluster, k + 3] + node_costs[node, k + 3])
+        a = min(a, sums.costs[i, k] + node_costs[j, k])
+        b = min(b, sums.costs[i, k + 1] + node_costs[j, k + 1])
+        c = min(c, sums.costs[i, k + 2] + node_costs[j, k + 2])
+        d = min(d, sums.costs[i, k + 3] + node_costs[j, k + 3])
     for k in range(size - size % 4, size):
-        a = min(a, sums.costs[cluster, k] + node_costs[node, k])
+        a = min(a, sums.costs[i, index(k)] + node_costs[j, index(k)])
     return min(min(a, b), min(c, d))
 
 
@@ -59,15 +60,16 @@ def lowest_sum(sums, cluster, node_costs, node):
 def lowest_difference(sums, cluster, node_costs, node):
     """Return the minimum over k of sums.costs[cluster, k] - node_costs[node, k]."""
     # Four minima side by side: a comparison need not wait for the one before.
-    a = b = c = d = sums.costs[cluster, 0] - node_costs[node, 0]
+    i, j = index(cluster), index(node)
+    a = b = c = d = sums.costs[i, 0] - node_costs[j, 0]
     size = sums.costs.shape[1]
     for k in range(0, size - 3, 4):
-        a = min(a, sums.costs[cluster, k] - node_costs[node, k])
-        b = min(b, sums.costs[cluster, k + 1] - node_costs[node, k + 1])
-        c = min(c, sums.costs[cluster, k + 2] - node_costs[node, k + 2])
-        d = min(d, sums.costs[cluster, k + 3] - node_costs[node, k + 3])
+        a = min(a, sums.costs[i, k] - node_costs[j, k])
+        b = min(b, sums.costs[i, k + 1] - node_costs[j, k + 1])
+        c = min(c, sums.costs[i, k + 2] - node_costs[j, k + 2])
+        d = min(d, sums.costs[i, k + 3] - node_costs[j, k + 3])
     for k in range(size - size % 4, size):
-        a = min(a, sums.costs[cluster, k] - node_costs[node, k])
+        a = min(a, sums.costs[i, index(k)] - node_costs[j, index(k)])
     return min(min(a, b), min(c, d))
 
 
@@ -92,14 +94,15 @@ def found_cluster(sums, cluster, graph, node):
 @jit_step
 def add_to_cluster(sums, cluster, graph, node):
     """Add the node's costs to its cluster's, and renew the cluster's lowest cost and best class."""
-    least = sums.low[cluster]
+    i, j = index(cluster), index(node)
+    least = sums.low[i]
     # Where the class stays the best, the node pays nothing for it.
-    another = sums.best[cluster] != graph.best[node]
+    another = sums.best[i] != graph.best[j]
     if another:
         least = lowest_sum(sums, cluster, graph.node_costs, node)
-        sums.low[cluster] = least
+        sums.low[i] = least
     for k in range(sums.costs.shape[1]):
-        sums.costs[cluster, k] += graph.node_costs[node, k]
+        sums.costs[i, k] += graph.node_costs[j, k]
     if another:
         sums.best[cluster] = find_lowest(sums, cluster, least)
 
@@ -121,16 +124,17 @@ def take_from_cluster(sums, cluster, graph, node, is_last, low):
 def gain_of_joining(weight, sums, cluster, graph, node):
     """Return what the node gains by joining a cluster to which it has edges of this sum."""
     gain = weight
-    if sums.best[cluster] != graph.best[node]:
-        gain = weight + sums.low[cluster] - lowest_sum(sums, cluster, graph.node_costs, node)
+    if sums.best[index(cluster)] != graph.best[index(node)]:
+        gain = weight + sums.low[index(cluster)] - lowest_sum(sums, cluster, graph.node_costs, node)
     return gain
 
 
 @jit_step
 def least_gain_of_joining(weight, sums, cluster, graph, node):
     """Bound `gain_of_joining` from below, by the best classes of both sides only."""
-    of_cluster = graph.node_costs[node, sums.best[cluster]]
-    of_node = sums.costs[cluster, graph.best[node]] - sums.low[cluster]
+    i, j = index(cluster), index(node)
+    of_cluster = graph.node_costs[j, index(sums.best[i])]
+    of_node = sums.costs[i, index(graph.best[j])] - sums.low[i]
     return weight - min(of_cluster, of_node)
 
 
@@ -151,12 +155,14 @@ def find_candidate(graph, node, tally, num_touched, sums, threshold, best):
     floor = threshold
     for t in range(num_touched):
         c = np.int64(tally.touched[t])
-        if tally.weight[c] > floor:
-            floor = max(floor, least_gain_of_joining(tally.weight[c], sums, c, graph, node))
+        weight = tally.weight[index(c)]
+        if weight > floor:
+            floor = max(floor, least_gain_of_joining(weight, sums, c, graph, node))
     for t in range(num_touched):
         c = np.int64(tally.touched[t])
-        if tally.weight[c] >= floor and tally.weight[c] > threshold:
-            gain = gain_of_joining(tally.weight[c], sums, c, graph, node)
+        weight = tally.weight[index(c)]
+        if weight >= floor and weight > threshold:
+            gain = gain_of_joining(weight, sums, c, graph, node)
             if gain > threshold:
                 threshold = gain
                 best = c

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inner, jit_inner_pass, jit_step
+from cops.solver._jit import index, jit, jit_inner, jit_inner_pass, jit_step
 from cops.solver.multilevel.rows import Graph, Row, least_block, load_labels, make_row
 from cops.solver.parallel import ALONE, Workers
 
@@ -67,23 +67,23 @@ def _compare(graph, clusters, class_of, v, num_links, room):
     row, weight = room.row, room.weight
     own = clusters[v]
     # Two loops without a branch: that is faster here than `add_up`, which lists the labels.
-    weight[own] = 0.0
+    weight[index(own)] = 0.0
     for i in range(num_links):
-        weight[row.labels[i]] = 0.0
+        weight[index(row.labels[i])] = 0.0
     for i in range(num_links):
-        weight[row.labels[i]] += row.costs[i]
-    stay = weight[own] - graph.node_costs[v, class_of[own]]
+        weight[index(row.labels[i])] += row.costs[i]
+    stay = weight[index(own)] - graph.node_costs[index(v), index(class_of[index(own)])]
     same = anywhere = np.int64(-1)
     lack_same = lack_any = np.float64(np.inf)
     for i in range(num_links):
         c = row.labels[i]
-        if c == own or weight[c] <= 0.0:
+        if c == own or weight[index(c)] <= 0.0:
             continue
-        lack = stay - (weight[c] - graph.node_costs[v, class_of[c]])
+        lack = stay - (weight[index(c)] - graph.node_costs[index(v), index(class_of[index(c)])])
         if lack < lack_any:
             lack_any = lack
             anywhere = np.int64(c)
-        if lack < lack_same and class_of[c] == class_of[own]:
+        if lack < lack_same and class_of[index(c)] == class_of[index(own)]:
             lack_same = lack
             same = np.int64(c)
     return Wish(same, anywhere, lack_same, lack_any)
