@@ -215,25 +215,30 @@ def finish(
     clusters = number_clusters(
         classes, np.ascontiguousarray(node_clusters, dtype=np.int32), problem.partitionable
     )
-    is_cut = find_cut(problem.edges, clusters, stencil, workers)
-    cost = total_cost(problem, classes, is_cut, workers)
-    return Result(classes, clusters, is_cut, cost)
+    is_cut, cost = cut_between(problem, clusters, stencil, workers)
+    return Result(
+        classes, clusters, is_cut, total_chosen(problem.node_costs, classes, workers) + cost
+    )
 
 
-def find_cut(
-    edges: npt.NDArray[np.int32],
+def cut_between(
+    problem: Problem,
     clusters: npt.NDArray[np.int32],
     stencil: Stencil | None = None,
     workers: Workers = ALONE,
-) -> npt.NDArray[np.bool_]:
-    """Find whether the ends of each edge lie in two clusters, (E,) bool."""
-    is_cut = np.empty(len(edges), dtype=bool)
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Find whether the ends of each edge lie in two clusters, (E,) bool, and what they cost then.
 
-    def mark(begin: int, end: int) -> None:
+    Returns:
+        That, and what `total_cut` returns of it.
+    """
+    is_cut = np.empty(len(problem.edges), dtype=bool)
+
+    def mark(begin: int, end: int) -> float:
         if stencil is None or len(stencil.offsets) == 0:
-            mark_cut(edges, clusters, begin, end, is_cut)
+            mark_cut(problem.edges, clusters, begin, end, is_cut)
         else:
             find_cut_in_pieces(stencil, clusters, begin, end, is_cut)
+        return float(sum_cut(problem.edge_costs, is_cut, begin, end))
 
-    workers.over(len(edges), mark, EDGES_PER_BLOCK)
-    return is_cut
+    return is_cut, fsum(workers.over(len(is_cut), mark, EDGES_PER_BLOCK))

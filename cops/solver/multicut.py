@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from cops.solver._jit import jit
 from cops.solver.arguments import float_array
-from cops.solver.labelling import Result, find_cut, total_cut
+from cops.solver.counting import mark_cut
+from cops.solver.labelling import Result, total_cut
 from cops.solver.methods import check_options, solve_checked
 from cops.solver.parallel import Workers, call_beside
 from cops.solver.problem import (
@@ -111,7 +112,8 @@ def solve_multicut(
             options = {"refine": refine, "workers": workers}
             parts = _solve_linked(ends, costs, linked, first, method, options)
         labels = parts[linked]
-        is_cut = find_cut(ends, labels)
+        is_cut = np.empty(len(ends), bool)
+        mark_cut(ends, labels, 0, len(ends), is_cut)
         _certify(costs, is_cut)
         finite = np.where(np.isinf(costs), 0.0, costs)
         return Multicut(labels, is_cut, total_cut(finite, is_cut))

@@ -20,9 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from cops.solver.arguments import whole_number
+from cops.solver.memory import Memory, give_back, lend
 
 T = TypeVar("T")
 
@@ -52,6 +56,8 @@ def cut_into_blocks(size: int, least: int = LEAST_BLOCK) -> list[tuple[int, int]
 class Workers:
     """Threads that share the phases of one problem; a context, at whose end they are gone.
 
+    The memory of its large arrays is kept for the next one (`memory.py`).
+
     Args:
         num_threads: how many compute at a time, >= 1, the caller's own among them.
 
@@ -62,8 +68,10 @@ class Workers:
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads = whole_number("num_threads", num_threads, 1)
         self._pool = ThreadPoolExecutor(num_threads - 1) if num_threads > 1 else None
+        self._lent: list[Memory] | None = None  # outside of the context nothing is lent
 
     def __enter__(self) -> Workers:
+        self._lent = []
         return self
 
     def __exit__(
@@ -74,6 +82,17 @@ class Workers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown()
+        if self._lent is not None:
+            give_back(self._lent)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return an array with any content, which may be used as long as the context lasts."""
+        if self._lent is None:
+            return np.empty(shape, dtype)
+        array, memory = lend(shape, dtype)
+        if memory is not None:
+            self._lent.append(memory)
+        return array
 
     def over(self, size: int, task: Callable[[int, int], T], least: int = LEAST_BLOCK) -> list[T]:
         """Call task(begin, end) for each block of 0 .. size - 1; return what they return."""

@@ -67,7 +67,7 @@ def reduce_node_costs(
     Returns:
         (n, K) float32, and (n,) int32: the first class of lowest cost.
     """
-    reduced = np.empty(node_costs.shape, np.float32)
+    reduced = workers.empty(node_costs.shape, np.float32)
     best = np.empty(len(node_costs), np.int32)
     workers.over(len(best), lambda *block: _reduce_block(node_costs, scale, *block, reduced, best))
     return reduced, best
@@ -78,22 +78,16 @@ def _reduce_block(node_costs, scale, begin, end, reduced, best):
     """Do `reduce_node_costs` for nodes begin .. end - 1."""
     num_classes = node_costs.shape[1]
     for v in range(begin, end):
-        # Four minima side by side: a comparison need not wait for the one before.
-        a = b = c = d = node_costs[v, 0]
-        for k in range(0, num_classes - 3, 4):
-            a = min(a, node_costs[v, k])
-            b = min(b, node_costs[v, k + 1])
-            c = min(c, node_costs[v, k + 2])
-            d = min(d, node_costs[v, k + 3])
-        for k in range(num_classes - num_classes % 4, num_classes):
-            a = min(a, node_costs[v, k])
-        low = min(min(a, b), min(c, d))
+        low = node_costs[index(v), 0]
         first = 0
-        while node_costs[v, first] > low:
-            first += 1
-        best[v] = first
+        for k in range(1, num_classes):
+            if node_costs[index(v), k] < low:
+                low = node_costs[index(v), k]
+                first = k
+        best[index(v)] = first
         for k in range(num_classes):
-            reduced[v, k] = (np.float64(node_costs[v, k]) - np.float64(low)) * scale
+            cost = np.float64(node_costs[index(v), k]) - np.float64(low)
+            reduced[index(v), k] = cost * scale
 
 
 def make_stencil_graph(
@@ -106,7 +100,7 @@ def make_stencil_graph(
 ) -> Graph:
     """Make the graph of a list of edges in pieces; the arguments are those of `make_graph`."""
     num_runs = len(stencil.offsets)
-    run_costs = np.empty((num_runs, len(best)), np.float32)
+    run_costs = workers.empty((num_runs, len(best)), np.float32)
     workers.over(
         num_runs,
         lambda *runs: spread_costs(stencil, *runs, edge_costs, scale, MISSING, run_costs),

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit
-from cops.solver.labelling import Result, find_cut, finish, total_chosen, total_cut
+from cops.solver._jit import index, jit
+from cops.solver.labelling import Result, cut_between, finish, total_chosen
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem
 from cops.solver.stencil import Stencil
@@ -46,14 +46,11 @@ def finish_best(
     lowest = total_chosen(problem.node_costs, best, workers)
     cost = result.energy - lowest
     # Nodes of one class outside P have the same label, all others have one of their own.
-    numbers = np.arange(len(best), dtype=np.int32)
     alone = np.empty_like(best)
-    workers.over(
-        len(best), lambda *block: _number_alone(best, problem.partitionable, *block, alone)
-    )
-    cut_alone = find_cut(problem.edges, alone, stencil, workers)
-    cost_alone = total_cut(problem.edge_costs, cut_alone, workers)
+    _number_alone(best, problem.partitionable, alone)
+    _, cost_alone = cut_between(problem, alone, stencil, workers)
     if cost_alone < cost:
+        numbers = np.arange(len(best), dtype=np.int32)
         result = finish(problem, best, numbers, stencil, workers)
         cost = cost_alone
     if together < cost:
@@ -67,10 +64,10 @@ def finish_best(
 
 
 @jit
-def _number_alone(best, partitionable, begin, end, numbers):
-    """Give nodes begin .. end - 1 the numbers of clusters if each is alone in its best class."""
-    for v in range(begin, end):
-        numbers[v] = partitionable.size + v if partitionable[best[v]] else best[v]
+def _number_alone(best, partitionable, numbers):
+    """Give nodes the `numbers` of clusters if each is alone in its best class."""
+    for v in range(best.size):
+        numbers[v] = partitionable.size + v if partitionable[index(best[v])] else best[v]
 
 
 @jit

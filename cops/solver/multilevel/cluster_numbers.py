@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_inline, jit_inner, jit_inner_pass
+from cops.solver._jit import index, jit, jit_inline, jit_inner, jit_inner_pass, jit_pass
 from cops.solver.parallel import Workers
+
+# Labels are looked up in blocks of so many at least: that takes little time.
+PLACES_PER_BLOCK = 1 << 16
 
 
 class Numbers(NamedTuple):
@@ -79,10 +82,17 @@ def look_up(
     """Return values[places], (n,) int32; threads share the places."""
     found = np.empty_like(places)
     workers.over(
-        len(places),
-        lambda begin, end: np.take(values, places[begin:end], out=found[begin:end], mode="clip"),
+        len(places), lambda *block: _look_up(values, places, *block, found), PLACES_PER_BLOCK
     )
     return found
+
+
+@jit_pass
+def _look_up(values, places, begin, end, found):
+    """Set found[i] to values[places[i]] for i from begin to end - 1."""
+    for i in range(begin, end):
+        found[index(i)] = values[index(places[index(i)])]
+    return 0
 
 
 @jit

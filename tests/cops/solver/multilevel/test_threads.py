@@ -121,7 +121,7 @@ def test_rows_of_blocks_of_edges_are_those_of_one_pass(both: bool, many_blocks) 
 
 def test_pieces_do_not_depend_on_blocks(many_blocks) -> None:
     edges = planted_problem(0, 30, 41, 6, (1, 4, 8)).edges
-    whole = _find_begins(edges, 0, len(edges), len(edges))
+    whole = _find_begins(edges.reshape(-1), 0, len(edges), len(edges))
     stencil, valid = find_stencil(edges, 30 * 41, Workers(2))
     assert valid and np.array_equal(stencil.edge[:-1], whole)
 
