@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cops.solver._jit import jit, jit_inner_pass
+from cops.solver._jit import index, jit, jit_inner_pass
 
 # `sum_cut` keeps so many sums side by side: they fit into L1.
 SUMS_AT_ONCE = 512
@@ -28,20 +28,19 @@ def largest_masked(bits, mask, begin, end):
 
 @jit
 def mark_cut(edges, clusters, begin, end, is_cut):
-    """Fill is_cut[begin:end] of (E,): whether the ends of each edge have different clusters."""
+    """Write whether the ends of edges begin .. end - 1 have different clusters, from is_cut[0] on."""
     ends = edges[begin:end]
-    cut = is_cut[begin:end]
-    for e in range(cut.size):
-        cut[e] = clusters[ends[e, 0]] != clusters[ends[e, 1]]
+    for e in range(is_cut.size):
+        is_cut[e] = clusters[index(ends[e, 0])] != clusters[index(ends[e, 1])]
 
 
 @jit
-def sum_cut(edge_costs, is_cut, begin, end):
-    """Sum the costs of the cut edges among begin .. end - 1, in float64 and in a fixed order."""
+def sum_cut(edge_costs, is_cut):
+    """Sum the costs of the edges that are cut, in float64 and in a fixed order."""
     # Many sums side by side, so that an addition need not wait for the one before.
     sums = np.zeros(SUMS_AT_ONCE, np.float64)
-    for first in range(begin, end, SUMS_AT_ONCE):
-        last = min(first + SUMS_AT_ONCE, end)
+    for first in range(0, is_cut.size, SUMS_AT_ONCE):
+        last = min(first + SUMS_AT_ONCE, is_cut.size)
         _add_cut(edge_costs[first:last], is_cut[first:last], sums)
     total = np.float64(0.0)
     for i in range(SUMS_AT_ONCE):
@@ -64,7 +63,7 @@ def sum_chosen(node_costs, classes, begin, end):
     costs = node_costs[begin:end]
     chosen = classes[begin:end]
     for v in range(chosen.size):
-        total += costs[v, chosen[v]]
+        total += costs[v, index(chosen[v])]
     return total
 
 

@@ -136,7 +136,9 @@ def total_cut(
     """Sum the costs of all cut edges, block by block, in float64."""
     return fsum(
         workers.over(
-            len(is_cut), lambda *block: sum_cut(edge_costs, is_cut, *block), EDGES_PER_BLOCK
+            len(is_cut),
+            lambda begin, end: sum_cut(edge_costs[begin:end], is_cut[begin:end]),
+            EDGES_PER_BLOCK,
         )
     )
 
@@ -235,10 +237,36 @@ def cut_between(
     is_cut = np.empty(len(problem.edges), dtype=bool)
 
     def mark(begin: int, end: int) -> float:
-        if stencil is None or len(stencil.offsets) == 0:
-            mark_cut(problem.edges, clusters, begin, end, is_cut)
-        else:
-            find_cut_in_pieces(stencil, clusters, begin, end, is_cut)
-        return float(sum_cut(problem.edge_costs, is_cut, begin, end))
+        return _cut_block(problem, clusters, stencil, begin, end, is_cut[begin:end])
 
     return is_cut, fsum(workers.over(len(is_cut), mark, EDGES_PER_BLOCK))
+
+
+def cost_between(
+    problem: Problem,
+    clusters: npt.NDArray[np.int32],
+    stencil: Stencil | None = None,
+    workers: Workers = ALONE,
+) -> float:
+    """Return the cost of `cut_between` alone."""
+
+    def mark(begin: int, end: int) -> float:
+        return _cut_block(problem, clusters, stencil, begin, end, np.empty(end - begin, bool))
+
+    return fsum(workers.over(len(problem.edges), mark, EDGES_PER_BLOCK))
+
+
+def _cut_block(
+    problem: Problem,
+    clusters: npt.NDArray[np.int32],
+    stencil: Stencil | None,
+    begin: int,
+    end: int,
+    is_cut: npt.NDArray[np.bool_],
+) -> float:
+    """Fill `is_cut` for edges begin .. end - 1, and return what they cost."""
+    if stencil is None or len(stencil.offsets) == 0:
+        mark_cut(problem.edges, clusters, begin, end, is_cut)
+    else:
+        find_cut_in_pieces(stencil, clusters, begin, end, is_cut)
+    return float(sum_cut(problem.edge_costs[begin:end], is_cut))

@@ -214,7 +214,7 @@ def _copy_scaled(costs, scale, row):
 
 @jit
 def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
-    """Fill is_cut[begin:end] of (E,): whether the ends of each edge have different clusters."""
+    """Write whether the ends of edges begin .. end - 1 have different clusters, from is_cut[0] on."""
     first = _count_below(stencil.edge, begin + 1) - 1
     for s in range(first, stencil.node.size):
         if stencil.edge[s] >= end:
@@ -225,7 +225,7 @@ def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
         low, high = max(stencil.edge[s], begin), min(stencil.edge[s + 1], end)
         nodes = clusters[low + shift : high + shift]
         others = clusters[low + shift + offset : high + shift + offset]
-        _mark_different(nodes, others, is_cut[low:high])
+        _mark_different(nodes, others, is_cut[low - begin : high - begin])
 
 
 @jit_inner_pass

@@ -5,14 +5,14 @@ Shapes: n nodes of a graph, K classes, E edges, R runs.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import index, jit, jit_inline, jit_inner_pass, jit_minimum, jit_pass
+from cops.solver._jit import index, jit, jit_inline, jit_inner_pass, jit_minimum
 from cops.solver.multilevel.rows import MISSING, Graph
+from cops.solver.multilevel.shared_rows import edges_per_share, fill_shared_rows
 from cops.solver.parallel import ALONE, LEAST_BLOCK, Workers, cut_into_blocks
 from cops.solver.stencil import Stencil, spread_costs
 
@@ -20,8 +20,6 @@ from cops.solver.stencil import Stencil, spread_costs
 # with six distances, are 200 KB. MAX_RUNS sequential streams are what prefetching can follow.
 NODES_PER_BLOCK = 1024
 MAX_RUNS = 32
-# Threads sort blocks of as many edges at least.
-EDGES_PER_COUNT = 1 << 14
 
 # At least two links are allocated. Numba takes an interleaved array of one entry or none for one
 # that does not interleave. That is another type, for which it would compile all kernels again.
@@ -152,10 +150,10 @@ def make_graph(
     middle = np.empty(num_nodes, np.int64)
     links = np.empty(max(2, 2 * num_edges if both else num_edges), LINK)
     rows = (first, middle, links["node"], links["cost"])
-    blocks = cut_into_blocks(num_edges, _edges_per_count(num_nodes))
+    blocks = cut_into_blocks(num_edges, edges_per_share(num_nodes))
     if workers.num_threads > 1 and len(blocks) > 1:
         shares = [[(edges, edge_costs, *block)] for block in blocks]
-        longest = _share_rows(shares, scale, both, *rows, workers)
+        longest = fill_shared_rows(shares, scale, both, *rows, workers)
     else:
         longest = _fill_rows(edges, edge_costs, scale, both, *rows)
     return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
@@ -175,93 +173,15 @@ def make_graph_of_lists(
     rows = (first, middle, links["node"], links["cost"])
     # Small lists are counted together: so many numbers of a node have to be added up.
     shares: list[list[Any]] = [[]]
-    room = least = _edges_per_count(num_nodes)
+    room = least = edges_per_share(num_nodes)
     for (edges, costs), size in zip(lists, sizes, strict=True):
         if room <= 0:
             shares.append([])
             room = least
         shares[-1].append((edges, costs, 0, size))
         room -= size
-    longest = _share_rows(shares, 1.0, True, *rows, workers)
+    longest = fill_shared_rows(shares, 1.0, True, *rows, workers)
     return Graph(*rows, NO_OFFSETS, NO_COSTS, node_costs, best, longest)
-
-
-def _edges_per_count(num_nodes: int) -> int:
-    return max(EDGES_PER_COUNT, 4 * num_nodes)
-
-
-def _share_rows(
-    shares: list[list[Any]],
-    scale: float,
-    both: bool,
-    first: npt.NDArray[np.int64],
-    middle: npt.NDArray[np.int64],
-    link_node: npt.NDArray[np.int32],
-    link_cost: npt.NDArray[np.float32],
-    workers: Workers,
-) -> int:
-    """Do what `_fill_rows` does, with threads that take shares of the edges.
-
-    Args:
-        shares: in the order of the edges; each is some pieces of lists: ends, costs, begin and end.
-        scale: as for `make_graph`.
-        both: as there.
-        first: written, as are the other attributes of a graph.
-        middle: written.
-        link_node: written.
-        link_cost: written.
-        workers: threads, which do not change the result.
-    """
-    # Each counts for itself, backward and forward links, and then knows where its links go.
-    counts = np.zeros((len(shares), 2, len(middle)), np.int64)
-
-    def count(share: int) -> None:
-        for ends, _, begin, end in shares[share]:
-            _count_ends(ends, begin, end, both, counts[share])
-
-    workers.run([partial(count, share) for share in range(len(shares))])
-    backward, forward = counts.sum(axis=0)
-    np.cumsum(backward + forward, out=first[1:])
-    np.add(first[:-1], backward, out=middle)
-    places = np.cumsum(counts, axis=0) - counts
-    places += np.stack([first[:-1], middle])
-
-    def place(share: int) -> None:
-        for ends, costs, begin, end in shares[share]:
-            _place_links(ends, costs, scale, begin, end, both, places[share], link_node, link_cost)
-
-    workers.run([partial(place, share) for share in range(len(shares))])
-    return int((backward + forward).max(initial=0))
-
-
-@jit_pass
-def _count_ends(edges, begin, end, both, counts):
-    """Count edges begin .. end - 1 at their larger ends, counts[0], and at their smaller ones."""
-    for e in range(begin, end):
-        a, b = edges[index(e), 0], edges[index(e), 1]
-        counts[0, index(max(a, b))] += 1
-        if both:
-            counts[1, index(min(a, b))] += 1
-    return 0
-
-
-@jit_pass
-def _place_links(edges, edge_costs, scale, begin, end, both, places, link_node, link_cost):
-    """Write the links of edges begin .. end - 1 where the next one of their nodes goes."""
-    for e in range(begin, end):
-        a, b = edges[index(e), 0], edges[index(e), 1]
-        low, high = min(a, b), max(a, b)
-        cost = edge_costs[index(e)] * scale
-        i = places[0, index(high)]
-        link_node[index(i)] = low
-        link_cost[index(i)] = cost
-        places[0, index(high)] = i + 1
-        if both:
-            i = places[1, index(low)]
-            link_node[index(i)] = high
-            link_cost[index(i)] = cost
-            places[1, index(low)] = i + 1
-    return 0
 
 
 @jit

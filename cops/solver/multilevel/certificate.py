@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cops.solver._jit import index, jit
-from cops.solver.labelling import Result, cut_between, finish, total_chosen
+from cops.solver.labelling import Result, cost_between, finish, total_chosen
 from cops.solver.parallel import ALONE, Workers
 from cops.solver.problem import Problem
 from cops.solver.stencil import Stencil
@@ -48,7 +48,7 @@ def finish_best(
     # Nodes of one class outside P have the same label, all others have one of their own.
     alone = np.empty_like(best)
     _number_alone(best, problem.partitionable, alone)
-    _, cost_alone = cut_between(problem, alone, stencil, workers)
+    cost_alone = cost_between(problem, alone, stencil, workers)
     if cost_alone < cost:
         numbers = np.arange(len(best), dtype=np.int32)
         result = finish(problem, best, numbers, stencil, workers)
