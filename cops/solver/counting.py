@@ -28,7 +28,7 @@ def largest_masked(bits, mask, begin, end):
 
 @jit
 def mark_cut(edges, clusters, begin, end, is_cut):
-    """Write whether the ends of edges begin .. end - 1 have different clusters, from is_cut[0] on."""
+    """Write whether edges begin .. end - 1 lie between two clusters, from is_cut[0] on."""
     ends = edges[begin:end]
     for e in range(is_cut.size):
         is_cut[e] = clusters[index(ends[e, 0])] != clusters[index(ends[e, 1])]

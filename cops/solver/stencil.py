@@ -214,7 +214,7 @@ def _copy_scaled(costs, scale, row):
 
 @jit
 def find_cut_in_pieces(stencil, clusters, begin, end, is_cut):
-    """Write whether the ends of edges begin .. end - 1 have different clusters, from is_cut[0] on."""
+    """Write whether edges begin .. end - 1 lie between two clusters, from is_cut[0] on."""
     first = _count_below(stencil.edge, begin + 1) - 1
     for s in range(first, stencil.node.size):
         if stencil.edge[s] >= end:
