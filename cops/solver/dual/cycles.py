@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cops.solver._jit import jit, jit_pass
+from cops.solver._jit import index, jit, jit_pass
 
 
 class Packing(NamedTuple):
@@ -157,12 +157,12 @@ def _pack_around(edges, links, e, search, squares, packing, room):
     u, v = np.int64(edges[e, 0]), np.int64(edges[e, 1])
     if first[u + 1] - first[u] > first[v + 1] - first[v]:
         u, v = v, u
-    for j in range(first[v], first[v + 1]):
-        g = links.edge[j]
-        if g != e and left[g] != 0.0:
-            a = edges[g, 0] + edges[g, 1] - v
-            room.stamp[a] = search
-            room.via[a] = g
+    for j in range(first[index(v)], first[index(v + 1)]):
+        g = links.edge[index(j)]
+        if g != e and left[index(g)] != 0.0:
+            a = edges[index(g), 0] + edges[index(g), 1] - v
+            room.stamp[index(a)] = search
+            room.via[index(a)] = g
     visits = first[v + 1] - first[v] + first[u + 1] - first[u]
     for j in range(first[u], first[u + 1]):
         f = links.edge[j]
@@ -176,13 +176,13 @@ def _pack_around(edges, links, e, search, squares, packing, room):
                 _propose(packing, np.int64(e), np.int64(f), np.int64(room.via[a]), np.int64(-1))
             continue
         visits += first[a + 1] - first[a]
-        for i in range(first[a], first[a + 1]):
-            h = links.edge[i]
-            b = edges[h, 0] + edges[h, 1] - a
-            if room.stamp[b] != search or b == u or h == f or left[h] == 0.0:
+        for i in range(first[index(a)], first[index(a + 1)]):
+            h = links.edge[index(i)]
+            b = edges[index(h), 0] + edges[index(h), 1] - a
+            if room.stamp[index(b)] != search or b == u or h == f or left[index(h)] == 0.0:
                 continue
-            g = room.via[b]
-            if g != h and left[f] != 0.0 and left[g] != 0.0:
+            g = room.via[index(b)]
+            if g != h and left[index(f)] != 0.0 and left[index(g)] != 0.0:
                 _propose(packing, np.int64(e), np.int64(f), np.int64(h), np.int64(g))
     packing.sizes[VISITS] += visits
     return 0
@@ -234,18 +234,21 @@ def _search(edges, links, e, longest, search, packing, room):
         state = np.int64(room.queue[head])
         head += 1
         behind = state >= num_nodes
+        no_more = behind or left[e] < 0.0  # negative edges
         v = state - num_nodes if behind else state
-        packing.sizes[VISITS] += links.first[v + 1] - links.first[v]
-        for j in range(links.first[v], links.first[v + 1]):
-            f = links.edge[j]
-            if f == e or left[f] == 0.0 or (left[f] < 0.0 and (behind or left[e] < 0.0)):
+        first, after = links.first[index(v)], links.first[index(v + 1)]
+        packing.sizes[VISITS] += after - first
+        for j in range(first, after):
+            f = links.edge[index(j)]
+            cost = left[index(f)]
+            if f == e or cost == 0.0 or (cost < 0.0 and no_more):
                 continue
-            other = edges[f, 0] + edges[f, 1] - v
-            other += num_nodes if behind or left[f] < 0.0 else 0
-            if room.stamp[other] != search:
-                room.stamp[other] = search
-                room.via[other] = f
-                room.queue[tail] = other
+            other = edges[index(f), 0] + edges[index(f), 1] - v
+            other += num_nodes if behind or cost < 0.0 else 0
+            if room.stamp[index(other)] != search:
+                room.stamp[index(other)] = search
+                room.via[index(other)] = f
+                room.queue[index(tail)] = other
                 tail += 1
         if head == level_end:
             level_end = tail
