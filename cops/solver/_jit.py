@@ -95,7 +95,7 @@ def jit_inline(function: Kernel) -> Kernel:
     return inlined
 
 
-@jit_inline
+@jit_step
 def index(number):
     """Return an integer that is known not to be negative as an index.
 
