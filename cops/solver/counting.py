@@ -1,7 +1,7 @@
 """Kernels over all nodes or all edges of a problem: maxima, sums, cuts, numbers.
 
-They go through slices from 0 on. Where an index might be negative, Numba asks each time whether it
-counts from the end, and the loop does not become vector instructions: that takes ten times as long.
+They go through slices from 0 on. Of an index that might be negative, Numba asks each time whether
+it counts from the end. Such a loop does not become vector instructions and takes ten times as long.
 
 Shapes: V nodes, K classes, E edges, M clusters.
 """
