@@ -32,8 +32,10 @@ event.register("numba:compile", Listener())
 solve_amwc(*planted_problem(0, 10, 10, 19, noise=3.0))
 print(json.dumps([compiled, gc.isenabled()]))
 """
-# They add up float32 in the first sweep, and float64 on the smaller graphs.
+# They add up float32 in the first sweep, and float64 on the smaller graphs. An index is a node or a
+# cluster, int32, or a place, int64.
 TWO_TYPES = {
+    "index",
     *("add_up", "add_to_cluster", "find_candidate", "find_lowest", "gain_of_joining"),
     *("least_gain_of_joining", "lowest_sum", "make_tally"),
 }
