@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -66,8 +65,8 @@ class Workers:
     """
 
     def __init__(self, num_threads: int) -> None:
-        self.num_threads = num_threads = whole_number("num_threads", num_threads, 1)
-        self._pool = ThreadPoolExecutor(num_threads - 1) if num_threads > 1 else None
+        self.num_threads = whole_number("num_threads", num_threads, 1)
+        self._helpers: list[_Helper] = []
         self._lent: list[Memory] | None = None  # outside of the context nothing is lent
 
     def __enter__(self) -> Workers:
@@ -80,10 +79,12 @@ class Workers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+        for helper in self._helpers:
+            helper.let_go()
+        self._helpers = []
         if self._lent is not None:
             give_back(self._lent)
+        self._lent = None
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return an array with any content, which may be used as long as the context lasts."""
@@ -103,28 +104,33 @@ class Workers:
 
     def run(self, tasks: list[Callable[[], T]]) -> list[T]:
         """Call all tasks, in any order and side by side; return what they return, in theirs."""
-        if self._pool is None or len(tasks) < 2:
+        num_others = min(self.num_threads, len(tasks)) - 1
+        if num_others < 1:
             return [task() for task in tasks]
         results: dict[int, T] = {}
+        errors: list[BaseException] = []
         # Whoever is free takes the next number.
         numbers = iter(range(len(tasks)))
 
         def work() -> None:
-            for number in numbers:
-                results[number] = tasks[number]()
+            try:
+                for number in numbers:
+                    results[number] = tasks[number]()
+            except BaseException as error:
+                errors.append(error)
 
-        others = [self._pool.submit(work) for _ in range(min(self.num_threads, len(tasks)) - 1)]
-        try:
-            work()
-        finally:
-            errors = [other.exception() for other in others]
-        for error in errors:
-            if error is not None:
-                raise error
+        if self._lent is None:  # no context, at whose end helpers would be let go
+            waits = [_begin(work) for _ in range(num_others)]
+        else:
+            while len(self._helpers) < num_others:
+                self._helpers.append(_find_helper())
+            waits = [helper.begin(work, stays=True) for helper in self._helpers[:num_others]]
+        work()
+        for wait in waits:
+            _wait(wait)
+        if errors:
+            raise errors[0]
         return [results[number] for number in range(len(tasks))]
-
-
-ALONE = Workers(1)
 
 
 def run_all(tasks: Iterable[Callable[[], T]], num_threads: int) -> list[T]:
@@ -175,39 +181,53 @@ class _Helper:
     """A thread that is kept for the next task: to start one takes a quarter of a small solve."""
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[tuple[Callable[[], None], threading.Lock]] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[Callable[[], None], threading.Lock, bool]] = SimpleQueue()
         # A daemon: the end of the program does not wait for a solve that nobody waits for.
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
         while True:
-            run, done = self._tasks.get()
+            run, done, stays = self._tasks.get()
             run()
             del run  # and with it the arrays of the task
-            if len(_IDLE) >= MAX_IDLE:
+            if not stays and len(_IDLE) >= MAX_IDLE:
                 done.release()
                 return
-            _IDLE.append(self)
+            if not stays:
+                _IDLE.append(self)
             done.release()
 
-    def begin(self, run: Callable[[], None]) -> threading.Lock:
+    def begin(self, run: Callable[[], None], stays: bool = False) -> threading.Lock:
         """Begin a function that raises nothing; the lock that is returned is free when it is done.
 
-        Then the helper is idle again, or gone where enough are idle.
+        Then the helper is idle again, or gone where enough are idle; unless it `stays` with whoever
+        has begun it, until it is let go.
         """
         done = threading.Lock()
         done.acquire()
-        self._tasks.put((run, done))
+        self._tasks.put((run, done, stays))
         return done
+
+    def let_go(self) -> None:
+        """Let a helper that has stayed be idle, or go where enough are idle."""
+        self.begin(_do_nothing)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _find_helper() -> _Helper:
+    """Return an idle helper or a new one."""
+    try:
+        return _IDLE.pop()
+    except IndexError:
+        return _Helper()
 
 
 def _begin(run: Callable[[], None]) -> threading.Lock:
     """Let an idle helper or a new one begin a function."""
-    try:
-        helper = _IDLE.pop()
-    except IndexError:
-        helper = _Helper()
-    return helper.begin(run)
+    return _find_helper().begin(run)
 
 
 def _wait(done: threading.Lock) -> None:
@@ -224,6 +244,8 @@ def _wait(done: threading.Lock) -> None:
 _IDLE: list[_Helper] = []
 if hasattr(os, "register_at_fork"):  # threads are not copied
     os.register_at_fork(after_in_child=_IDLE.clear)
+
+ALONE = Workers(1)
 
 
 def call_beside(task: Callable[[], T]) -> T:
