@@ -2,7 +2,7 @@
 
 What the system hands out is filled with zeros first, page by page or two megabytes at a time. For
 the costs of an image that takes longer than to calculate them, and threads wait for one another
-meanwhile. A solve may lend such memory, and gives it back at its end. Who lends it owns it alone.
+meanwhile. A solve borrows such memory, and gives it back at its end. Meanwhile nobody else has it.
 """
 
 from __future__ import annotations

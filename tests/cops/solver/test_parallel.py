@@ -17,7 +17,7 @@ import pytest
 from project import ROOT
 
 from cops.solver import parallel, solve_amwc, solve_many, solve_mwc
-from cops.solver.parallel import call_beside, run_all
+from cops.solver.parallel import Workers, call_beside, run_all
 from cops.solver.planted import planted_problem
 
 
@@ -174,3 +174,22 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         check=True,
     )
     assert run.stdout.strip() == "5"
+
+
+def test_the_same_threads_help_in_all_phases_of_a_solve():
+    barrier = threading.Barrier(3)
+
+    def thread() -> int:
+        barrier.wait(20)  # so that each of three threads takes one
+        return threading.get_ident()
+
+    with Workers(3) as workers:
+        phases = [set(workers.run([thread] * 3)) for _ in range(4)]
+    assert len(phases[0]) == 3 and all(phase == phases[0] for phase in phases)
+    with pytest.raises(ZeroDivisionError), Workers(2) as workers:
+        workers.run([partial(divmod, 1, 0), partial(divmod, 1, 1)] * 4)
+    # Without a context nobody would let helpers go, so they are idle after each phase.
+    assert Workers(2).run([partial(divmod, n, 3) for n in range(5)]) == [
+        divmod(n, 3) for n in range(5)
+    ]
+    assert len(parallel._IDLE) <= parallel.MAX_IDLE
