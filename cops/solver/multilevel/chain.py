@@ -256,7 +256,7 @@ def _advance(graph, clusters, class_of, u, own, target, source, number, chain, r
 def _update_met(clusters, own, target, number, num_links, chain):
     """Update the neighbours that the chain has met; return how many are listed as changed."""
     row = chain.row
-    num_changed = 0
+    num_changed = np.int64(0)
     # Invariant: for each node met and not moved, `stay` and `join` are the sums over its links.
     for i in range(num_links):
         v = row.labels[i]

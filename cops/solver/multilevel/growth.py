@@ -133,7 +133,7 @@ def _advance(graph, clusters, u, own, number, growth, part):
         how many links were visited.
     """
     num_links = load_labels(graph, u, growth.nodes, part.row)
-    num_changed = 0
+    num_changed = np.int64(0)
     for i in range(num_links):
         v = part.row.labels[i]
         if clusters[index(v)] != own or growth.taken[index(v)] == number:
