@@ -119,6 +119,39 @@ def test_rows_of_blocks_of_edges_are_those_of_one_pass(both: bool, many_blocks) 
         assert same_bits(make_graph(*given), make_graph(*given, Workers(3)))
 
 
+@pytest.mark.parametrize("with_stencil", [True, False])
+def test_a_cluster_of_several_blocks_is_contracted_to_what_its_edges_sum_to(
+    with_stencil: bool, many_blocks
+) -> None:
+    for seed, problem in enumerate(problems()[:3] if with_stencil else problems()[3:]):
+        num_nodes, ends, costs = len(problem.node_costs), problem.edges, problem.edge_costs
+        reduced = reduce_node_costs(problem.node_costs, 1.0)
+        stencil, _ = find_stencil(ends, num_nodes)
+        made = multilevel.make_stencil_graph(stencil, costs, 1.0, *reduced)
+        if not with_stencil:
+            made = make_graph(ends, costs, 1.0, *reduced, True)
+        # One cluster has half of all nodes, so its members lie in several blocks.
+        clusters = np.random.default_rng(seed).integers(1, 9, num_nodes).astype(np.int32)
+        clusters[::2] = 0
+        small, _ = graph.contract(made, clusters, 9, Workers(3))
+        wanted, found = np.zeros((2, 9, 9))
+        pairs = clusters[ends]
+        np.add.at(
+            wanted,
+            tuple(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1).T),
+            costs[pairs[:, 0] != pairs[:, 1]],
+        )
+        for v in range(9):
+            links = slice(small.middle[v], small.first[v + 1])
+            np.add.at(found[v], small.link_node[links], small.link_cost[links])
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        sums = np.zeros((9, problem.node_costs.shape[1]))
+        np.add.at(sums, clusters, reduced[0].astype(np.float64))
+        np.testing.assert_allclose(
+            small.node_costs, sums - sums.min(axis=1, keepdims=True), atol=1e-2
+        )
+
+
 def test_pieces_do_not_depend_on_blocks(many_blocks) -> None:
     edges = planted_problem(0, 30, 41, 6, (1, 4, 8)).edges
     whole = _find_begins(edges.reshape(-1), 0, len(edges), len(edges))
