@@ -29,35 +29,11 @@ from cops.modeling.calibration import (
 from panoptic_common.coco.image_reading import read_image
 from panoptic_common.coco.quality import PanopticStatistics
 from panoptic_common.coco.segment_ids import read_id_map
-from panoptic_common.data.catalog import class_table, load_panoptic
+from panoptic_common.data.catalog import class_table
+from panoptic_common.data.sampling import Record, sample_records
 from panoptic_common.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
-
-
-def sample_records(name: str, num_images: int, max_pixels: int, seed: int = 0) -> list[Record]:
-    """Choose images of a data set to calibrate on.
-
-    Args:
-        name: of the data set, which has truth.
-        num_images: how many of it.
-        max_pixels: larger images are left out, which take most of the time.
-        seed: of the choice.
-
-    Returns:
-        Their records, in the order of the data set.
-
-    Raises:
-        ValueError: the data set is unknown or wrong, or all of its images are too large.
-        FileNotFoundError: it is not there.
-    """
-    records = [r for r in load_panoptic(name) if r["height"] * r["width"] <= max_pixels]
-    if not records:
-        raise ValueError(f"{name} has no image of at most {max_pixels} pixels to calibrate on")
-    chosen = np.random.default_rng(seed).permutation(len(records))[:num_images]
-    return [records[index] for index in sorted(chosen.tolist())]
 
 
 @torch.no_grad()

@@ -40,6 +40,13 @@ too:
         returns the `panoptic_common.inference.explorer.Slider` whose values that understands.
     ``DEMO_COLUMNS``
         a tuple of `panoptic_common.inference.record_sheets.Column` for sheets beside the truth.
+``name.thresholds``, an optional module about values that can be chosen after training:
+    ``PREFIX``
+        of the config keys that change panoptic maps without the network.
+    ``usual_candidates(cfg)``
+        returns the values worth trying of some of these keys.
+    ``map_maker(predictor, image)``
+        runs the network and returns a function ``(cfg) -> (id_map, segments_info)``.
 ``name.modeling.export.export_model(model)``, optional
     returns a `panoptic_common.inference.exporting.Export`, for tools/export.py.
 ``name.runtime.pipeline.predict(exported, image)``, which goes with it
@@ -86,11 +93,30 @@ def system_panels(
     Returns:
         The module; None for a system without one, which the common panels show.
     """
-    name = systems.get(meta_architecture, OTHERS) + ".panels"
+    return _optional_module(systems.get(meta_architecture, OTHERS) + ".panels")
+
+
+def thresholds_of(
+    meta_architecture: str, systems: Mapping[str, str] = SYSTEMS
+) -> ModuleType | None:
+    """Import the module `thresholds` of a system.
+
+    Args:
+        meta_architecture: MODEL.META_ARCHITECTURE of a config.
+        systems: package of each known meta-architecture.
+
+    Returns:
+        The module; None for a system without one.
+    """
+    return _optional_module(systems.get(meta_architecture, OTHERS) + ".thresholds")
+
+
+def _optional_module(name: str) -> ModuleType | None:
+    """Import a module; None if it is not there."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:  # what is missing is something that the panels import
+        if error.name != name:  # what is missing is something that the module imports
             raise
         return None
 

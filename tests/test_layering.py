@@ -51,7 +51,7 @@ TABLE = (
     Row(8, "cops.layers", NO_DETECTRON2),
     Row(9, "cops.losses", NO_DETECTRON2),
     Row(10, "{unified_panoptic,cops}.modeling"),
-    Row(11, "{unified_panoptic,cops}.panels cops.calibrate"),
+    Row(11, "unified_panoptic.{panels,thresholds} cops.{panels,thresholds,calibrate}"),
     Row(12, "panoptic_tools"),
 )
 SYSTEM_PACKAGES = {"unified_panoptic", "cops"}

@@ -25,12 +25,9 @@ from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.files import require_writable
 from panoptic_tools.arguments import make_parser, orderly, output_file, refuse
-from panoptic_tools.calibration_images import (
-    add_image_options,
-    check_image_options,
-    seen_images,
-)
+from panoptic_tools.calibration_images import seen_images
 from panoptic_tools.outputs import refuse_own_inputs
+from panoptic_tools.sampled_images import add_image_options, check_image_options
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

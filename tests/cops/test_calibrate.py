@@ -12,9 +12,10 @@ from process_group import run_processes
 from two_things import NAME, forget_two_things, two_things_options, write_two_things
 
 from cops import calibrate
-from cops.calibrate import build_finish_function, make_set, run_network, sample_records
+from cops.calibrate import build_finish_function, make_set, run_network
 from cops.modeling.calibration import Balance, apply_balance, find_balance
 from panoptic_common.data.catalog import class_table, register_panoptic
+from panoptic_common.data.sampling import sample_records
 from panoptic_common.inference.predictor import Predictor
 
 
@@ -98,9 +99,3 @@ def test_models_that_were_not_calibrated_do_not_compete(root: Path) -> None:
     cfg.TEST.BEST_METRIC = "panoptic_seg/PQ"
     with pytest.raises(ValueError, match=r"TEST\.BEST_METRIC.*calibrate_cops\.py"):
         build_finish_function(cfg)
-
-
-def test_the_choice_is_that_of_the_seed(root: Path) -> None:
-    names = [[r["file_name"] for r in sample_records(NAME, 1, 10**6, seed)] for seed in range(8)]
-    assert names == [[r["file_name"] for r in sample_records(NAME, 1, 10**6, s)] for s in range(8)]
-    assert len({name for (name,) in names}) == 2

@@ -92,6 +92,7 @@ PROGRAMS = {
         "{weights} {folder}/config.pth --config-file {yaml}",  # config.yaml goes with it
     ),
     "calibrate_cops": ("{weights} --out {weights}",),
+    "choose_thresholds": ("{weights} --dataset any --out {weights}",),
     "pack_model": (
         "{packed} --name packed --out {folder} --images {image}",
         "{weights} --name packed --out {folder} --images {image} {packed}",

@@ -21,7 +21,8 @@ from cops.modeling.calibration import CalibrationImage
 from cops.targets import CopsTarget, make_cops_targets
 from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_tools.arguments import make_parser, refuse
-from panoptic_tools.calibration_images import add_image_options, check_image_options, seen_images
+from panoptic_tools.calibration_images import seen_images
+from panoptic_tools.sampled_images import add_image_options, check_image_options
 from panoptic_tools.studies.library.edge_kinds import EdgeSums
 from panoptic_tools.studies.library.tables import markdown_table
 

@@ -1,0 +1,70 @@
+"""How programs are told on which images of a data set to choose numbers of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from panoptic_common.data.catalog import (
+    has_truth,
+    register_builtin,
+    register_panoptic,
+    register_scenes,
+)
+from panoptic_common.data.sampling import sample_records
+from panoptic_tools.arguments import (
+    add_register_option,
+    add_unsafe_option,
+    input_file,
+    require_at_least,
+    require_pairs,
+)
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint and which images it sees."""
+    parser.add_argument("checkpoint", type=input_file, help="weights with their config")
+    parser.add_argument(
+        "--dataset", help="name of the set (default: the checkpoint's training set)"
+    )
+    parser.add_argument("--images", type=int, default=32, help="how many of it (default: 32)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=400_000,
+        help="leave larger images out, which take most of the time (default: 400000)",
+    )
+    add_register_option(parser)
+    add_unsafe_option(parser)
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config keys and values, such as another solver; comes last",
+    )
+
+
+def check_image_options(parser: Any, options: argparse.Namespace) -> None:
+    """Refuse options that name no image."""
+    require_at_least(parser, options, 1, "images")
+    require_pairs(parser, options.opts)
+
+
+def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
+    """Choose the images to calibrate on.
+
+    Raises:
+        ValueError: the data set is unknown or wrong, or all of its images are too large.
+        FileNotFoundError: it is not there.
+    """
+    register_builtin()
+    register_scenes(settings=cfg.DATASETS.SCENES)
+    for name, images, panoptic_json, pngs in options.register:
+        register_panoptic(name, images, panoptic_json, pngs)
+    name = options.dataset or cfg.DATASETS.TRAIN[0]
+    if name in cfg.DATASETS.TEST:
+        raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
+    if not has_truth(name):
+        raise ValueError(f"{name} has images only, and no truth: name a training set")
+    return sample_records(name, options.images, options.max_pixels, options.seed)
