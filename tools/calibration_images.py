@@ -45,7 +45,7 @@ def seen_images(options: argparse.Namespace) -> SeenImages:
     cfg = load_config(stored, options.opts, table=metadata.class_table)
     if cfg.MODEL.META_ARCHITECTURE != "COPS":
         raise ValueError(f"{path} holds a {cfg.MODEL.META_ARCHITECTURE}, which has no edge costs")
-    records = find_records(options, cfg)
+    records = find_records(options, cfg, metadata.class_table)
     predictor = Predictor.from_checkpoint(path, opts=options.opts, allow_unsafe=unsafe)
     images = [run_network(predictor, record) for record in tqdm(records, unit="image")]
     return SeenImages(predictor.model, images, cfg, metadata)

@@ -109,7 +109,7 @@ def choose(options: argparse.Namespace) -> None:
         allow_unsafe=options.allow_unsafe_checkpoint,
     )
     tried = tuned.candidates({key: values for key, *values in options.tries})
-    records = find_records(options, tuned.cfg)
+    records = find_records(options, tuned.cfg, tuned.metadata.class_table)
     if len(records) < 2:
         raise ValueError("one image is too few to choose on: name a data set with more")
     is_thing = [bool(entry["isthing"]) for entry in tuned.metadata.class_table]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
+from panoptic_common.checkpoint.weight_names import class_table_difference
 from panoptic_common.data.catalog import (
+    class_table,
     has_truth,
     register_builtin,
     register_panoptic,
     register_scenes,
 )
-from panoptic_common.data.sampling import sample_records
+from panoptic_common.data.sampling import Record, sample_records
 from panoptic_tools.arguments import (
     add_register_option,
     add_unsafe_option,
@@ -51,11 +54,19 @@ def check_image_options(parser: Any, options: argparse.Namespace) -> None:
     require_pairs(parser, options.opts)
 
 
-def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
-    """Choose the images to calibrate on.
+def find_records(
+    options: argparse.Namespace, cfg: Any, table: Sequence[dict[str, Any]]
+) -> list[Record]:
+    """Choose the images.
+
+    Args:
+        options: of `add_image_options`.
+        cfg: of the checkpoint.
+        table: its classes.
 
     Raises:
-        ValueError: the data set is unknown or wrong, or all of its images are too large.
+        ValueError: the data set is unknown or wrong, has other classes, or all of its images are
+            too large.
         FileNotFoundError: it is not there.
     """
     register_builtin()
@@ -64,7 +75,13 @@ def find_records(options: argparse.Namespace, cfg: Any) -> list[dict[str, Any]]:
         register_panoptic(name, images, panoptic_json, pngs)
     name = options.dataset or cfg.DATASETS.TRAIN[0]
     if name in cfg.DATASETS.TEST:
-        raise ValueError(f"{name} is what the checkpoint is tested on: name a training set")
+        raise ValueError(f"{name} is what the checkpoint is tested on: name another set")
     if not has_truth(name):
-        raise ValueError(f"{name} has images only, and no truth: name a training set")
+        raise ValueError(f"{name} has images only, and no truth: name another set")
+    difference = class_table_difference(class_table(name), table)
+    if difference is not None:
+        raise ValueError(
+            f"{name} has other classes than those that {options.checkpoint} was trained on "
+            f"({difference}): name a data set with its classes"
+        )
     return sample_records(name, options.images, options.max_pixels, options.seed)

@@ -102,6 +102,17 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
     assert not list(tmp_path.glob("*_calibrated.pth"))
 
 
+def test_a_data_set_of_other_classes_is_refused(
+    words: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth.json"
+    truth.write_text(truth.read_text().replace("class 1", "cell"))
+    assert calibrate_cops.main([str(checkpoint), *words]) == 2
+    found = capsys.readouterr().err
+    assert "class 1 is 'cell' (thing) there, 'class 1' (thing) here" in found
+    assert "model.pth" in found and found.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"), [(("--images", "0"), "at least 1"), (("--out", "x.pkl"), ".pth")]
 )
