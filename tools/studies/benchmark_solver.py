@@ -50,7 +50,7 @@ from cops.solver.bounds import find_bound
 from cops.solver.planted import VARIANTS, planted_problem
 from cops.solver.problem import Problem
 from panoptic_common.files import write_json
-from panoptic_tools.arguments import input_file, make_parser, output_file, output_folder
+from panoptic_tools.arguments import input_file, make_parser, output_file, output_folder, refuse
 from panoptic_tools.outputs import refuse_own_inputs
 from panoptic_tools.studies.library.measure import CLOCKS
 from panoptic_tools.studies.library.solver_cases import (
@@ -221,7 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; 1 if a result was not feasible."""
     options = parse_args(arguments)
     if options.dump:
-        written = dump_network(options)
+        try:
+            written = dump_network(options)
+        except (OSError, ValueError) as error:
+            return refuse(__file__, error)
         print(f"{len(written)} problems are in {options.dump}")
         return 0
     begin = time.perf_counter()

@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import (
     checked,
@@ -67,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
         ends = cfg.clone()
         ends.MODEL.WEIGHTS = str(options.end)
         end = loaded_model(ends)
-    except (ValueError, OSError, KeyError) as error:
+    except (CheckpointError, ValueError, OSError, KeyError) as error:
         return refuse(__file__, error)
     line = [b.detach() - a.detach() for a, b in zip(trained(model), trained(end), strict=True)]
     loader = training_batches(cfg)

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from panoptic_common.checkpoint.files import CheckpointError
 from panoptic_common.files import write_json
 from panoptic_tools.arguments import (
     checked,
@@ -163,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cfg = options.cfg
     try:
         model = loaded_model(cfg)
-    except (ValueError, OSError, KeyError) as error:
+    except (CheckpointError, ValueError, OSError, KeyError) as error:
         return refuse(__file__, error)
     everything = []
     for offset in options.edge_offsets:

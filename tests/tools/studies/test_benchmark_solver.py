@@ -298,8 +298,13 @@ def test_a_network_on_its_test_set(tmp_path, capsys):
     words = ["--dump", tmp_path / "costs", "--config-file", config, "--num", "2"]
     words = [str(word) for word in words]
     opts = [str(part) for pair in settings.items() for part in pair]
-    with pytest.raises(ValueError, match="give its --weights"):
-        program.main([*words, *opts])
+    for given, sentence in (
+        ([], "give its --weights"),
+        (["--weights", str(ROOT / "README.md")], "cannot read"),
+    ):
+        assert program.main([*words, *given, *opts]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and "Traceback" not in said
     cfg = network_config(program.parse_args([*words, *opts]))
     table = class_table("scenes_val")
     PanopticCheckpointer(build_model(cfg), str(tmp_path), cfg=cfg, class_table=table).save("w")

@@ -65,3 +65,11 @@ def test_what_cannot_be_is_refused(words, message, capsys):
     with pytest.raises(SystemExit) as error:
         solver_line.main([*config, "--end", str(ROOT / "README.md"), *words])
     assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(capsys):
+    config = ["--config-file", str(ROOT / "configs/cops/scenes/full.yaml")]
+    end = ["--end", str(ROOT / "README.md"), "--", "MODEL.WEIGHTS", ""]
+    assert solver_line.main([*config, *end]) == 2
+    said = capsys.readouterr().err
+    assert "README.md" in said and "damaged" in said and "Traceback" not in said

@@ -131,12 +131,17 @@ def network_config(options: argparse.Namespace) -> Any:
 
 
 def dump_network(options: argparse.Namespace) -> list[Path]:
-    """Build the network of the config, load its weights, and dump its first test images."""
+    """Build the network of the config, load its weights, and dump its first test images.
+
+    Raises:
+        ValueError, OSError: something cannot be used; says what.
+    """
     cfg = network_config(options)
 
     from detectron2.modeling import build_model
 
     from panoptic_common.checkpoint.checkpointer import PanopticCheckpointer
+    from panoptic_common.checkpoint.files import CheckpointError
     from panoptic_common.data.catalog import class_table
     from panoptic_common.engine.trainer import PanopticTrainer
 
@@ -145,6 +150,9 @@ def dump_network(options: argparse.Namespace) -> list[Path]:
     name = cfg.DATASETS.TEST[0]
     model = build_model(cfg).eval()
     checkpointer = PanopticCheckpointer(model, cfg=cfg, class_table=class_table(name))
-    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[], purpose="evaluate")
+    try:
+        checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[], purpose="evaluate")
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
     loader = PanopticTrainer.build_test_loader(cfg, name)
     return dump_images(model, loader, options.dump, options.num)

@@ -37,7 +37,7 @@ def loaded_model(cfg: CfgNode) -> nn.Module:
     """Build the model in training mode, with the weights of MODEL.WEIGHTS.
 
     Raises:
-        ValueError, OSError, KeyError: the weights cannot be used; says why.
+        CheckpointError, ValueError, OSError: the weights cannot be used; says why.
     """
     model = _Trainer.build_model(cfg)
     PanopticCheckpointer(model, cfg=cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
