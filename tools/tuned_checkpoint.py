@@ -14,14 +14,13 @@ from panoptic_common.inference.predictor import Predictor
 from panoptic_common.systems import thresholds_of
 from panoptic_tools.threshold_search import Choice, Maker
 
-# Of meta-architectures without a module `thresholds`.
+SCORES = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
+# Of meta-architectures without a module `thresholds`. Areas are times the config's own.
 PEERS = {
     "PanopticFPN": {
-        "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": (
-            *(0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8),
-        ),
+        "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": SCORES,
         "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-        "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": (0, 0.25, 0.5, 1, 2, 4),  # times its own
+        "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": (0, 0.25, 0.5, 1, 2, 4),
     }
 }
 

@@ -15,7 +15,7 @@ from panoptic_common.inference.predictor import Predictor
 from unified_panoptic.modeling.inference import InferenceOptions, Panoptic
 
 PREFIX = "MODEL.UNIFIED.INFERENCE."
-SCORES = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
+SCORES = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 

@@ -83,8 +83,8 @@ class OutputAdapter:
                 "sem_seg", (C, H, W) scores; "instances". Not changed.
 
         Returns:
-            The same entries: segments with contiguous classes, detections with thing indices, and
-            "sem_seg_classes" where channel k of "sem_seg" is not class k.
+            The same entries: segments with contiguous classes and at least one pixel, detections
+            with thing indices, and "sem_seg_classes" where channel k of "sem_seg" is not class k.
 
         Raises:
             ValueError: a class that the model cannot mean by MODEL.PANOPTIC.NUMBERING.
@@ -112,7 +112,9 @@ class OutputAdapter:
                     "MODEL.PANOPTIC.NUMBERING"
                 )
             translated.append({**segment, "category_id": table[number]})
-        return id_map, translated
+        # Detectron2's merger lists stuff without a pixel where its area limit is 0.
+        present = set(id_map.unique().tolist())
+        return id_map, [segment for segment in translated if segment["id"] in present]
 
     def _channels(self, number: int) -> list[int]:
         if number != len(self.numbering.semantic):

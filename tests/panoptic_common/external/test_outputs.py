@@ -49,6 +49,18 @@ def test_what_detectron2s_merger_makes():
     assert semantic_map(output).tolist() == [[-1, -1, 3, 3], [-1, 3, 3, 3]]
 
 
+def test_segments_without_a_pixel_are_left_out():
+    """With an area limit of 0 the merger lists the road that a car covers, as segment 2."""
+    semantic = torch.tensor([[1, 1, 2, 2], [0, 2, 2, 2]])
+    mask = torch.zeros(1, 2, 4, dtype=torch.bool)
+    mask[0, :, :2] = True
+    panoptic = combine_semantic_and_instance_outputs(detections([1], mask), semantic, 0.5, 0, 0.5)
+    assert [segment["id"] for segment in panoptic[1]] == [1, 2, 3]
+    id_map, segments = SEPARATE.adapt({"panoptic_seg": panoptic})["panoptic_seg"]
+    assert id_map.tolist() == [[1, 1, 3, 3], [1, 1, 3, 3]]
+    assert [(s["id"], s["category_id"]) for s in segments] == [(1, 2), (3, 3)]
+
+
 def test_a_joint_table_needs_no_change_but_in_the_detections():
     """Classes 0 and 2 are things 0 and 1; what claims to be road is no detection."""
     segments = [{"id": 5, "category_id": 2, "isthing": True}]
@@ -56,7 +68,7 @@ def test_a_joint_table_needs_no_change_but_in_the_detections():
     masks[0, 0, 1:3], masks[2, 1, 3] = 1.0, 1.0
     output = JOINT.adapt(
         {
-            "panoptic_seg": (torch.zeros(2, 4), segments),
+            "panoptic_seg": (torch.full((2, 4), 5), segments),
             "instances": detections([2, 1, 0], masks),
             "sem_seg": torch.zeros(4, 2, 4),
         }
