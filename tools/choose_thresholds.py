@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import panoptic_common.compat
 
@@ -87,7 +88,20 @@ def table_of(trials: Trials, start: Choice, best: Choice, tried: Mapping[str, Se
             note = "config's " if value == own[key] else ""
             note += "<- taken" if value == taken[key] else ""
             rows.append([key if value == shown[0] else "", value, *_percent(quality), note])
-    return tabulate(rows, ["key", "value", "PQ", "things", "stuff", ""], floatfmt=".2f")
+    return tabulate(
+        rows,
+        ["key", "value", "PQ", "things", "stuff", ""],
+        floatfmt=".2f",
+        disable_numparse=[1],  # areas beside shares: each as the config has it
+        colalign=("left", "right", "right", "right", "right", "left"),
+    )
+
+
+def at_the_end(value: Any, tried: Sequence[Any]) -> bool:
+    """Say whether a number is the largest of those that were tried, or the least one above 0."""
+    if isinstance(value, (str, bool)) or len(set(tried)) < 2:
+        return False
+    return bool(value == max(tried) or value == min(tried) > 0)
 
 
 def _percent(quality: PanopticQuality) -> tuple[float, float, float]:
@@ -122,6 +136,9 @@ def choose(options: argparse.Namespace) -> None:
     honest = 100 * judge_by_halves(trials, start, tried).all.pq
     print(f"PQ by the config's values {before:.2f}, by those taken {after:.2f}.")
     print(f"Chosen on one half of the images and judged on the other: {honest:.2f}.")
+    for key, value in best:
+        if at_the_end(value, tried[key]):
+            print(f"{key}: {value} is the last value that was tried: --try others beyond it, too")
     print(" ".join(f"{key} {value}" for key, value in best))
     if options.out is not None:
         tuned.write(best, options.out)

@@ -103,6 +103,34 @@ def test_values_of_ones_own_are_tried_instead(
     assert "THING_AREA_LIMIT" in found and "whole number" in found and "Traceback" not in found
 
 
+def test_a_value_at_the_end_of_those_tried_is_told(
+    words: list[str], checkpoint: Path, knows_the_truth: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "is the last value that was tried"
+    for values, value in (("395 390 384", "384"), ("384 385 0", ""), ("0 200", "")):
+        assert (
+            choose_thresholds.main([str(checkpoint), *words, "--try", LIMIT, *values.split()]) == 0
+        )
+        found = [line for line in capsys.readouterr().out.splitlines() if sentence in line]
+        assert [line.split()[1] for line in found] == ([value] if value else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "tried", "told"),
+    [
+        (0.8, [0.2, 0.5, 0.8], True),
+        (0.2, [0.2, 0.5, 0.8], True),
+        (0.5, [0.2, 0.5, 0.8], False),
+        (0, [0, 64, 256], False),  # nothing lies beyond it
+        (256, [0, 64, 256], True),
+        (0, [0], False),
+        ("void", ["stuff", "void"], False),
+    ],
+)
+def test_what_the_end_is(value: Any, tried: list[Any], told: bool) -> None:
+    assert choose_thresholds.at_the_end(value, tried) is told
+
+
 def test_keys_outside_of_inference_build_the_model_anew(
     words: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
