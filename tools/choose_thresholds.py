@@ -50,7 +50,7 @@ from panoptic_tools.tuned_checkpoint import TunedCheckpoint, value_of
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, whole=True)
-    add_image_options(parser)
+    add_image_options(parser, held_out=True)
     text = "values of a config key to try instead of the usual ones; may be repeated"
     parser.add_argument(
         "--try", dest="tries", nargs="+", action="append", default=[], metavar="WORD", help=text
@@ -60,8 +60,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check_image_options(parser, options)
     require_at_least(parser, options, 2, "images")
-    if options.dataset is None:
-        parser.error("--dataset: name images that are neither trained nor reported on")
     for key, *values in options.tries:
         if not values:
             parser.error(f"--try {key}: name values of it, too")

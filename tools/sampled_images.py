@@ -24,12 +24,16 @@ from panoptic_tools.arguments import (
 )
 
 
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add the checkpoint and which images it sees."""
+def add_image_options(parser: argparse.ArgumentParser, *, held_out: bool = False) -> None:
+    """Add the checkpoint and which images it sees.
+
+    Args:
+        parser: of the program.
+        held_out: whether the set must be named, since the training set does not do.
+    """
     parser.add_argument("checkpoint", type=input_file, help="weights with their config")
-    parser.add_argument(
-        "--dataset", help="name of the set (default: the checkpoint's training set)"
-    )
+    default = "" if held_out else " (default: the checkpoint's training set)"
+    parser.add_argument("--dataset", required=held_out, help=f"name of the set{default}")
     parser.add_argument("--images", type=int, default=32, help="how many of it (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
     parser.add_argument(

@@ -175,7 +175,7 @@ def test_a_data_set_of_other_classes_is_refused(
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("--images 4", "--dataset: name images"),
+        ("--images 4", "required: --dataset"),
         ("--dataset tiny_nuclei --images 1", "at least 2"),
         ("--dataset tiny_nuclei --out x.pkl", ".pth"),
         ("--dataset tiny_nuclei --try MODEL.COPS.INFERENCE.STRIDE", "name values of it"),
