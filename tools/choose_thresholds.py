@@ -97,7 +97,7 @@ def table_of(trials: Trials, start: Choice, best: Choice, tried: Mapping[str, Se
 
 def at_the_end(value: Any, tried: Sequence[Any]) -> bool:
     """Say whether a number is the largest of those that were tried, or the least one above 0."""
-    if isinstance(value, (str, bool)) or len(set(tried)) < 2:
+    if isinstance(value, (str, bool)) or len(set(tried)) < 2:  # words and flags have no order
         return False
     return bool(value == max(tried) or value == min(tried) > 0)
 

@@ -48,7 +48,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, held_out: bool = False
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="config keys and values, such as another solver; comes last",
+        help="config keys and values, such as another way to make maps; comes last",
     )
 
 

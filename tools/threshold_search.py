@@ -58,7 +58,7 @@ class Trials:
         columns: list[list[PanopticStatistics]] = []  # of each choice
         for make in self._makers(new) if new else ():
             rows = [
-                [self._compare(record, found) for found in make(read_image(record["file_name"]))]
+                self._compare(record, make(read_image(record["file_name"])))
                 for record in tqdm(self.records, unit="image", leave=False, disable=None)
             ]
             columns += [list(column) for column in zip(*rows, strict=True)]
@@ -79,13 +79,11 @@ class Trials:
                 total += self._sums[choice][index]
         return total.quality(self.is_thing)
 
-    def _compare(self, record: Record, found: Map) -> PanopticStatistics:
+    def _compare(self, record: Record, maps: Iterable[Map]) -> list[PanopticStatistics]:
+        """Compare maps of one image with its truth, which is read once."""
         true_ids = read_id_map(record["pan_seg_file_name"], (record["height"], record["width"]))
-        ids, segments = found
-        matches = match_segments(
-            true_ids, record["segments_info"], ids, segments, len(self.is_thing)
-        )
-        return matches.statistics(len(self.is_thing))
+        truth, number = (true_ids, record["segments_info"]), len(self.is_thing)
+        return [match_segments(*truth, *found, number).statistics(number) for found in maps]
 
 
 def search(

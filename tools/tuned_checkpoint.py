@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,10 @@ class TunedCheckpoint:
             extensions=self._extensions,
         )
 
+    @cached_property
+    def _unchanged(self) -> Predictor:
+        return self.predictor()
+
     def candidates(self, wanted: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """List the values to try of each key, as the config reads them.
 
@@ -86,7 +91,7 @@ class TunedCheckpoint:
             wanted: values of each key; empty: the usual ones of the model.
 
         Raises:
-            ValueError: a key or value does not fit, or there is none to try.
+            ValueError: a key or value does not fit, or is a list, or there is none to try.
         """
         name = self.cfg.MODEL.META_ARCHITECTURE
         if wanted:
@@ -103,6 +108,8 @@ class TunedCheckpoint:
         found = {}
         for key, values in chosen.items():
             read = [value_of(self.config(((key, value),)), key) for value in values]
+            if not all(isinstance(value, (int, float, str)) for value in read):
+                raise ValueError(f"--try {key}: its values are no numbers or words: name another")
             found[key] = list(dict.fromkeys(read))
         return found
 
@@ -116,10 +123,9 @@ class TunedCheckpoint:
         keys = [key for key, _ in choices[0]]
         if found is not None and all(key.startswith(found.PREFIX) for key in keys):
             configs = [self.config(choice) for choice in choices]
-            predictor = self.predictor()
 
             def remake(image: Any) -> Iterator[Any]:
-                make = found.map_maker(predictor, image)
+                make = found.map_maker(self._unchanged, image)
                 for cfg in configs:
                     id_map, segments = make(cfg)
                     yield id_map.cpu().numpy(), segments

@@ -154,6 +154,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         (file, *words, "--max-pixels", "100"): "no image of at most 100 pixels",
         (file, *words, "--try", "MODEL.COPS.INFERENCE.THING_AREA", "1"): "THING_AREA",
         (file, *words, "--try", "MODEL.COPS.INFERENCE.STRIDE", "3"): "STRIDE",
+        (file, *words, "--try", "MODEL.COPS.DISTANCES", "(1, 4)"): "no numbers or words",
     }
     for arguments, sentence in cases.items():
         assert choose_thresholds.main(list(arguments)) == 2, arguments
