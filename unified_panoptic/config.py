@@ -137,6 +137,9 @@ def _add_inference_config(node: CN) -> None:
     node.INFERENCE.METHOD = "argmax"  # of P; or "heuristic" (the merger of Panoptic FPN)
     # Detections above this score enter Psi (appendix B: 0.5 Cityscapes, 0.75 COCO).
     node.INFERENCE.SCORE_THRESH = 0.5
+    # Least mean probability in V, of a detection's class, under its mask. Below it the detection
+    # does not enter the map (open in the paper). 0: all enter. Without masks it has no effect.
+    node.INFERENCE.SUPPORT_THRESH = 0.0
     # A detection that better ones of any class cover to more than this share of its mask does not
     # enter Psi. It is a duplicate (open in the paper; UPSNet does it too). 1: all enter.
     node.INFERENCE.COVERED_THRESH = 1.0
@@ -190,6 +193,7 @@ _RULES: dict[str, Rule] = {
     "PANOPTIC.LOGIT_SCALE": number(above=0),
     "INFERENCE.METHOD": one_of("argmax", "heuristic"),
     "INFERENCE.SCORE_THRESH": _SHARE,
+    "INFERENCE.SUPPORT_THRESH": number(0, 1, note="0 for no limit"),
     "INFERENCE.COVERED_THRESH": number(0, 1, note="1 for no limit"),
     "INFERENCE.MISSED_THINGS": one_of("stuff", "void"),
     "INFERENCE.RESOLUTION": one_of("output", "stride4"),

@@ -16,6 +16,7 @@ from unified_panoptic.modeling.inference import InferenceOptions, Panoptic
 
 PREFIX = "MODEL.UNIFIED.INFERENCE."
 SCORES = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
+SUPPORTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
@@ -28,14 +29,15 @@ def usual_candidates(cfg: CfgNode) -> dict[str, tuple[Any, ...]]:
     node = cfg.MODEL.UNIFIED.INFERENCE
     limit = node.STUFF_AREA_LIMIT
     areas = tuple(round(limit * factor) for factor in (0, 0.25, 0.5, 1, 2, 4))
+    keys: dict[str, tuple[Any, ...]]
     if node.METHOD == "heuristic":
-        keys = {"HEURISTIC_SCORE_THRESH": SCORES}
+        keys = {"HEURISTIC_SCORE_THRESH": SCORES, "SUPPORT_THRESH": SUPPORTS}
+    elif cfg.MODEL.MASK_ON:
+        keys = {"SCORE_THRESH": SCORES, "SUPPORT_THRESH": SUPPORTS, "COVERED_THRESH": SHARES}
     else:
-        keys = {
-            "SCORE_THRESH": SCORES,
-            "COVERED_THRESH": SHARES,
-            "MISSED_THINGS": ("stuff", "void"),
-        }
+        keys = {"SCORE_THRESH": SCORES}
+    if node.METHOD == "argmax":
+        keys["MISSED_THINGS"] = ("stuff", "void")
     return {PREFIX + name: values for name, values in {**keys, "STUFF_AREA_LIMIT": areas}.items()}
 
 

@@ -27,8 +27,10 @@ def predictor_of(changes: dict) -> Predictor:
         {},
         {"SCORE_THRESH": 0.42},
         {"COVERED_THRESH": 0.3, "STUFF_AREA_LIMIT": 900},
+        {"SUPPORT_THRESH": 0.2},
         {"MISSED_THINGS": "void", "RESIDUAL": False},
         {"METHOD": "heuristic", "HEURISTIC_SCORE_THRESH": 0.4},
+        {"METHOD": "heuristic", "HEURISTIC_SCORE_THRESH": 0.4, "SUPPORT_THRESH": 0.2},
         {"RESOLUTION": "stride4"},
     ],
 )
@@ -44,16 +46,18 @@ def test_the_maps_are_those_of_a_model_with_that_config(changes: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "keys"),
+    ("method", "masks", "keys"),
     [
-        ("argmax", ["SCORE_THRESH", "COVERED_THRESH", "MISSED_THINGS", "STUFF_AREA_LIMIT"]),
-        ("heuristic", ["HEURISTIC_SCORE_THRESH", "STUFF_AREA_LIMIT"]),
+        ("argmax", True, ["SCORE_THRESH", "SUPPORT_THRESH", "COVERED_THRESH", "MISSED_THINGS"]),
+        ("argmax", False, ["SCORE_THRESH", "MISSED_THINGS"]),
+        ("heuristic", True, ["HEURISTIC_SCORE_THRESH", "SUPPORT_THRESH"]),
     ],
 )
-def test_the_values_are_those_that_play_a_part(method: str, keys: list[str]) -> None:
-    cfg = tiny_config({PREFIX + "METHOD": method, PREFIX + "STUFF_AREA_LIMIT": 256})
+def test_the_values_are_those_that_play_a_part(method: str, masks: bool, keys: list[str]) -> None:
+    changes = {PREFIX + "METHOD": method, PREFIX + "STUFF_AREA_LIMIT": 256}
+    cfg = tiny_config({**changes, "MODEL.MASK_ON": masks})
     found = usual_candidates(cfg)
-    assert list(found) == [PREFIX + key for key in keys]
+    assert list(found) == [PREFIX + key for key in [*keys, "STUFF_AREA_LIMIT"]]
     assert found[PREFIX + "STUFF_AREA_LIMIT"] == (0, 64, 128, 256, 512, 1024)
     for key, values in found.items():  # all are accepted
         for value in values:

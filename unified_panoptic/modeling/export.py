@@ -218,6 +218,7 @@ def _options(model: UnifiedPanoptic, dense: DenseNetwork) -> dict[str, Any]:
             "residual": chosen.residual,
             "score_threshold": chosen.score_thresh,
             "missed_things": chosen.missed_things,
+            "support_threshold": chosen.support_thresh,
             "covered_threshold": chosen.covered_thresh,
             "heuristic_score_threshold": chosen.heuristic_score_thresh,
             "stuff_area_limit": chosen.stuff_area_limit,

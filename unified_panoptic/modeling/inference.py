@@ -24,6 +24,7 @@ from unified_panoptic.modeling.postprocess import (
     factor_residual,
     merge_heuristically,
     segments_from_channels,
+    supported_detections,
     trim_small_stuff,
     uncovered_detections,
     void_missed_things,
@@ -45,6 +46,7 @@ class InferenceOptions:
         resolution: "output" forms P at the size of the result, "stride4" enlarges it.
         residual: whether P has the second term of Eq. 4.
         score_thresh: detections above this score enter Psi.
+        support_thresh: least mean of V under a detection's mask, of its class; 0 keeps all.
         missed_things: what pixels of V's things become that no detection takes: "stuff" or "void".
         covered_thresh: share of a mask, 0 to 1, that better ones may cover; 1 keeps all.
         stuff_area_limit: stuff below this area, in pixels of the result, becomes void.
@@ -55,6 +57,7 @@ class InferenceOptions:
     resolution: str = "output"
     residual: bool = True
     score_thresh: float = 0.5
+    support_thresh: float = 0.0
     covered_thresh: float = 1.0
     missed_things: str = "stuff"
     stuff_area_limit: int = 2048
@@ -69,6 +72,8 @@ class InferenceOptions:
             raise ValueError(f"missed_things is {self.missed_things!r}: use 'stuff' or 'void'")
         if not 0 <= self.covered_thresh <= 1:
             raise ValueError(f"covered_thresh is {self.covered_thresh}: use 0 to 1")
+        if not 0 <= self.support_thresh <= 1:
+            raise ValueError(f"support_thresh is {self.support_thresh}: use 0 to 1")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> InferenceOptions:
@@ -79,6 +84,7 @@ class InferenceOptions:
             resolution=node.RESOLUTION,
             residual=node.RESIDUAL,
             score_thresh=node.SCORE_THRESH,
+            support_thresh=node.SUPPORT_THRESH,
             covered_thresh=node.COVERED_THRESH,
             missed_things=node.MISSED_THINGS,
             stuff_area_limit=node.STUFF_AREA_LIMIT,
@@ -97,6 +103,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "untrimmed": {"stuff_area_limit": 0},
     "missed_stuff": {"method": "argmax", "missed_things": "stuff"},
     "missed_void": {"method": "argmax", "missed_things": "void"},
+    "support_off": {"support_thresh": 0.0},
     "duplicates_kept": {"method": "argmax", "covered_thresh": 1.0},
 }
 
@@ -251,9 +258,9 @@ class PredictedImage:
         return detections.boxes * detections.boxes.new_tensor(factor)
 
     def _merge(self, options: InferenceOptions) -> Panoptic:
-        detections = self.detections
-        if detections.masks is None:
+        if self.detections.masks is None:
             raise ValueError("the heuristic merger needs masks: use a model with a mask head")
+        detections = self._supported(self.detections, options)
         return merge_heuristically(
             self.semantic,
             self._boxes_at_output(detections),
@@ -323,11 +330,23 @@ class PredictedImage:
         detections = detections[(detections.scores > options.score_thresh).nonzero()[:, 0]]
         if detections.masks is None:
             return detections
+        detections = self._supported(detections, options)
         kept = uncovered_detections(
             detections.boxes / STRIDE,
             detections.scores,
             detections.masks,
             (self.probabilities.shape[-2], self.probabilities.shape[-1]),
             options.covered_thresh,
+        )
+        return detections[kept]
+
+    def _supported(self, detections: Detections, options: InferenceOptions) -> Detections:
+        """Choose those that V bears out."""
+        kept = supported_detections(
+            self.probabilities,
+            detections.boxes / STRIDE,
+            self.submodule.thing_ids[detections.classes],
+            detections.masks,
+            options.support_thresh,
         )
         return detections[kept]

@@ -191,6 +191,40 @@ def uncovered_detections(
     return torch.tensor(sorted(kept), device=boxes.device)
 
 
+def supported_detections(
+    semantic: torch.Tensor,
+    boxes: torch.Tensor,
+    classes: torch.Tensor,
+    masks: torch.Tensor,
+    support_threshold: float,
+) -> torch.Tensor:
+    """Find the detections that the semantic head bears out.
+
+    V has the thing classes, too, and is learnt from pixels, the detector from boxes. A detection is
+    dropped if V sees something else under its mask: another thing, or stuff.
+
+    Args:
+        semantic: (K, h, w) probabilities V.
+        boxes: (D, 4) XYXY in cells.
+        classes: (D,) contiguous classes.
+        masks: (D, m, m) raw probabilities.
+        support_threshold: least mean of V, of the detection's class, over the cells of its mask;
+            0 keeps every detection.
+
+    Returns:
+        Indices of the kept detections, ascending. One whose mask has no cell of at least 0.5 is
+        kept: there is nothing to look at.
+    """
+    if support_threshold <= 0 or len(boxes) == 0:
+        return torch.arange(len(boxes), device=boxes.device)
+    crops = paste_mask_crops(masks, boxes, semantic.shape[-2], semantic.shape[-1])
+    supports = []
+    for (place, values), class_id in zip(crops, classes.tolist(), strict=True):
+        under = semantic[class_id][place][values >= 0.5]
+        supports.append(under.float().mean() if len(under) else semantic.new_tensor(1.0).float())
+    return (torch.stack(supports) >= support_threshold).nonzero()[:, 0]
+
+
 def void_missed_things(
     channels: torch.Tensor,
     semantic: torch.Tensor,

@@ -57,6 +57,7 @@ OPTIONS: Form = {
         "residual": TRUTH,
         "score_threshold": NUMBER,
         "missed_things": choice("stuff", "void"),
+        "support_threshold": NUMBER,
         "covered_threshold": NUMBER,
         "heuristic_score_threshold": NUMBER,
         "stuff_area_limit": NOT_NEGATIVE,
@@ -83,6 +84,9 @@ def predict(
     height, width = (-(-length // stride) for length in input_size)
     logits = maps["semantic"][0, :, :height, :width]
     found, probabilities = detect(model, maps, input_size), _softmax(logits)
+    support = model.options["panoptic"]["support_threshold"]
+    on_grid = potential.supported(found.scaled(1 / stride, 1 / stride), probabilities, support)
+    found = on_grid.scaled(stride, stride)
     output_size = (image.shape[0], image.shape[1])
     if model.options["panoptic"]["method"] == "heuristic":
         return _merged(model, found, probabilities, input_size, output_size)

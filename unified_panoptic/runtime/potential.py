@@ -136,6 +136,20 @@ def uncovered(detections: Detections, size: tuple[int, int], threshold: float) -
     return detections.chosen(np.array(sorted(kept), dtype=np.intp))
 
 
+def supported(detections: Detections, semantic: FloatArray, threshold: float) -> Detections:
+    """Drop detections whose class has too little of V, (K, h, w), under their mask."""
+    if threshold <= 0 or len(detections.boxes) == 0 or detections.masks is None:
+        return detections
+    painter = Painter(detections, (), "B", (semantic.shape[1], semantic.shape[2]))
+    kept = []
+    for k, (left, top, right, bottom) in enumerate(painter.extents):
+        binary = painter.mask(k, top, bottom) >= 0.5
+        under = semantic[detections.classes[k], top:bottom, left:right][binary]
+        if len(under) == 0 or under.mean() >= threshold:
+            kept.append(k)
+    return detections.chosen(np.array(kept, dtype=np.intp))
+
+
 def summarise(
     painter: Painter, semantic: FloatArray, phi_1: FloatArray, num_channels: int
 ) -> FloatArray:

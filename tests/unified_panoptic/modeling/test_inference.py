@@ -271,6 +271,7 @@ def test_maps_that_differ_in_trimming_are_formed_once(monkeypatch):
         ({"method": "vote"}, "method is 'vote'"),
         ({"resolution": "stride2"}, "resolution is 'stride2'"),
         ({"covered_thresh": 1.5}, "covered_thresh is 1.5"),
+        ({"support_thresh": -0.5}, "support_thresh is -0.5"),
     ],
 )
 def test_options_name_what_is_wrong(changes, message):

@@ -109,6 +109,7 @@ def test_by_hand():
         {},
         {U + "INFERENCE.STUFF_AREA_LIMIT": 900},
         {U + "INFERENCE.HEURISTIC_SCORE_THRESH": 0.36},
+        {U + "INFERENCE.HEURISTIC_SCORE_THRESH": 0.36, U + "INFERENCE.SUPPORT_THRESH": 0.2},
         {U + "INFERENCE.HEURISTIC_SCORE_THRESH": 1.0},  # no detection
         {U + "INFERENCE.RESOLUTION": "stride4"},  # of the argmax alone
         {U + "DETECTION.MASK_PROBABILITY": "hinge"},

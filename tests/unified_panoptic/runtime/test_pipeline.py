@@ -11,15 +11,16 @@ from model_factory import IS_THING, NO_PANOPTIC, U, lively_model, tiny_config
 from torch_export import TorchExport, noise_image, predictor_of
 
 from unified_panoptic.modeling.export import export_model
-from unified_panoptic.modeling.postprocess import uncovered_detections
+from unified_panoptic.modeling.postprocess import supported_detections, uncovered_detections
 from unified_panoptic.runtime import boxes as by_numpy
 from unified_panoptic.runtime.pipeline import detect, predict
-from unified_panoptic.runtime.potential import Detections, uncovered
+from unified_panoptic.runtime.potential import Detections, supported, uncovered
 
 CHANGES = [
     {},
     {U + "POTENTIAL.VARIANT": "B", U + "INFERENCE.COVERED_THRESH": 0.5},
     {U + "INFERENCE.MISSED_THINGS": "void"},
+    {U + "INFERENCE.SUPPORT_THRESH": 0.15},
     {U + "DETECTION.MASK_PROBABILITY": "hinge"},
     {U + "POTENTIAL.VARIANT": "A", U + "INFERENCE.STUFF_AREA_LIMIT": 900},
     {"MODEL.MASK_ON": False},
@@ -118,6 +119,20 @@ def test_covered_detections_are_those_of_torch(threshold):
     expected = uncovered_detections(*tensors, (24, 30), threshold)
     kept = uncovered(Detections(boxes, classes, scores, masks), (24, 30), threshold)
     np.testing.assert_array_equal(kept.classes, expected)
+
+
+@pytest.mark.parametrize(("threshold", "kept_of_20"), [(0.0, 20), (0.5, 15), (0.53, 9), (1.0, 0)])
+def test_supported_detections_are_those_of_torch(threshold, kept_of_20):
+    rng = np.random.default_rng(1)
+    corners = rng.random((20, 2), dtype=np.float32) * 20
+    boxes = np.concatenate([corners, corners + 4 + rng.random((20, 2), dtype=np.float32) * 15], 1)
+    scores, masks = rng.random(20, dtype=np.float32), rng.random((20, 7, 7), dtype=np.float32)
+    classes, semantic = np.arange(20) % 3, rng.random((3, 24, 30), dtype=np.float32)
+    tensors = (torch.from_numpy(array) for array in (semantic, boxes, classes, masks))
+    expected = supported_detections(*tensors, threshold)
+    kept = supported(Detections(boxes, classes, scores, masks), semantic, threshold)
+    np.testing.assert_array_equal(kept.boxes, boxes[expected])
+    assert len(expected) == kept_of_20
 
 
 def test_an_argmax_of_an_enlarged_p_is_refused():
