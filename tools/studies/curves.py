@@ -62,6 +62,7 @@ MODELS = {
     "Unified D2, msra": Model("configs/unified/scenes/semantic_msra.yaml"),
     "Unified D2, per level": Model("configs/unified/scenes/semantic_per_level.yaml"),
     "Unified, one image": Model("configs/unified/scenes/one_image.yaml"),
+    "Unified, in parts": Model("configs/unified/scenes/in_parts.yaml"),
     "COPS baseline": Model("configs/cops/scenes/pretrain.yaml"),
     "COPS full": Model("configs/cops/scenes/full.yaml", "COPS baseline"),
 }
