@@ -220,8 +220,9 @@ def supported_detections(
     crops = paste_mask_crops(masks, boxes, semantic.shape[-2], semantic.shape[-1])
     supports = []
     for (place, values), class_id in zip(crops, classes.tolist(), strict=True):
-        under = semantic[class_id][place][values >= 0.5]
-        supports.append(under.float().mean() if len(under) else semantic.new_tensor(1.0).float())
+        mask = values >= 0.5
+        total = (semantic[class_id][place].float() * mask).sum()
+        supports.append(torch.where(mask.any(), total / mask.sum(), 1.0))
     return (torch.stack(supports) >= support_threshold).nonzero()[:, 0]
 
 
